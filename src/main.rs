@@ -1,0 +1,2 @@
+//! ix-device-plugin.
+fn main() {}

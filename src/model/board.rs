@@ -1,0 +1,79 @@
+//! Boards and their chips, with the evidence for every conclusion.
+
+use std::fmt;
+
+use super::device::{DeviceNode, NodeEvidence};
+use super::function::Link;
+use super::health::{Health, Reason};
+use super::pci::{PciAddress, PciId};
+
+/// What a person plugs in: one chip, or two (BI-V150) behind an on-board bridge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Board {
+    /// Address of its lowest chip: the board's id.
+    pub address: PciAddress,
+    /// `MR-V100`, or `Iluvatar 1e3e:0003` where the device id is not in the table.
+    pub model: String,
+    /// Why these chips are one board.
+    pub evidence: Evidence,
+    /// How many chips it should have.
+    pub expected_chips: usize,
+    /// Those that can be handed out, ascending by address.
+    pub chips: Vec<Chip>,
+    /// Unhealthy as soon as one chip is, or one is missing.
+    pub health: Health,
+    /// Every reason of the board and of its chips.
+    pub reasons: Vec<Reason>,
+    /// Of its chips, ascending, each once.
+    pub numa_nodes: Vec<u32>,
+}
+
+/// One PCI function that computes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chip {
+    /// Its identity.
+    pub address: PciAddress,
+    /// Vendor and device id.
+    pub id: PciId,
+    /// Absent while no driver has it.
+    pub driver: Option<String>,
+    /// The node in /dev that is this chip.
+    pub node: Option<DeviceNode>,
+    /// How the node was found.
+    pub node_evidence: NodeEvidence,
+    /// Absent where firmware and ports tell none.
+    pub numa_node: Option<u32>,
+    /// Name of the physical slot, as `/sys/bus/pci/slots` has it.
+    pub slot: Option<String>,
+    /// Current and maximum PCIe link.
+    pub link: Link,
+    /// Reasons of this chip alone; empty means healthy.
+    pub reasons: Vec<Reason>,
+}
+
+/// Why chips count as one board; the strongest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Evidence {
+    /// `boards.pairs` says so.
+    Config,
+    /// They share a physical slot.
+    Slot,
+    /// A device id known to be multi-chip, alone under one switch.
+    DeviceId,
+    /// Two chips alone under one switch, each behind a bridge of its own.
+    Bridges,
+    /// No evidence that it has company: a board of its own.
+    Single,
+}
+
+impl fmt::Display for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Config => "config",
+            Self::Slot => "slot",
+            Self::DeviceId => "device-id",
+            Self::Bridges => "bridges",
+            Self::Single => "single",
+        })
+    }
+}

@@ -1,0 +1,156 @@
+//! The configuration as it is meant: every default filled in, every rule already checked.
+
+use std::collections::BTreeMap;
+
+use super::pci::{PciAddress, PciId};
+
+/// Everything the plugin can be told. `Config::default()` is what an empty file means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// What the kubelet is offered; at least one.
+    pub resources: Vec<ResourceRule>,
+    /// Which chips share a board.
+    pub boards: BoardRules,
+    /// Which functions are chips, and which nodes go with them.
+    pub discovery: DiscoveryRules,
+    /// What containers are told.
+    pub container: ContainerRules,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            resources: vec![ResourceRule::default()],
+            boards: BoardRules::default(),
+            discovery: DiscoveryRules::default(),
+            container: ContainerRules::default(),
+        }
+    }
+}
+
+/// One extended resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResourceRule {
+    /// A name that a kubelet accepts, for example `iluvatar.com/gpu`; `.shared` already added
+    /// where the configuration asks for it.
+    pub name: String,
+    /// Which boards or chips it offers.
+    pub selector: Selector,
+    /// What one device of it is.
+    pub granularity: Granularity,
+    /// Absent where devices are not shared.
+    pub sharing: Option<Sharing>,
+}
+
+impl Default for ResourceRule {
+    fn default() -> Self {
+        Self {
+            name: "iluvatar.com/gpu".to_owned(),
+            selector: Selector::default(),
+            granularity: Granularity::Board,
+            sharing: None,
+        }
+    }
+}
+
+/// Which boards a resource offers: all that meet every condition that is set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selector {
+    /// The model's name, for example `MR-V100`.
+    pub model: Option<String>,
+    /// Vendor and device id of its chips.
+    pub pci_id: Option<PciId>,
+    /// The board has one of these chips; empty means no such condition.
+    pub addresses: Vec<PciAddress>,
+}
+
+/// What one allocatable device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Granularity {
+    /// A whole board.
+    Board,
+    /// A single chip (`splitboard: true`).
+    Chip,
+}
+
+/// Time-slicing: each device is offered several times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sharing {
+    /// At least 2.
+    pub replicas: u32,
+    /// Refuse a container that asks for more than one replica.
+    pub fail_requests_greater_than_one: bool,
+    /// Which device's replica goes first.
+    pub policy: SharingPolicy,
+}
+
+/// Which replicas a container gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SharingPolicy {
+    /// Of the least shared device, and of distinct devices.
+    #[default]
+    Spread,
+    /// Of as few devices as possible.
+    Pack,
+}
+
+/// Which chips share a board.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BoardRules {
+    /// Whether boards are looked for at all.
+    pub pairing: Pairing,
+    /// How many chips a board of this device id has.
+    pub chips_per_board: BTreeMap<PciId, usize>,
+    /// Boards named chip by chip; each chip at most once.
+    pub pairs: Vec<Vec<PciAddress>>,
+    /// What a device id is called.
+    pub models: BTreeMap<PciId, String>,
+}
+
+/// Whether boards are looked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pairing {
+    /// By slot, device id and bridges.
+    #[default]
+    Auto,
+    /// Only `pairs` count; every other chip is its own board.
+    Off,
+}
+
+/// Which functions are chips, and which nodes go with them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiscoveryRules {
+    /// PCI vendor ids.
+    pub vendor_ids: Vec<u16>,
+    /// Kernel drivers that make a chip usable.
+    pub drivers: Vec<String>,
+    /// Nodes that every container with a GPU gets, where they exist.
+    pub control_nodes: Vec<String>,
+}
+
+impl Default for DiscoveryRules {
+    fn default() -> Self {
+        Self {
+            vendor_ids: vec![0x1e3e],
+            drivers: vec!["iluvatar".to_owned(), "bi_driver".to_owned()],
+            control_nodes: vec!["/dev/itrctl".to_owned(), "/dev/itrlink".to_owned()],
+        }
+    }
+}
+
+/// What containers are told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ContainerRules {
+    /// The value of `IX_VISIBLE_DEVICES`.
+    pub visible_devices: VisibleDevices,
+}
+
+/// The value of `IX_VISIBLE_DEVICES`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum VisibleDevices {
+    /// The chips' PCI addresses, sorted, separated by commas.
+    #[default]
+    Addresses,
+    /// `void`: the container runtime adds nothing of its own.
+    Void,
+}

@@ -1,0 +1,158 @@
+//! What the kubelet counts and what a container opens.
+
+use std::fmt;
+
+use super::health::{Health, Reason};
+use super::machine::DeviceNumber;
+use super::pci::PciAddress;
+
+/// The kubelet's name for one allocatable device.
+///
+/// The address of a chip, or of a board's lowest chip, in the kernel's spelling; a time-slicing
+/// replica adds `::` and its index. At most 63 characters, as api.proto asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeviceId {
+    /// The chip, or the board's lowest chip.
+    pub address: PciAddress,
+    /// Index of the replica, where the device is shared.
+    pub replica: Option<u32>,
+}
+
+impl DeviceId {
+    /// The id of a device that is not shared.
+    #[must_use]
+    pub fn whole(address: PciAddress) -> Self {
+        Self {
+            address,
+            replica: None,
+        }
+    }
+}
+
+impl fmt::Display for DeviceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.replica {
+            None => self.address.fmt(f),
+            Some(index) => write!(f, "{}::{index}", self.address),
+        }
+    }
+}
+
+impl std::str::FromStr for DeviceId {
+    type Err = super::pci::PciAddressError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let Some((address, index)) = text.split_once("::") else {
+            return Ok(Self::whole(text.parse()?));
+        };
+        let replica = index
+            .parse()
+            .ok()
+            .filter(|replica: &u32| replica.to_string() == index);
+        match replica {
+            Some(replica) => Ok(Self {
+                address: address.parse()?,
+                replica: Some(replica),
+            }),
+            // Not an index at all: report the text as a whole, by the rule of an address.
+            None => Err(text
+                .parse::<PciAddress>()
+                .expect_err("`::` is in no PCI address")),
+        }
+    }
+}
+
+/// A character device node of the host.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeviceNode {
+    /// Absolute path on the host, for example `/dev/iluvatar3`, whatever root was scanned.
+    pub path: String,
+    /// Major and minor number, where the node or the kernel told them.
+    pub number: Option<DeviceNumber>,
+}
+
+/// What makes us believe that a node belongs to a chip; the strongest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NodeEvidence {
+    /// A directory below the chip's own has a `dev` file.
+    Child,
+    /// A class device leads to the chip.
+    Class,
+    /// As many nodes as chips, paired in order: a guess, and said so.
+    Inferred,
+    /// Nothing tells.
+    None,
+}
+
+impl fmt::Display for NodeEvidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Child => "child",
+            Self::Class => "class",
+            Self::Inferred => "inferred",
+            Self::None => "none",
+        })
+    }
+}
+
+/// One resource as the kubelet is told of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resource {
+    /// For example `iluvatar.com/gpu`.
+    pub name: String,
+    /// By id, ascending.
+    pub devices: Vec<Device>,
+}
+
+/// One allocatable device: a board, or a chip where boards are split.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// The id without replica.
+    pub id: DeviceId,
+    /// Its chips, ascending; more than one where the device is a board.
+    pub chips: Vec<PciAddress>,
+    /// The nodes of its chips, in the chips' order.
+    pub nodes: Vec<DeviceNode>,
+    /// What the kubelet is told.
+    pub health: Health,
+    /// Why it is unhealthy; empty for a healthy device.
+    pub reasons: Vec<Reason>,
+    /// NUMA nodes of its chips, ascending; empty where none is known.
+    pub numa_nodes: Vec<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_id_reads_back_as_it_was_written() {
+        for text in ["0000:13:00.0", "0000:13:00.0::0", "10000:e1:00.0::15"] {
+            assert_eq!(text.parse::<DeviceId>().unwrap().to_string(), text);
+        }
+        for text in [
+            "",
+            "0000:13:00.0::",
+            "0000:13:00.0::+1",
+            "0000:13:00.0::01",
+            "::1",
+        ] {
+            assert!(text.parse::<DeviceId>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_longest_device_id_fits_the_kubelets_63_characters() {
+        let address = PciAddress {
+            domain: u32::MAX,
+            bus: 255,
+            device: 31,
+            function: 7,
+        };
+        let id = DeviceId {
+            address,
+            replica: Some(u32::MAX),
+        };
+        assert!(id.to_string().len() <= 63);
+    }
+}

@@ -1,0 +1,15 @@
+//! Nouns: what a node is made of, as plain values. Standard library only; nothing here reads or decides.
+
+pub mod pci;
+
+pub mod machine;
+
+pub mod device;
+pub mod function;
+pub mod health;
+
+pub mod board;
+pub mod topology;
+
+pub mod config;
+pub mod inventory;

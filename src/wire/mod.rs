@@ -1,0 +1,3 @@
+//! Decisions to and from other people's formats; pure.
+
+pub mod v1beta1;

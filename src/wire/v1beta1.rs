@@ -1,0 +1,14 @@
+//! The kubelet's device plugin protocol, generated from proto/deviceplugin/v1beta1/api.proto.
+
+#![expect(
+    missing_docs,
+    clippy::allow_attributes,
+    unused_qualifications,
+    clippy::pedantic,
+    reason = "generated code; the .proto file has the documentation"
+)]
+
+tonic::include_proto!("v1beta1");
+
+/// What a plugin says when it registers.
+pub const VERSION: &str = "v1beta1";
