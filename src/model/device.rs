@@ -22,10 +22,7 @@ impl DeviceId {
     /// The id of a device that is not shared.
     #[must_use]
     pub fn whole(address: PciAddress) -> Self {
-        Self {
-            address,
-            replica: None,
-        }
+        Self { address, replica: None }
     }
 }
 
@@ -45,19 +42,11 @@ impl std::str::FromStr for DeviceId {
         let Some((address, index)) = text.split_once("::") else {
             return Ok(Self::whole(text.parse()?));
         };
-        let replica = index
-            .parse()
-            .ok()
-            .filter(|replica: &u32| replica.to_string() == index);
+        let replica = index.parse().ok().filter(|replica: &u32| replica.to_string() == index);
         match replica {
-            Some(replica) => Ok(Self {
-                address: address.parse()?,
-                replica: Some(replica),
-            }),
+            Some(replica) => Ok(Self { address: address.parse()?, replica: Some(replica) }),
             // Not an index at all: report the text as a whole, by the rule of an address.
-            None => Err(text
-                .parse::<PciAddress>()
-                .expect_err("`::` is in no PCI address")),
+            None => Err(text.parse::<PciAddress>().expect_err("`::` is in no PCI address")),
         }
     }
 }
@@ -130,29 +119,15 @@ mod tests {
         for text in ["0000:13:00.0", "0000:13:00.0::0", "10000:e1:00.0::15"] {
             assert_eq!(text.parse::<DeviceId>().unwrap().to_string(), text);
         }
-        for text in [
-            "",
-            "0000:13:00.0::",
-            "0000:13:00.0::+1",
-            "0000:13:00.0::01",
-            "::1",
-        ] {
+        for text in ["", "0000:13:00.0::", "0000:13:00.0::+1", "0000:13:00.0::01", "::1"] {
             assert!(text.parse::<DeviceId>().is_err(), "{text}");
         }
     }
 
     #[test]
     fn the_longest_device_id_fits_the_kubelets_63_characters() {
-        let address = PciAddress {
-            domain: u32::MAX,
-            bus: 255,
-            device: 31,
-            function: 7,
-        };
-        let id = DeviceId {
-            address,
-            replica: Some(u32::MAX),
-        };
+        let address = PciAddress { domain: u32::MAX, bus: 255, device: 31, function: 7 };
+        let id = DeviceId { address, replica: Some(u32::MAX) };
         assert!(id.to_string().len() <= 63);
     }
 }

@@ -16,6 +16,14 @@ pub struct Function {
     pub class: Option<ClassCode>,
 }
 
+impl Function {
+    /// True where a read class says that it is no bridge.
+    #[must_use]
+    pub fn is_endpoint(&self) -> bool {
+        self.class.is_some_and(|class| !class.is_bridge())
+    }
+}
+
 /// A function that carries Iluvatar's vendor id and is not a bridge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChipFunction {
@@ -25,8 +33,8 @@ pub struct ChipFunction {
     pub id: PciId,
     /// Basename of the `driver` link; absent while unbound.
     pub driver: Option<String>,
-    /// True where `physfn` makes it an SR-IOV virtual function.
-    pub is_virtual: bool,
+    /// The physical function, where `physfn` makes this one an SR-IOV virtual function.
+    pub virtual_of: Option<PciAddress>,
     /// False once the configuration space reads all ones; true where it could not be read at all.
     pub answers: bool,
     /// From `numa_node`, its own or the nearest port's above; absent where all say -1.

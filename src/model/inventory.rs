@@ -19,12 +19,10 @@ pub struct Inventory {
     pub control_nodes: Vec<DeviceNode>,
     /// Distances of all chips.
     pub tree: DistanceTree,
-    /// Every chip's place among bridges and root buses, ascending by address.
+    /// The place of every chip of `boards` among bridges and root buses, ascending by address.
     pub functions: Vec<Function>,
     /// Of `/sys/module/iluvatar/version`.
     pub driver_version: Option<String>,
-    /// How many PCI functions were looked at, chips or not.
-    pub functions_seen: usize,
 }
 
 /// A function that is not offered, and why.

@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 
 /// Every path that was looked at, relative to the root (`sys/bus/pci/devices`), with what is there.
 ///
-/// Directories that hold an entry need no entry of their own; `Entry::Directory` is for those that
-/// are listed for themselves, empty ones included.
+/// Invariant: every directory above an entry has an entry of its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Machine {
     /// By path, so that everything below a directory is one range.
-    pub entries: BTreeMap<String, Entry>,
+    entries: BTreeMap<String, Entry>,
 }
 
 /// What is at a path.
@@ -43,31 +42,102 @@ impl std::fmt::Display for DeviceNumber {
 }
 
 impl Machine {
+    /// Puts `entry` at `path`, and directories above it; what was at `path` is replaced, but a
+    /// directory never replaces anything.
+    pub fn insert(&mut self, path: &str, entry: Entry) {
+        if let Some((parent, _)) = path.rsplit_once('/')
+            && !self.entries.contains_key(parent)
+        {
+            self.insert(parent, Entry::Directory);
+        }
+        if entry == Entry::Directory {
+            self.entries.entry(path.to_owned()).or_insert(entry);
+        } else {
+            self.entries.insert(path.to_owned(), entry);
+        }
+    }
+
     /// The entry at `path`, if it was looked at and is there.
     #[must_use]
     pub fn get(&self, path: &str) -> Option<&Entry> {
         self.entries.get(path)
     }
 
-    /// Names and entries directly in the directory `path`; a directory that only lies on the way
-    /// to a deeper entry is not among them.
+    /// Every path and entry, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Entry)> {
+        self.entries.iter().map(|(path, entry)| (path.as_str(), entry))
+    }
+
+    /// Names and entries directly in the directory `path`, in order.
     pub fn children<'a>(&'a self, path: &str) -> impl Iterator<Item = (&'a str, &'a Entry)> {
+        self.descendants(path).filter(|(below, _)| !below.contains('/'))
+    }
+
+    /// Paths, relative to the directory `path`, and entries anywhere below it, in order.
+    pub fn descendants<'a>(&'a self, path: &str) -> impl Iterator<Item = (&'a str, &'a Entry)> {
         let prefix = format!("{path}/");
         let skip = prefix.len();
-        self.below(prefix)
-            .filter(move |(path, _)| !path[skip..].contains('/'))
-            .map(move |(path, entry)| (&path[skip..], entry))
-    }
-
-    /// Paths and entries anywhere below the directory `path`, in order.
-    pub fn descendants<'a>(&'a self, path: &str) -> impl Iterator<Item = (&'a str, &'a Entry)> {
-        self.below(format!("{path}/"))
-    }
-
-    fn below(&self, prefix: String) -> impl Iterator<Item = (&str, &Entry)> {
         self.entries
             .range(prefix.clone()..)
             .take_while(move |(path, _)| path.starts_with(&prefix))
-            .map(|(path, entry)| (path.as_str(), entry))
+            .map(move |(path, entry)| (&path[skip..], entry))
+    }
+
+    /// Where the link at `path` leads, as a path relative to the root; an absolute target is taken
+    /// to start at the root. None where there is no link or it leads out of the root.
+    #[must_use]
+    pub fn resolve(&self, path: &str) -> Option<String> {
+        match self.get(path)? {
+            Entry::Link(target) => resolve_link(path, target),
+            _ => None,
+        }
+    }
+}
+
+/// Where a link at `path` with the text `target` leads; see [`Machine::resolve`].
+#[must_use]
+pub fn resolve_link(path: &str, target: &str) -> Option<String> {
+    let mut parts: Vec<&str> = match target.strip_prefix('/') {
+        Some(_) => Vec::new(),
+        None => path.rsplit_once('/').map_or(Vec::new(), |(parent, _)| parent.split('/').collect()),
+    };
+    for part in target.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop()?;
+            }
+            name => parts.push(name),
+        }
+    }
+    Some(parts.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_is_followed_inside_the_root_only() {
+        let from = "sys/bus/pci/devices/0000:15:00.0";
+        let check = |target: &str, expected: Option<&str>| {
+            assert_eq!(resolve_link(from, target).as_deref(), expected, "{target}");
+        };
+        check("../../../devices/pci0000:14/x", Some("sys/devices/pci0000:14/x"));
+        check("/sys/devices/x", Some("sys/devices/x"));
+        check("./x", Some("sys/bus/pci/devices/x"));
+        check("../../../../../etc/passwd", None);
+    }
+
+    #[test]
+    fn children_are_one_level_and_descendants_are_all() {
+        let mut machine = Machine::default();
+        machine.insert("a/b", Entry::File(vec![]));
+        machine.insert("a/c/d/e", Entry::File(vec![]));
+        machine.insert("ab/x", Entry::File(vec![]));
+        let children: Vec<_> = machine.children("a").map(|(name, _)| name).collect();
+        assert_eq!(children, ["b", "c"]);
+        let below: Vec<_> = machine.descendants("a").map(|(path, _)| path).collect();
+        assert_eq!(below, ["b", "c", "c/d", "c/d/e"]);
     }
 }

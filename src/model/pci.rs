@@ -39,9 +39,7 @@ impl FromStr for PciAddress {
     type Err = PciAddressError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        parse_address(text).ok_or_else(|| PciAddressError {
-            text: text.to_owned(),
-        })
+        parse_address(text).ok_or_else(|| PciAddressError { text: text.to_owned() })
     }
 }
 
@@ -51,12 +49,8 @@ fn parse_address(text: &str) -> Option<PciAddress> {
     Some(PciAddress {
         domain,
         bus,
-        device: u8::try_from(hex(device, 2..=2)?)
-            .ok()
-            .filter(|device| *device < 32)?,
-        function: u8::try_from(hex(function, 1..=1)?)
-            .ok()
-            .filter(|function| *function < 8)?,
+        device: u8::try_from(hex(device, 2..=2)?).ok().filter(|device| *device < 32)?,
+        function: u8::try_from(hex(function, 1..=1)?).ok().filter(|function| *function < 8)?,
     })
 }
 
@@ -80,12 +74,7 @@ fn hex(text: &str, digits: std::ops::RangeInclusive<usize>) -> Option<u32> {
 
 impl fmt::Display for PciAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            domain,
-            bus,
-            device,
-            function,
-        } = self;
+        let Self { domain, bus, device, function } = self;
         write!(f, "{domain:04x}:{bus:02x}:{device:02x}.{function:x}")
     }
 }
@@ -94,11 +83,7 @@ impl PciAddress {
     /// The device this function belongs to, without the function number.
     #[must_use]
     pub fn slot_address(self) -> SlotAddress {
-        SlotAddress {
-            domain: self.domain,
-            bus: self.bus,
-            device: self.device,
-        }
+        SlotAddress { domain: self.domain, bus: self.bus, device: self.device }
     }
 }
 
@@ -121,38 +106,22 @@ impl FromStr for SlotAddress {
     /// Takes `0000:15:00`; slots of a whole bus are written without the device (`0000:15`) and
     /// stand for its device 0.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        parse_slot(text).ok_or_else(|| PciAddressError {
-            text: text.to_owned(),
-        })
+        parse_slot(text).ok_or_else(|| PciAddressError { text: text.to_owned() })
     }
 }
 
 fn parse_slot(text: &str) -> Option<SlotAddress> {
     if let Some((domain, bus)) = parse_bus(text) {
-        return Some(SlotAddress {
-            domain,
-            bus,
-            device: 0,
-        });
+        return Some(SlotAddress { domain, bus, device: 0 });
     }
     let (domain, bus, device) = split_bus(text)?;
-    let device = u8::try_from(hex(device, 2..=2)?)
-        .ok()
-        .filter(|device| *device < 32)?;
-    Some(SlotAddress {
-        domain,
-        bus,
-        device,
-    })
+    let device = u8::try_from(hex(device, 2..=2)?).ok().filter(|device| *device < 32)?;
+    Some(SlotAddress { domain, bus, device })
 }
 
 impl fmt::Display for SlotAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            domain,
-            bus,
-            device,
-        } = self;
+        let Self { domain, bus, device } = self;
         write!(f, "{domain:04x}:{bus:02x}:{device:02x}")
     }
 }
@@ -173,9 +142,7 @@ impl FromStr for RootBus {
         text.strip_prefix("pci")
             .and_then(parse_bus)
             .map(|(domain, bus)| Self { domain, bus })
-            .ok_or_else(|| PciAddressError {
-                text: text.to_owned(),
-            })
+            .ok_or_else(|| PciAddressError { text: text.to_owned() })
     }
 }
 
@@ -204,10 +171,7 @@ pub struct PciIdError {
 impl fmt::Display for PciIdError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = &self.text;
-        write!(
-            f,
-            "`{text}` is not a PCI vendor and device id such as `1e3e:0002`"
-        )
+        write!(f, "`{text}` is not a PCI vendor and device id such as `1e3e:0002`")
     }
 }
 
@@ -217,9 +181,7 @@ impl FromStr for PciId {
     type Err = PciIdError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        parse_id(text).ok_or_else(|| PciIdError {
-            text: text.to_owned(),
-        })
+        parse_id(text).ok_or_else(|| PciIdError { text: text.to_owned() })
     }
 }
 
@@ -269,15 +231,7 @@ mod tests {
     fn check_address(text: &str, expected: (u32, u8, u8, u8)) {
         let address: PciAddress = text.parse().expect(text);
         let (domain, bus, device, function) = expected;
-        assert_eq!(
-            address,
-            PciAddress {
-                domain,
-                bus,
-                device,
-                function
-            }
-        );
+        assert_eq!(address, PciAddress { domain, bus, device, function });
     }
 
     #[test]
@@ -285,54 +239,32 @@ mod tests {
         check_address("0000:13:00.0", (0, 0x13, 0, 0));
         check_address("10000:e1:1f.7", (0x10000, 0xe1, 0x1f, 7));
         check_address("00000001:01:00.0", (1, 1, 0, 0));
-        assert_eq!(
-            "10000:E1:00.0".parse::<PciAddress>().unwrap().to_string(),
-            "10000:e1:00.0"
-        );
+        assert_eq!("10000:E1:00.0".parse::<PciAddress>().unwrap().to_string(), "10000:e1:00.0");
     }
 
     #[test]
     fn what_is_not_an_address_is_named_with_the_rule() {
-        for text in [
-            "",
-            "13:00.0",
-            "0000:13:20.0",
-            "0000:13:00.8",
-            "0000:13:00",
-            "+000:13:00.0",
-        ] {
+        for text in ["", "13:00.0", "0000:13:20.0", "0000:13:00.8", "0000:13:00", "+000:13:00.0"] {
             let error = text.parse::<PciAddress>().unwrap_err().to_string();
-            assert_eq!(
-                error,
-                format!("`{text}` is not a PCI address such as `0000:13:00.0`")
-            );
+            assert_eq!(error, format!("`{text}` is not a PCI address such as `0000:13:00.0`"));
         }
     }
 
     #[test]
     fn a_slot_names_a_device_without_its_function() {
         let slot: SlotAddress = "0000:15:00".parse().unwrap();
-        assert_eq!(
-            slot,
-            "0000:15:00.3".parse::<PciAddress>().unwrap().slot_address()
-        );
+        assert_eq!(slot, "0000:15:00.3".parse::<PciAddress>().unwrap().slot_address());
         assert_eq!("0000:15".parse::<SlotAddress>().unwrap(), slot);
         assert!("15".parse::<SlotAddress>().is_err());
     }
 
     #[test]
     fn ids_and_classes_read_as_the_kernel_writes_them() {
-        assert_eq!(
-            "1E3E:0002".parse::<PciId>().unwrap().to_string(),
-            "1e3e:0002"
-        );
+        assert_eq!("1E3E:0002".parse::<PciId>().unwrap().to_string(), "1e3e:0002");
         assert!("1e3e:2".parse::<PciId>().is_err());
         assert_eq!(ClassCode(0x12_0000).to_string(), "0x120000");
         assert!(ClassCode(0x06_0400).is_bridge());
         assert!(!ClassCode(0x12_0000).is_bridge());
-        assert_eq!(
-            "pci0000:14".parse::<RootBus>().unwrap().to_string(),
-            "pci0000:14"
-        );
+        assert_eq!("pci0000:14".parse::<RootBus>().unwrap().to_string(), "pci0000:14");
     }
 }

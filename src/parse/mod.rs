@@ -1,1 +1,5 @@
-//! (empty)
+//! Text and bytes to nouns; no I/O, no clock. Nothing here panics on any input.
+
+pub mod attribute;
+pub mod node_file;
+pub mod survey;

@@ -1,0 +1,197 @@
+//! Single attributes of /sys, as the kernel prints them.
+//!
+//! Source: `Documentation/ABI/testing/sysfs-bus-pci` and `drivers/pci/pci-sysfs.c`.
+
+use thiserror::Error;
+
+use crate::model::machine::DeviceNumber;
+use crate::model::pci::ClassCode;
+
+/// An attribute that does not hold what its name promises.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum AttributeError {
+    /// Nothing but white space.
+    #[error("is empty")]
+    Empty,
+    /// Bytes that are not UTF-8.
+    #[error("is not text")]
+    NotText,
+    /// Text of the wrong form, shortened, and the rule.
+    #[error("`{0}` is not {1}")]
+    Malformed(String, &'static str),
+}
+
+type Result<T> = std::result::Result<T, AttributeError>;
+
+/// The attribute as trimmed text.
+///
+/// # Errors
+/// [`AttributeError::Empty`] or [`AttributeError::NotText`].
+pub fn parse_text(bytes: &[u8]) -> Result<&str> {
+    match std::str::from_utf8(bytes).map(str::trim) {
+        Err(_) => Err(AttributeError::NotText),
+        Ok("") => Err(AttributeError::Empty),
+        Ok(text) => Ok(text),
+    }
+}
+
+/// `vendor`, `device`: `0x1e3e`.
+///
+/// # Errors
+/// Anything but `0x` and one to four hexadecimal digits.
+pub fn parse_id(bytes: &[u8]) -> Result<u16> {
+    let number = parse_hex(bytes, "an id such as 0x1e3e")?;
+    u16::try_from(number).map_err(|_| malformed(bytes, "an id of 16 bits"))
+}
+
+/// `class`: `0x120000`.
+///
+/// # Errors
+/// Anything but `0x` and a number of at most 24 bits.
+pub fn parse_class(bytes: &[u8]) -> Result<ClassCode> {
+    match parse_hex(bytes, "a class code such as 0x120000")? {
+        code @ 0..=0xff_ffff => Ok(ClassCode(code)),
+        _ => Err(malformed(bytes, "a class code of 24 bits")),
+    }
+}
+
+/// `numa_node`: a number, or -1 where firmware gave no affinity, which is `None`: the kubelet must
+/// then get no hint at all.
+///
+/// # Errors
+/// Anything but a whole number.
+pub fn parse_numa_node(bytes: &[u8]) -> Result<Option<u32>> {
+    let text = parse_text(bytes)?;
+    let node: i32 = text.parse().map_err(|_| malformed(bytes, "a NUMA node number"))?;
+    Ok(u32::try_from(node).ok())
+}
+
+/// `current_link_speed`, `max_link_speed`: `16.0 GT/s PCIe`; `Unknown` is `None`.
+///
+/// # Errors
+/// Text that does not start with a number.
+pub fn parse_link_speed(bytes: &[u8]) -> Result<Option<String>> {
+    let text = parse_text(bytes)?;
+    match text.as_bytes().first() {
+        Some(b'0'..=b'9') => Ok(Some(text.to_owned())),
+        _ if text.starts_with("Unknown") => Ok(None),
+        _ => Err(malformed(bytes, "a link speed such as 16.0 GT/s PCIe")),
+    }
+}
+
+/// `current_link_width`, `max_link_width`: lanes; 0 and 255 stand for unknown.
+///
+/// # Errors
+/// Anything but a whole number.
+pub fn parse_link_width(bytes: &[u8]) -> Result<Option<u32>> {
+    let width = parse_text(bytes)?.parse().map_err(|_| malformed(bytes, "a number of lanes"))?;
+    Ok(Some(width).filter(|width| !matches!(width, 0 | 255)))
+}
+
+/// `dev`: `508:3`.
+///
+/// # Errors
+/// Anything but two numbers with a colon between them.
+pub fn parse_device_number(bytes: &[u8]) -> Result<DeviceNumber> {
+    let text = parse_text(bytes)?;
+    text.split_once(':')
+        .and_then(|(major, minor)| {
+            Some(DeviceNumber { major: major.parse().ok()?, minor: minor.parse().ok()? })
+        })
+        .ok_or_else(|| malformed(bytes, "a device number such as 508:3"))
+}
+
+/// The value of KEY in a `uevent` attribute, which holds `KEY=VALUE` lines.
+#[must_use]
+pub fn uevent_value<'a>(bytes: &'a [u8], key: &str) -> Option<&'a str> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+}
+
+/// False where `config` starts with all ones: a function that left the bus answers every read so
+/// (PCIe Base Specification, Unsupported Request completion). Too short to tell counts as true.
+#[must_use]
+pub fn config_space_answers(bytes: &[u8]) -> bool {
+    !matches!(bytes, [0xff, 0xff, 0xff, 0xff, ..])
+}
+
+fn parse_hex(bytes: &[u8], rule: &'static str) -> Result<u32> {
+    let text = parse_text(bytes)?;
+    text.strip_prefix("0x")
+        .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        .and_then(|digits| u32::from_str_radix(digits, 16).ok())
+        .ok_or_else(|| malformed(bytes, rule))
+}
+
+fn malformed(bytes: &[u8], rule: &'static str) -> AttributeError {
+    const SHOWN: usize = 40;
+    let text = String::from_utf8_lossy(bytes);
+    let mut shown: String = text.trim().escape_default().take(SHOWN).collect();
+    if text.trim().escape_default().count() > SHOWN {
+        shown.push_str("...");
+    }
+    AttributeError::Malformed(shown, rule)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn attributes_read_as_the_kernel_prints_them() {
+        assert_eq!(parse_id(b"0x1e3e\n"), Ok(0x1e3e));
+        assert_eq!(parse_class(b"0x120000\n"), Ok(ClassCode(0x12_0000)));
+        assert_eq!(parse_numa_node(b"1\n"), Ok(Some(1)));
+        assert_eq!(parse_numa_node(b"-1\n"), Ok(None));
+        assert_eq!(parse_link_speed(b"16.0 GT/s PCIe\n"), Ok(Some("16.0 GT/s PCIe".to_owned())));
+        assert_eq!(parse_link_speed(b"Unknown\n"), Ok(None));
+        assert_eq!(parse_link_width(b"16\n"), Ok(Some(16)));
+        assert_eq!(parse_link_width(b"255\n"), Ok(None));
+        assert_eq!(parse_device_number(b"508:3\n"), Ok(DeviceNumber { major: 508, minor: 3 }));
+        assert_eq!(uevent_value(b"MAJOR=508\nDEVNAME=iluvatar3\n", "DEVNAME"), Some("iluvatar3"));
+        assert_eq!(uevent_value(b"DEVNAME2=x\n", "DEVNAME"), None);
+    }
+
+    #[test]
+    fn a_chip_that_left_the_bus_reads_all_ones() {
+        assert!(!config_space_answers(&[0xff; 64]));
+        assert!(config_space_answers(&[0x3e, 0x1e, 2, 0]));
+        assert!(config_space_answers(&[]));
+    }
+
+    #[track_caller]
+    fn check_error<T: std::fmt::Debug>(result: Result<T>, expected: &str) {
+        assert_eq!(result.unwrap_err().to_string(), expected);
+    }
+
+    #[test]
+    fn a_wrong_attribute_is_named_with_its_value_and_the_rule() {
+        check_error(parse_id(b"1e3e"), "`1e3e` is not an id such as 0x1e3e");
+        check_error(parse_id(b"0x11e3e"), "`0x11e3e` is not an id of 16 bits");
+        check_error(parse_id(b" \n"), "is empty");
+        check_error(parse_id(b"\xff\xfe"), "is not text");
+        check_error(parse_class(b"0x1000000"), "`0x1000000` is not a class code of 24 bits");
+        check_error(parse_numa_node(b"one"), "`one` is not a NUMA node number");
+        check_error(parse_link_speed(b"fast"), "`fast` is not a link speed such as 16.0 GT/s PCIe");
+        check_error(parse_link_width(b"x16"), "`x16` is not a number of lanes");
+        check_error(parse_device_number(b"508"), "`508` is not a device number such as 508:3");
+        let long = vec![b'z'; 5000];
+        let shown = format!("`{}...` is not a NUMA node number", "z".repeat(40));
+        check_error(parse_numa_node(&long), &shown);
+    }
+
+    proptest! {
+        #[test]
+        fn no_attribute_panics_on_any_bytes(bytes: Vec<u8>) {
+            let _ = parse_id(&bytes);
+            let _ = parse_class(&bytes);
+            let _ = parse_numa_node(&bytes);
+            let _ = parse_link_speed(&bytes);
+            let _ = parse_link_width(&bytes);
+            let _ = parse_device_number(&bytes);
+            let _ = uevent_value(&bytes, "DEVNAME");
+            let _ = config_space_answers(&bytes);
+        }
+    }
+}
