@@ -1,9 +1,40 @@
-//! A Kubernetes device plugin for Iluvatar CoreX GPUs.
+//! A Kubernetes device plugin for Iluvatar CoreX GPUs: it reads chips, boards and their topology
+//! straight from /sys, follows the hardware, and cannot lose its session with the kubelet.
+//!
+//! # Codemap
+//!
+//! Folders are floors. A file uses floors below its own, never above; a test holds this law.
+//!
+//! | floor | what it is | what it never does |
+//! |---|---|---|
+//! | [`model`] | nouns as plain values | read, decide |
+//! | [`parse`] | text and bytes to nouns | I/O, clocks, panics |
+//! | [`decide`] | nouns to decisions | I/O; time is an argument |
+//! | [`wire`] | decisions to and from other people's formats | I/O |
+//! | [`host`] | the only code that touches the machine | decide |
+//! | [`daemon`] | loops that own something | read files themselves |
+//! | [`demo`] | a kubelet of its own, and the story that `demo` plays | |
+//! | [`app`] | wires the daemon together | |
+//! | [`cli`] | what can be typed | |
+//!
+//! A change on the PCI bus becomes a list at the kubelet: [`host::uevents`] → a trigger →
+//! [`daemon::inventory_owner`] → [`host::scan`] → [`decide::inventory`] → published if changed →
+//! each open stream of [`daemon::plugin_service`]. A uevent is only a hint; the scan tells.
+
+pub mod model;
+
+pub mod parse;
+
+pub mod decide;
+
+pub mod wire;
+
+pub mod host;
 
 pub mod daemon;
-pub mod decide;
+
 pub mod demo;
-pub mod host;
-pub mod model;
-pub mod parse;
-pub mod wire;
+
+pub mod app;
+
+pub mod cli;

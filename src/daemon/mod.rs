@@ -1,1 +1,8 @@
-//! (empty)
+//! Loops that own something. Each waits for `stop`; none holds a lock or a borrow across an await.
+
+pub mod inventory_owner;
+pub mod uevent_pump;
+
+pub mod plugin_service;
+pub mod plugin_session;
+pub mod sessions;

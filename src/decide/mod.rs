@@ -1,1 +1,16 @@
-//! (empty)
+//! Nouns to decisions: pure functions, time is an argument, bad input is an answer and never a panic.
+
+pub mod models;
+
+pub mod boards;
+pub mod nodes;
+pub mod topology;
+
+pub mod health;
+pub mod inventory;
+
+pub mod advertise;
+pub mod allocate;
+
+pub mod backoff;
+pub mod session;

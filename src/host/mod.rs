@@ -1,1 +1,12 @@
-//! (empty)
+//! The only code that touches the machine. What decides something belongs further down.
+
+pub mod config_file;
+pub mod files;
+pub mod root;
+pub mod sysfs;
+
+pub mod scan;
+
+pub mod directory_watch;
+pub mod kubelet;
+pub mod uevents;

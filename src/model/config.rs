@@ -53,14 +53,15 @@ impl Default for ResourceRule {
     }
 }
 
-/// Which boards a resource offers: all that meet every condition that is set.
+/// Which devices a resource offers: all that meet every condition that is set. A board meets one as
+/// soon as one of its chips does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selector {
     /// The model's name, for example `MR-V100`.
     pub model: Option<String>,
     /// Vendor and device id of its chips.
     pub pci_id: Option<PciId>,
-    /// The board has one of these chips; empty means no such condition.
+    /// Chips; empty means no such condition.
     pub addresses: Vec<PciAddress>,
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::config::Sharing;
 use super::health::{Health, Reason};
 use super::machine::DeviceNumber;
 use super::pci::PciAddress;
@@ -89,8 +90,38 @@ impl fmt::Display for NodeEvidence {
 pub struct Resource {
     /// For example `iluvatar.com/gpu`.
     pub name: String,
+    /// Absent where devices are not shared.
+    pub sharing: Option<Sharing>,
     /// By id, ascending.
     pub devices: Vec<Device>,
+}
+
+impl Resource {
+    /// Every id that the kubelet is told, with its device: one for each device, or for each
+    /// replica where devices are shared.
+    pub fn listed(&self) -> impl Iterator<Item = (DeviceId, &Device)> {
+        let replicas = self.sharing.map(|sharing| sharing.replicas);
+        self.devices.iter().flat_map(move |device| {
+            let address = device.id.address;
+            let ids = (0..replicas.unwrap_or(1))
+                .map(move |index| DeviceId { address, replica: replicas.map(|_| index) });
+            ids.map(move |id| (id, device))
+        })
+    }
+
+    /// The device that an id names, if this resource has it: a replica's index must be one of the
+    /// resource's, and an unshared device has none.
+    #[must_use]
+    pub fn find(&self, id: DeviceId) -> Option<&Device> {
+        let replicas = self.sharing.map(|sharing| sharing.replicas);
+        let fits = match (id.replica, replicas) {
+            (None, None) => true,
+            (Some(index), Some(replicas)) => index < replicas,
+            _ => false,
+        };
+        let mut devices = self.devices.iter();
+        devices.find(|device| fits && device.id.address == id.address)
+    }
 }
 
 /// One allocatable device: a board, or a chip where boards are split.

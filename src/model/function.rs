@@ -1,7 +1,7 @@
 //! PCI functions as the kernel describes them, before anything is concluded.
 
 use super::device::DeviceNode;
-use super::pci::{ClassCode, PciAddress, PciId, RootBus};
+use super::pci::{PciAddress, PciId, RootBus};
 
 /// Any PCI function of the machine, as far as the shape of the tree needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,16 +12,19 @@ pub struct Function {
     pub ports: Vec<PciAddress>,
     /// The root bus it hangs under; absent where the path shows none.
     pub root_bus: Option<RootBus>,
-    /// Absent where it was not read.
-    pub class: Option<ClassCode>,
+    /// As far as it was looked at.
+    pub kind: FunctionKind,
 }
 
-impl Function {
-    /// True where a read class says that it is no bridge.
-    #[must_use]
-    pub fn is_endpoint(&self) -> bool {
-        self.class.is_some_and(|class| !class.is_bridge())
-    }
+/// Whether other functions can hang below.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FunctionKind {
+    /// A port: other functions hang below it, or its class says so.
+    Bridge,
+    /// Its class says that it is no bridge.
+    Endpoint,
+    /// Far from every chip, so its class was not read.
+    Unread,
 }
 
 /// A function that carries Iluvatar's vendor id and is not a bridge.

@@ -57,6 +57,12 @@ impl Machine {
         }
     }
 
+    /// Forgets `path` and everything below it.
+    pub fn remove(&mut self, path: &str) {
+        let below = format!("{path}/");
+        self.entries.retain(|entry, _| entry != path && !entry.starts_with(&below));
+    }
+
     /// The entry at `path`, if it was looked at and is there.
     #[must_use]
     pub fn get(&self, path: &str) -> Option<&Entry> {

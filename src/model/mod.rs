@@ -4,13 +4,14 @@ pub mod pci;
 
 pub mod machine;
 
+pub mod config;
+pub mod health;
+
 pub mod device;
 pub mod function;
-pub mod health;
 
 pub mod board;
 pub mod topology;
 
-pub mod config;
 pub mod inventory;
 pub mod survey;

@@ -1,5 +1,6 @@
 //! Text and bytes to nouns; no I/O, no clock. Nothing here panics on any input.
 
 pub mod attribute;
+pub mod config;
 pub mod node_file;
 pub mod survey;

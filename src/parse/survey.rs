@@ -3,12 +3,12 @@
 //! One odd attribute costs that attribute, one unreadable function costs that function; neither
 //! hides the others, and both are said.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::attribute::{self, AttributeError};
 use crate::model::config::DiscoveryRules;
 use crate::model::device::DeviceNode;
-use crate::model::function::{ChipFunction, Function, Link};
+use crate::model::function::{ChipFunction, Function, FunctionKind, Link};
 use crate::model::inventory::Skipped;
 use crate::model::machine::{DeviceNumber, Entry, Machine};
 use crate::model::pci::{PciAddress, PciId, RootBus, SlotAddress};
@@ -40,21 +40,32 @@ pub fn parse_survey(machine: &Machine, rules: &DiscoveryRules) -> Survey {
     survey
 }
 
-/// Every function of [`PCI_DEVICES`] with its place in the tree.
+/// Every function of [`PCI_DEVICES`] with its place in the tree, ascending by address.
 fn parse_functions(machine: &Machine) -> Vec<Function> {
-    machine
-        .children(PCI_DEVICES)
-        .filter_map(|(name, _)| {
-            let address: PciAddress = name.parse().ok()?;
-            let path = function_path(machine, address);
-            Some(Function {
-                address,
-                ports: parse_ports(&path, address),
-                root_bus: path.split('/').find_map(|part| part.parse::<RootBus>().ok()),
-                class: read(machine, &path, "class", attribute::parse_class).ok().flatten(),
-            })
-        })
-        .collect()
+    let addresses = machine.children(PCI_DEVICES).filter_map(|(name, _)| name.parse().ok());
+    let mut functions: Vec<_> = addresses.map(|address| parse_function(machine, address)).collect();
+    let ports: BTreeSet<_> = functions.iter().flat_map(|function| function.ports.clone()).collect();
+    for function in functions.iter_mut().filter(|function| ports.contains(&function.address)) {
+        function.kind = FunctionKind::Bridge;
+    }
+    functions.sort_by_key(|function| function.address);
+    functions
+}
+
+fn parse_function(machine: &Machine, address: PciAddress) -> Function {
+    let path = function_path(machine, address);
+    let kind = match read(machine, &path, "class", attribute::parse_class) {
+        Ok(Some(class)) if class.is_bridge() => FunctionKind::Bridge,
+        Ok(None) => FunctionKind::Unread,
+        // A class that cannot be read must not make a neighbour invisible.
+        _ => FunctionKind::Endpoint,
+    };
+    Function {
+        address,
+        ports: parse_ports(&path, address),
+        root_bus: path.split('/').find_map(|part| part.parse::<RootBus>().ok()),
+        kind,
+    }
 }
 
 /// The directory of a function: where its link leads, or the listed directory itself.
@@ -104,14 +115,15 @@ fn parse_chip(
     function: &Function,
     rules: &DiscoveryRules,
 ) -> Result<Option<ChipFunction>, String> {
+    if function.kind == FunctionKind::Bridge {
+        return Ok(None);
+    }
     let path = function_path(machine, function.address);
     let vendor = require(machine, &path, "vendor", attribute::parse_id)?;
     if !rules.vendor_ids.contains(&vendor) {
         return Ok(None);
     }
-    if require(machine, &path, "class", attribute::parse_class)?.is_bridge() {
-        return Ok(None);
-    }
+    require(machine, &path, "class", attribute::parse_class)?;
     let device = require(machine, &path, "device", attribute::parse_id)?;
     let mut chip = ChipFunction {
         function: function.clone(),

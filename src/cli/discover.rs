@@ -1,0 +1,73 @@
+//! `discover`, `topology` and `snapshot`: verbs that look at a machine and change nothing.
+
+use std::path::Path;
+
+use crate::decide::advertise::advertise;
+use crate::host::files;
+use crate::host::root::Root;
+use crate::host::scan::{Scan, scan};
+use crate::host::sysfs::{self, Detail};
+use crate::model::config::Config;
+use crate::parse::node_file::write_node_file;
+use crate::parse::survey::PCI_DEVICES;
+use crate::wire::report::{Findings, LookedAt, document, dot, matrix, table, tree};
+use anyhow::Context as _;
+
+use super::config;
+use super::output::{Failure, paint, print};
+use super::{Common, DiscoverFormat, TopologyFormat};
+
+pub(super) fn discover(common: &Common, format: DiscoverFormat) -> Result<(), Failure> {
+    let config = config::load(common)?;
+    let Scan { inventory, functions_seen } = look(&common.root, &config)?;
+    let resources = advertise(&inventory, &config.resources);
+    let looked_at = LookedAt {
+        directory: common.root.join(PCI_DEVICES).display().to_string(),
+        functions: functions_seen,
+        vendor_ids: config.discovery.vendor_ids,
+    };
+    let findings = Findings { inventory: &inventory, resources: &resources, looked_at: &looked_at };
+    print(&match format {
+        DiscoverFormat::Table => table::table(&findings, paint()),
+        DiscoverFormat::Tree => tree::tree(&findings, paint()),
+        DiscoverFormat::Json => json(&document::discovery(&findings))?,
+        DiscoverFormat::Yaml => serde_yaml::to_string(&document::discovery(&findings))
+            .context("cannot write the findings as YAML")?,
+        DiscoverFormat::Dot => dot::dot(&findings),
+    })
+}
+
+pub(super) fn topology(common: &Common, format: TopologyFormat) -> Result<(), Failure> {
+    let config = config::load(common)?;
+    let inventory = look(&common.root, &config)?.inventory;
+    print(&match format {
+        TopologyFormat::Table => matrix::matrix(&inventory, paint()),
+        TopologyFormat::Json => json(&document::topology(&inventory))?,
+    })
+}
+
+pub(super) fn snapshot(common: &Common, output: Option<&Path>) -> Result<(), Failure> {
+    let config = config::load(common)?;
+    let root = Root::open(&common.root).map_err(anyhow::Error::new)?;
+    let machine =
+        sysfs::capture(&root, &config.discovery, Detail::Snapshot).map_err(anyhow::Error::new)?;
+    let text = write_node_file(&machine);
+    match output {
+        None => print(&text),
+        Some(path) => files::write(path, text.as_bytes())
+            .with_context(|| format!("cannot write {}", path.display()))
+            .map_err(Failure::from),
+    }
+}
+
+/// One look at the machine at `root`.
+pub(super) fn look(root: &Path, config: &Config) -> anyhow::Result<Scan> {
+    let root = Root::open(root)?;
+    Ok(scan(&root, config)?)
+}
+
+fn json(document: &impl serde::Serialize) -> anyhow::Result<String> {
+    let text =
+        serde_json::to_string_pretty(document).context("cannot write the findings as JSON")?;
+    Ok(text + "\n")
+}

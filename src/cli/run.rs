@@ -1,0 +1,5 @@
+//! stub
+use super::{Common, Failure, RunArgs};
+pub(super) fn run(_c: &Common, _a: &RunArgs) -> Result<(), Failure> {
+    Ok(())
+}

@@ -1,0 +1,152 @@
+//! The one owner of the inventory: every trigger leads to the same scan, build and publish.
+//!
+//! The event is a hint, the scan is the truth. A failed scan is not an empty node: the last
+//! inventory stays, and the scan is tried again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::decide::advertise::Offer;
+use crate::decide::backoff::backoff;
+use crate::host::root::Root;
+use crate::host::scan::{Scan, scan};
+use crate::model::board::Board;
+use crate::model::config::Config;
+use crate::model::health::Health;
+
+/// Why to look again.
+#[derive(Clone, Debug)]
+pub enum Trigger {
+    /// The kernel announced a change.
+    Uevent,
+    /// An operator asked (SIGHUP).
+    Request,
+    /// Another configuration is in force from now on.
+    Configuration(Arc<Config>),
+}
+
+/// What all loops share: none until the first scan that succeeded.
+pub type Offers = watch::Receiver<Option<Arc<Offer>>>;
+
+/// How long to look away when nothing is heard: the safety net below lost events.
+const RESCAN: Duration = Duration::from_secs(60);
+
+/// Owns the machine's root, the configuration in force and the last inventory.
+pub struct InventoryOwner {
+    root: Arc<Root>,
+    config: Arc<Config>,
+    triggers: mpsc::Receiver<Trigger>,
+    offers: watch::Sender<Option<Arc<Offer>>>,
+    failures: u32,
+}
+
+impl InventoryOwner {
+    /// An owner that has not looked yet, and what it will publish.
+    #[must_use]
+    pub fn new(
+        root: Arc<Root>,
+        config: Arc<Config>,
+        triggers: mpsc::Receiver<Trigger>,
+    ) -> (Self, Offers) {
+        let (offers, receiver) = watch::channel(None);
+        (Self { root, config, triggers, offers, failures: 0 }, receiver)
+    }
+
+    /// Looks, publishes what changed, and waits for a reason to look again; until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            self.look().await;
+            let wait = match self.failures {
+                0 => RESCAN,
+                failures => backoff(failures, u64::from(std::process::id())),
+            };
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(wait) => debug!("time for another look"),
+                Some(trigger) = self.triggers.recv() => self.take(trigger),
+            }
+            // What else has come in the meantime is answered by the same look.
+            while let Ok(trigger) = self.triggers.try_recv() {
+                self.take(trigger);
+            }
+        }
+    }
+
+    fn take(&mut self, trigger: Trigger) {
+        match trigger {
+            Trigger::Uevent => debug!("the kernel announced a change"),
+            Trigger::Request => info!("looking again on request"),
+            Trigger::Configuration(config) => self.config = config,
+        }
+    }
+
+    async fn look(&mut self) {
+        let (root, config) = (Arc::clone(&self.root), Arc::clone(&self.config));
+        let looked = tokio::task::spawn_blocking(move || scan(&root, &config)).await;
+        match looked {
+            Ok(Ok(scan)) => {
+                self.failures = 0;
+                self.publish(scan);
+            }
+            Ok(Err(error)) => self.failed(&format!("{error}")),
+            Err(error) => self.failed(&format!("the scan ended early: {error}")),
+        }
+    }
+
+    fn failed(&mut self, error: &str) {
+        self.failures = self.failures.saturating_add(1);
+        if self.failures == 1 {
+            warn!(%error, "cannot look at the machine; the last list stays, trying again");
+        } else {
+            debug!(%error, failures = self.failures, "still cannot look at the machine");
+        }
+    }
+
+    fn publish(&mut self, scan: Scan) {
+        let offer = Offer::new(scan.inventory, &self.config);
+        let last = self.offers.borrow().clone();
+        if last.as_deref() == Some(&offer) {
+            return;
+        }
+        say_what_changed(last.as_deref(), &offer, scan.functions_seen);
+        self.offers.send_replace(Some(Arc::new(offer)));
+    }
+}
+
+/// One line for each board that came, went or changed its health, and for each new warning.
+fn say_what_changed(last: Option<&Offer>, now: &Offer, functions_seen: usize) {
+    let before = last.map_or(&[][..], |offer| &offer.inventory.boards);
+    let after = &now.inventory.boards;
+    for board in after {
+        match before.iter().find(|old| old.address == board.address) {
+            None => say_board(board, "board found"),
+            Some(old) if old != board => say_board(board, "board changed"),
+            Some(_) => {}
+        }
+    }
+    for old in before.iter().filter(|old| after.iter().all(|board| board.address != old.address)) {
+        warn!(board = %old.address, model = old.model, "board left");
+    }
+    let warned = last.map_or(&[][..], |offer| &offer.inventory.warnings);
+    for warning in now.inventory.warnings.iter().filter(|warning| !warned.contains(warning)) {
+        warn!("{warning}");
+    }
+    if after.is_empty() {
+        info!(functions_seen, "no Iluvatar chips found; waiting for one");
+    }
+}
+
+fn say_board(board: &Board, what: &'static str) {
+    let Board { address, model, evidence, health, chips, .. } = board;
+    let reasons: Vec<_> =
+        board.reasons.iter().map(|it| format!("{}: {}", it.code, it.detail)).collect();
+    let (chips, reasons) = (chips.len(), reasons.join("; "));
+    match health {
+        Health::Healthy => info!(board = %address, model, chips, %evidence, %health, "{what}"),
+        Health::Unhealthy => warn!(board = %address, model, chips, %health, reasons, "{what}"),
+    }
+}

@@ -1,0 +1,191 @@
+//! The five RPCs of v1beta1 for one resource, answered from the latest snapshot.
+//!
+//! Nothing here waits, reads or calls anybody: the kubelet admits pods one by one behind Allocate
+//! and GetPreferredAllocation, without a timeout.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::sync::watch;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::WatchStream;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::transport::server::UdsConnectInfo;
+use tonic::{Request, Response, Status};
+use tracing::{debug, info, warn};
+
+use super::inventory_owner::Offers;
+use crate::decide::advertise::Offer;
+use crate::decide::allocate::allocate;
+use crate::host::kubelet::Peer;
+use crate::wire::device_plugin;
+use crate::wire::v1beta1::device_plugin_server::DevicePlugin;
+use crate::wire::v1beta1::{
+    AllocateRequest, AllocateResponse, DevicePluginOptions, Empty, ListAndWatchResponse,
+    PreStartContainerRequest, PreStartContainerResponse, PreferredAllocationRequest,
+    PreferredAllocationResponse,
+};
+
+/// Open ListAndWatch streams by number, with the process at the other end of each.
+pub type OpenStreams = BTreeMap<u64, Peer>;
+
+/// One resource's service on one server.
+pub struct PluginService {
+    resource: String,
+    offers: Offers,
+    streams: Arc<watch::Sender<OpenStreams>>,
+    closing: CancellationToken,
+}
+
+impl PluginService {
+    /// A service whose streams end with `closing`, and a view of its open streams.
+    #[must_use]
+    pub fn new(
+        resource: String,
+        offers: Offers,
+        closing: CancellationToken,
+    ) -> (Self, watch::Receiver<OpenStreams>) {
+        let (streams, open) = watch::channel(OpenStreams::new());
+        (Self { resource, offers, streams: Arc::new(streams), closing }, open)
+    }
+
+    fn offer(&self) -> Result<Arc<Offer>, Status> {
+        let offer = self.offers.borrow().clone();
+        offer.ok_or_else(|| Status::unavailable("the machine has not been looked at yet"))
+    }
+
+    fn unknown_resource(&self) -> Status {
+        Status::not_found(format!("{} is no longer configured", self.resource))
+    }
+}
+
+#[tonic::async_trait]
+impl DevicePlugin for PluginService {
+    async fn get_device_plugin_options(
+        &self,
+        _: Request<Empty>,
+    ) -> Result<Response<DevicePluginOptions>, Status> {
+        Ok(Response::new(device_plugin::options()))
+    }
+
+    type ListAndWatchStream = Lists;
+
+    async fn list_and_watch(
+        &self,
+        request: Request<Empty>,
+    ) -> Result<Response<Self::ListAndWatchStream>, Status> {
+        let peer = peer(&request);
+        debug!(resource = self.resource, ?peer, "stream opened");
+        Ok(Response::new(Lists {
+            resource: self.resource.clone(),
+            offers: WatchStream::new(self.offers.clone()),
+            last: None,
+            closing: Box::pin(self.closing.clone().cancelled_owned()),
+            _open: OpenStream::new(Arc::clone(&self.streams), peer),
+        }))
+    }
+
+    async fn get_preferred_allocation(
+        &self,
+        request: Request<PreferredAllocationRequest>,
+    ) -> Result<Response<PreferredAllocationResponse>, Status> {
+        let offer = self.offer()?;
+        let resource = offer.resource(&self.resource).ok_or_else(|| self.unknown_resource())?;
+        let answer = device_plugin::preferred_response(&offer.inventory, resource, request.into_inner());
+        Ok(Response::new(answer))
+    }
+
+    async fn allocate(
+        &self,
+        request: Request<AllocateRequest>,
+    ) -> Result<Response<AllocateResponse>, Status> {
+        let offer = self.offer()?;
+        let resource = offer.resource(&self.resource).ok_or_else(|| self.unknown_resource())?;
+        let grant = |ids: &[String]| {
+            allocate(resource, &offer.inventory.control_nodes, offer.container, ids)
+        };
+        let requests = request.into_inner().container_requests;
+        let grants: Result<Vec<_>, _> =
+            requests.iter().map(|container| grant(&container.devices_ids)).collect();
+        let grants = grants.map_err(|error| {
+            warn!(%error, "allocation refused");
+            device_plugin::status(&error)
+        })?;
+        for grant in &grants {
+            info!(resource = self.resource, devices = ?grant.ids_text(), "allocated");
+        }
+        Ok(Response::new(device_plugin::allocate_response(grants)))
+    }
+
+    async fn pre_start_container(
+        &self,
+        _: Request<PreStartContainerRequest>,
+    ) -> Result<Response<PreStartContainerResponse>, Status> {
+        Ok(Response::new(PreStartContainerResponse {}))
+    }
+}
+
+fn peer<T>(request: &Request<T>) -> Peer {
+    let credentials = request.extensions().get::<UdsConnectInfo>()?.peer_cred?;
+    credentials.pid().filter(|pid| *pid != 0)
+}
+
+/// One ListAndWatch stream: the full list, then again whenever it changed. It holds the latest
+/// snapshot only, so a slow reader delays nobody and skips what is outdated.
+pub struct Lists {
+    resource: String,
+    offers: WatchStream<Option<Arc<Offer>>>,
+    last: Option<ListAndWatchResponse>,
+    closing: Pin<Box<WaitForCancellationFutureOwned>>,
+    _open: OpenStream,
+}
+
+impl Stream for Lists {
+    type Item = Result<ListAndWatchResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.closing.as_mut().poll(context).is_ready() {
+            return Poll::Ready(None);
+        }
+        loop {
+            let Some(offer) = std::task::ready!(Pin::new(&mut self.offers).poll_next(context))
+            else {
+                return Poll::Ready(None);
+            };
+            let list = offer.as_deref().and_then(|offer| {
+                offer.resource(&self.resource).map(device_plugin::list_and_watch_response)
+            });
+            if list.is_some() && list != self.last {
+                self.last.clone_from(&list);
+                return Poll::Ready(list.map(Ok));
+            }
+        }
+    }
+}
+
+/// Counts a stream for as long as it lives.
+struct OpenStream {
+    number: u64,
+    streams: Arc<watch::Sender<OpenStreams>>,
+}
+
+impl OpenStream {
+    fn new(streams: Arc<watch::Sender<OpenStreams>>, peer: Peer) -> Self {
+        let mut number = 0;
+        streams.send_modify(|open| {
+            number = open.last_key_value().map_or(0, |(last, _)| last + 1);
+            open.insert(number, peer);
+        });
+        Self { number, streams }
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.streams.send_modify(|open| {
+            open.remove(&self.number);
+        });
+    }
+}

@@ -1,0 +1,310 @@
+//! One resource's session with the kubelet: does what `decide::session` says, and tells it what is
+//! seen. Inotify, streams and answers are hints to look; a look at intervals is the truth.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tracing::{debug, info, warn};
+
+use super::inventory_owner::Offers;
+use super::plugin_service::{OpenStreams, PluginService};
+use crate::decide::session::{OwnSocket, Reason, Session, Sight, SocketIdentity, Step};
+use crate::host::authority_stream::NormalisedStream;
+use crate::host::directory_watch::DirectoryWatch;
+use crate::host::kubelet::{self, KUBELET_SOCKET, Peer, PlacedSocket, RegisterError};
+use crate::wire::device_plugin::register_request;
+use crate::wire::v1beta1::device_plugin_server::DevicePluginServer;
+
+/// How often to look when nothing is heard.
+const LOOK: Duration = Duration::from_millis(500);
+/// How long an ending server may take to end its streams by itself.
+const CLOSING: Duration = Duration::from_millis(250);
+
+/// What a session is for.
+#[derive(Clone, Debug)]
+pub struct SessionSettings {
+    /// The kubelet's device plugin directory.
+    pub directory: PathBuf,
+    /// File name of our socket in it.
+    pub socket_name: String,
+    /// For example `iluvatar.com/gpu`.
+    pub resource: String,
+    /// False where changes of the directory are only to be polled.
+    pub inotify: bool,
+}
+
+/// How far a session is, for whoever asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Not registered.
+    Waiting,
+    /// The kubelet has an open stream.
+    Streaming,
+    /// Another instance is in our place.
+    Yielded,
+}
+
+/// Serves and registers until `stop`, whatever happens to the kubelet.
+pub async fn run(
+    settings: SessionSettings,
+    offers: Offers,
+    progress: watch::Sender<Progress>,
+    stop: CancellationToken,
+) {
+    let seed = u64::from(std::process::id());
+    let mut driver = Driver {
+        machine: Session::new(seed),
+        settings,
+        offers,
+        progress,
+        server: None,
+        registering: JoinSet::new(),
+        watch: None,
+        kubelet_peer: None,
+        last_complaint: String::new(),
+        started: Instant::now(),
+    };
+    while !stop.is_cancelled() {
+        let sight = driver.look().await;
+        driver.step(sight, &stop).await;
+    }
+    driver.close().await;
+}
+
+struct Driver {
+    settings: SessionSettings,
+    offers: Offers,
+    progress: watch::Sender<Progress>,
+    machine: Session,
+    server: Option<RunningServer>,
+    /// At most one call.
+    registering: JoinSet<Result<Peer, RegisterError>>,
+    watch: Option<DirectoryWatch>,
+    /// Who answered our last registration; streams of other processes are no sign of the kubelet.
+    kubelet_peer: Peer,
+    /// So that a failure that repeats is said once.
+    last_complaint: String,
+    started: Instant,
+}
+
+struct RunningServer {
+    identity: SocketIdentity,
+    streams: watch::Receiver<OpenStreams>,
+    closing: CancellationToken,
+    task: JoinSet<Result<(), tonic::transport::Error>>,
+}
+
+impl Driver {
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn own_path(&self) -> PathBuf {
+        self.settings.directory.join(&self.settings.socket_name)
+    }
+
+    async fn look(&mut self) -> Sight {
+        if self.watch.is_none() && self.settings.inotify {
+            self.watch = DirectoryWatch::open(&self.settings.directory).ok();
+        }
+        Sight {
+            own_socket: self.own_socket().await,
+            kubelet: kubelet::socket_identity(&self.settings.directory.join(KUBELET_SOCKET)),
+            streams: self.streams(),
+        }
+    }
+
+    async fn own_socket(&self) -> OwnSocket {
+        let path = self.own_path();
+        match (kubelet::socket_identity(&path), &self.server) {
+            (None, _) => OwnSocket::Missing,
+            (Some(seen), Some(server)) if seen == server.identity => OwnSocket::Ours,
+            (Some(_), _) => OwnSocket::Foreign { alive: kubelet::is_alive(&path).await },
+        }
+    }
+
+    /// Streams of the process that answered Register, or of any where it cannot be told.
+    fn streams(&self) -> usize {
+        let Some(server) = &self.server else { return 0 };
+        let open = server.streams.borrow();
+        let is_kubelet = |peer: &&Peer| match (self.kubelet_peer, peer) {
+            (Some(kubelet), Some(peer)) => kubelet == *peer,
+            _ => true,
+        };
+        open.values().filter(is_kubelet).count()
+    }
+
+    async fn step(&mut self, sight: Sight, stop: &CancellationToken) {
+        let step = self.machine.next(sight, self.now());
+        self.report();
+        match step {
+            Step::Bind => {
+                let bound = self.serve();
+                self.machine.bound(bound, sight, self.now());
+            }
+            Step::Register { patience } => self.register(patience),
+            Step::Close(reason) => {
+                self.say_why(reason);
+                self.close().await;
+            }
+            Step::Wait { until } => self.wait(until, stop).await,
+        }
+    }
+
+    fn report(&self) {
+        let progress = match &self.machine {
+            machine if machine.is_streaming() => Progress::Streaming,
+            machine if machine.has_yielded() => Progress::Yielded,
+            _ => Progress::Waiting,
+        };
+        let changed = self.progress.send_if_modified(|last| {
+            let changed = *last != progress;
+            *last = progress;
+            changed
+        });
+        if changed && progress == Progress::Streaming {
+            info!(resource = self.settings.resource, "the kubelet has our list");
+        }
+    }
+
+    fn serve(&mut self) -> bool {
+        match kubelet::place_socket(&self.own_path()) {
+            Ok(socket) => {
+                self.server = Some(self.start_server(socket));
+                true
+            }
+            Err(error) => {
+                let path = self.own_path().display().to_string();
+                self.complain(&format!("cannot listen on {path}: {error}; trying again"));
+                false
+            }
+        }
+    }
+
+    fn start_server(&self, socket: PlacedSocket) -> RunningServer {
+        let closing = CancellationToken::new();
+        let resource = self.settings.resource.clone();
+        let (service, streams) =
+            PluginService::new(resource, self.offers.clone(), closing.clone());
+        let incoming = UnixListenerStream::new(socket.listener)
+            .map(|accepted| accepted.map(NormalisedStream::new));
+        let serving = Server::builder()
+            .add_service(DevicePluginServer::new(service))
+            .serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned());
+        let mut task = JoinSet::new();
+        task.spawn(serving);
+        RunningServer { identity: socket.identity, streams, closing, task }
+    }
+
+    fn register(&mut self, patience: Duration) {
+        let directory = self.settings.directory.clone();
+        let request = register_request(&self.settings.socket_name, &self.settings.resource);
+        self.registering.abort_all();
+        self.registering.detach_all();
+        self.registering
+            .spawn(async move { kubelet::register(&directory, request, patience).await });
+    }
+
+    fn registered(&mut self, answer: Result<Peer, RegisterError>) {
+        match answer {
+            Ok(peer) => {
+                self.last_complaint.clear();
+                self.kubelet_peer = peer;
+                info!(resource = self.settings.resource, "registered with the kubelet");
+                self.machine.registered(true, self.now());
+            }
+            Err(error) => {
+                self.complain(&format!("cannot register: {error}; trying again"));
+                self.machine.registered(false, self.now());
+            }
+        }
+    }
+
+    async fn wait(&mut self, until: Option<Duration>, stop: &CancellationToken) {
+        let latest = self.now() + LOOK;
+        let until = self.started + until.unwrap_or(latest).min(latest);
+        let streams = self.server.as_mut().map(|server| &mut server.streams);
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep_until(until) => {}
+            result = changed(self.watch.as_ref()) => {
+                if result.is_err() {
+                    self.watch = None;
+                }
+            }
+            () = stream_changed(streams) => {}
+            Some(answer) = self.registering.join_next() => {
+                // A call that was given up is no answer.
+                if let Ok(answer) = answer {
+                    self.registered(answer);
+                }
+            }
+        }
+    }
+
+    fn say_why(&self, reason: Reason) {
+        let resource = &self.settings.resource;
+        warn!(resource, "starting the session again: {}", reason.sentence());
+    }
+
+    fn complain(&mut self, complaint: &str) {
+        if self.last_complaint == complaint {
+            debug!(resource = self.settings.resource, "{complaint}");
+        } else {
+            warn!(resource = self.settings.resource, "{complaint}");
+            complaint.clone_into(&mut self.last_complaint);
+        }
+    }
+
+    /// Ends the server: first its streams, then whatever connection is still open. Takes its socket
+    /// away, unless another instance's stands there.
+    async fn close(&mut self) {
+        self.registering.shutdown().await;
+        self.kubelet_peer = None;
+        let Some(mut server) = self.server.take() else { return };
+        server.closing.cancel();
+        if tokio::time::timeout(CLOSING, server.task.join_next()).await.is_err() {
+            server.task.shutdown().await;
+        }
+        kubelet::remove_socket(&self.own_path(), server.identity);
+    }
+}
+
+async fn changed(watch: Option<&DirectoryWatch>) -> io::Result<()> {
+    match watch {
+        Some(watch) => watch.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn stream_changed(streams: Option<&mut watch::Receiver<OpenStreams>>) {
+    match streams {
+        // The sender lives in the server; if it is gone, the look at intervals will tell.
+        Some(streams) if streams.changed().await.is_ok() => {}
+        _ => std::future::pending().await,
+    }
+}
+
+/// The file name of a resource's socket. The first resource has the name that existing probes list;
+/// others carry their own.
+#[must_use]
+pub fn socket_name(index: usize, resource: &str) -> String {
+    if index == 0 {
+        return "iluvatar-gpu.sock".to_owned();
+    }
+    format!("iluvatar-gpu-{}.sock", resource.replace('/', "_"))
+}
+
+/// True where `directory` can hold a socket of this name: the kernel's limit is 107 bytes.
+#[must_use]
+pub fn fits(directory: &Path, name: &str) -> bool {
+    directory.join(name).as_os_str().len() <= 107
+}

@@ -1,0 +1,68 @@
+//! The kernel's uevents as triggers. Losing them costs time, never truth: the owner also looks by
+//! itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::inventory_owner::Trigger;
+use crate::host::uevents::{Uevent, Uevents};
+use crate::model::config::Config;
+
+/// How often to look where no uevents are to be had.
+const POLL: Duration = Duration::from_secs(2);
+
+/// Listens until `stop`; polls where netlink cannot be opened.
+pub async fn run(config: Arc<Config>, triggers: mpsc::Sender<Trigger>, stop: CancellationToken) {
+    let listened = match Uevents::open() {
+        Ok(uevents) => tokio::select! {
+            () = stop.cancelled() => return,
+            result = pump(&uevents, &config, &triggers) => result,
+        },
+        Err(error) => Err(error),
+    };
+    if let Err(error) = listened {
+        warn!(%error, every = ?POLL, "no uevents from the kernel; looking at intervals instead");
+        poll(&triggers, &stop).await;
+    }
+}
+
+async fn pump(
+    uevents: &Uevents,
+    config: &Config,
+    triggers: &mpsc::Sender<Trigger>,
+) -> std::io::Result<()> {
+    loop {
+        let events = uevents.receive().await?;
+        for event in &events {
+            debug!(?event, "uevent");
+        }
+        if events.iter().any(|event| is_relevant(event, config)) {
+            notify(triggers);
+        }
+    }
+}
+
+async fn poll(triggers: &mpsc::Sender<Trigger>, stop: &CancellationToken) {
+    while stop.run_until_cancelled(tokio::time::sleep(POLL)).await.is_some() {
+        notify(triggers);
+    }
+}
+
+/// A full channel already holds a reason to look.
+fn notify(triggers: &mpsc::Sender<Trigger>) {
+    match triggers.try_send(Trigger::Uevent) {
+        Ok(()) | Err(TrySendError::Full(_)) => {}
+        Err(TrySendError::Closed(_)) => debug!("nobody waits for uevents any more"),
+    }
+}
+
+/// Events of other vendors' PCI functions are dropped here; whoever has no PCI id may be ours.
+fn is_relevant(event: &Uevent, config: &Config) -> bool {
+    let vendor = event.pci_id.as_ref().and_then(|id| u16::from_str_radix(id.get(..4)?, 16).ok());
+    vendor.is_none_or(|vendor| config.discovery.vendor_ids.contains(&vendor))
+}

@@ -1,0 +1,40 @@
+//! How long to wait before trying again.
+
+use std::time::Duration;
+
+const FIRST: Duration = Duration::from_millis(10);
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// The wait after the `failures`-th failure in a row (counted from 1): 10 ms, doubled each time, at
+/// most 1 s; of which between half and all is taken, as `seed` says, so that many waiters part.
+#[must_use]
+pub fn backoff(failures: u32, seed: u64) -> Duration {
+    let doublings = failures.saturating_sub(1).min(16);
+    let whole = FIRST.saturating_mul(1 << doublings).min(LONGEST);
+    let share = u32::try_from(mix(seed ^ u64::from(failures)) % 1000).unwrap_or(0);
+    whole / 2 + whole / 2 * share / 1000
+}
+
+/// The finaliser of the `SplitMix64` generator: neighbouring seeds give unrelated results.
+fn mix(seed: u64) -> u64 {
+    let mut bits = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_from_ten_milliseconds_to_one_second_and_differ() {
+        for seed in 0..100 {
+            let first = backoff(1, seed);
+            assert!(first >= FIRST / 2 && first <= FIRST, "{first:?}");
+            let late = backoff(u32::MAX, seed);
+            assert!(late >= LONGEST / 2 && late <= LONGEST, "{late:?}");
+        }
+        assert_ne!(backoff(9, 1), backoff(9, 2));
+    }
+}

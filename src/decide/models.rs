@@ -1,0 +1,35 @@
+//! What is publicly proven of device ids. One row: no public `lspci` output shows another model.
+
+use crate::model::config::BoardRules;
+use crate::model::pci::PciId;
+
+struct KnownModel {
+    id: PciId,
+    name: &'static str,
+    chips: usize,
+}
+
+/// MR-V100, seen on two hosts: `Processing accelerators [1200]: Device [1e3e:0002] (rev 01)`.
+const KNOWN_MODELS: &[KnownModel] =
+    &[KnownModel { id: PciId { vendor: 0x1e3e, device: 0x0002 }, name: "MR-V100", chips: 1 }];
+
+fn known_model(id: PciId) -> Option<&'static KnownModel> {
+    KNOWN_MODELS.iter().find(|model| model.id == id)
+}
+
+/// How many chips a board of this id has: configuration first, then the table; none if neither
+/// knows.
+#[must_use]
+pub fn chips_per_board(id: PciId, rules: &BoardRules) -> Option<usize> {
+    let configured = rules.chips_per_board.get(&id).copied();
+    configured.or_else(|| known_model(id).map(|model| model.chips))
+}
+
+/// What people call it; `Iluvatar 1e3e:0003` where neither configuration nor table knows.
+#[must_use]
+pub fn model_name(id: PciId, rules: &BoardRules) -> String {
+    let configured = rules.models.get(&id).cloned();
+    configured
+        .or_else(|| known_model(id).map(|model| model.name.to_owned()))
+        .unwrap_or_else(|| format!("Iluvatar {id}"))
+}

@@ -1,0 +1,305 @@
+//! The session with the kubelet as one state machine: what to do next, from what is seen.
+//!
+//! **Invariant.** Within one second after the last fault (two where changes of the directory are
+//! only polled), the kubelet holds an open stream of ours and has our current list. A fault is
+//! anything that ends a state early: no kubelet, a refused or lost registration, a lost stream, a
+//! socket wiped or replaced.
+//!
+//! The machine looks at levels, not at edges: whatever hint wakes it, it compares the sight with
+//! its state, so a missed or repeated hint changes nothing. It takes one step at a time; the driver
+//! (`daemon::plugin_session`) does the step and tells how it went. Two rules come from the kubelet:
+//! the old server is closed before a new registration, for two streams of one process leak in it
+//! (kubernetes#124716), and a stream that ends is never reopened by it, so it is ours to register
+//! again.
+//!
+//! Two instances meet during a rolling update. The newer one puts its socket in place of the
+//! older's; the older one keeps what stream it has, and when that ends it yields: it closes its
+//! server, leaves the socket alone and waits until nobody answers there.
+
+use std::time::Duration;
+
+use super::backoff::backoff;
+
+/// Which file a socket is; another one at the same path differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SocketIdentity {
+    /// Device number of the file system.
+    pub device: u64,
+    /// Inode number; reused by file systems, so the time stands beside it.
+    pub inode: u64,
+    /// Time of its making in nanoseconds since the epoch.
+    pub modified: i128,
+}
+
+/// What is at the path of our socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnSocket {
+    /// The socket that our server listens on.
+    Ours,
+    /// Nothing.
+    Missing,
+    /// Somebody else's.
+    Foreign {
+        /// Whether somebody accepts connections on it.
+        alive: bool,
+    },
+}
+
+/// What the driver sees when it looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sight {
+    /// At the path of our socket.
+    pub own_socket: OwnSocket,
+    /// The kubelet's socket; none while the kubelet is away.
+    pub kubelet: Option<SocketIdentity>,
+    /// Open ListAndWatch streams of the kubelet on our present server.
+    pub streams: usize,
+}
+
+/// What the driver does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Put a socket in place and serve on it; then [`Session::bound`].
+    Bind,
+    /// Call Register without waiting for its answer here; the answer goes to
+    /// [`Session::registered`]. A call that is still under way is given up first.
+    Register {
+        /// Give the call up after this long.
+        patience: Duration,
+    },
+    /// End the server and its streams and forget the registration.
+    Close(Reason),
+    /// Look again at a hint, or at this time at the latest.
+    Wait {
+        /// Absent where only a hint can change anything.
+        until: Option<Duration>,
+    },
+}
+
+/// Why a session begins anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The kubelet wipes all sockets when it starts.
+    OwnSocketGone,
+    /// A dead socket stands in our place.
+    OwnSocketReplaced,
+    /// Another live instance stands in our place.
+    Yielding,
+    /// Registered, but the kubelet opened no stream.
+    NoStream,
+    /// The kubelet's stream ended.
+    StreamEnded,
+    /// Another kubelet socket than the one that we registered with.
+    KubeletRestarted,
+}
+
+impl Reason {
+    /// For the log: what happened, in the words of an operator.
+    #[must_use]
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Self::OwnSocketGone => "our socket is gone; the kubelet wipes all when it starts",
+            Self::OwnSocketReplaced => "a dead socket stands in place of ours",
+            Self::Yielding => "another live instance stands in our place; waiting until it is gone",
+            Self::NoStream => "the kubelet accepted us but opened no stream",
+            Self::StreamEnded => "the kubelet's stream ended",
+            Self::KubeletRestarted => "the kubelet made a new socket",
+        }
+    }
+}
+
+/// How far the session is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// No server.
+    Down { retry_at: Duration, failed_with: Option<SocketIdentity> },
+    /// A server, no registration; the kubelet that refused us last, if one did.
+    Serving { retry_at: Duration, refused_by: Option<SocketIdentity> },
+    /// Register is under way.
+    Registering { kubelet: SocketIdentity },
+    /// Accepted; the stream must come by then.
+    Registered { kubelet: SocketIdentity, stream_by: Duration },
+    /// The kubelet has our list.
+    Streaming { kubelet: Option<SocketIdentity> },
+    /// Another instance is in our place.
+    Yielded,
+}
+
+/// One resource's session.
+#[derive(Clone, Debug)]
+pub struct Session {
+    state: State,
+    /// Failures in a row.
+    failures: u32,
+    /// Registrations in a row that led to no stream.
+    unanswered: u32,
+    seed: u64,
+}
+
+/// How long the kubelet has to open its stream after a registration, at first and at most.
+const STREAM_PATIENCE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(8));
+/// How long one Register may take, at first and at most: the kubelet dials us inside it, for up to
+/// 10 s.
+const REGISTER_PATIENCE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(16));
+
+impl Session {
+    /// A session that has nothing yet; `seed` makes its waits differ from other instances'.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        let state = State::Down { retry_at: Duration::ZERO, failed_with: None };
+        Self { state, failures: 0, unanswered: 0, seed }
+    }
+
+    /// True while the kubelet has an open stream of ours.
+    #[must_use]
+    pub fn is_streaming(&self) -> bool {
+        matches!(self.state, State::Streaming { .. })
+    }
+
+    /// True while another instance stands in our place.
+    #[must_use]
+    pub fn has_yielded(&self) -> bool {
+        self.state == State::Yielded
+    }
+
+    /// The next step. `now` is the time since any fixed moment.
+    pub fn next(&mut self, sight: Sight, now: Duration) -> Step {
+        match self.state {
+            State::Down { retry_at, failed_with } => {
+                self.when_down(sight, now, retry_at, failed_with)
+            }
+            State::Yielded => when_yielded(sight),
+            _ => match self.fault(sight, now) {
+                Some(reason) => self.close(reason, now),
+                None => self.when_serving(sight, now),
+            },
+        }
+    }
+
+    /// How [`Step::Bind`] went.
+    pub fn bound(&mut self, success: bool, sight: Sight, now: Duration) {
+        if success {
+            self.state = State::Serving { retry_at: now, refused_by: None };
+        } else {
+            let retry_at = now + self.next_wait();
+            self.state = State::Down { retry_at, failed_with: sight.kubelet };
+        }
+    }
+
+    /// How [`Step::Register`] went; a late answer to a call that was given up changes nothing.
+    pub fn registered(&mut self, success: bool, now: Duration) {
+        let State::Registering { kubelet } = self.state else { return };
+        self.state = if success {
+            self.failures = 0;
+            let stream_by = now + doubled(STREAM_PATIENCE, self.unanswered);
+            State::Registered { kubelet, stream_by }
+        } else {
+            let retry_at = now + self.next_wait();
+            State::Serving { retry_at, refused_by: Some(kubelet) }
+        };
+    }
+
+    fn when_down(
+        &mut self,
+        sight: Sight,
+        now: Duration,
+        retry_at: Duration,
+        failed_with: Option<SocketIdentity>,
+    ) -> Step {
+        // A kubelet that has just come is a reason to try at once.
+        let is_new = sight.kubelet.is_some() && sight.kubelet != failed_with;
+        if now >= retry_at || is_new && self.failures > 0 {
+            return Step::Bind;
+        }
+        Step::Wait { until: Some(retry_at) }
+    }
+
+    /// What is wrong with a server that should be up.
+    fn fault(&self, sight: Sight, now: Duration) -> Option<Reason> {
+        match sight.own_socket {
+            OwnSocket::Missing => return Some(Reason::OwnSocketGone),
+            OwnSocket::Foreign { alive: false } => return Some(Reason::OwnSocketReplaced),
+            OwnSocket::Foreign { alive: true } if sight.streams == 0 => {
+                return Some(Reason::Yielding);
+            }
+            _ => {}
+        }
+        let is_other = |kubelet| sight.kubelet.is_some_and(|seen| seen != kubelet);
+        match self.state {
+            State::Registered { kubelet, .. } if is_other(kubelet) => {
+                Some(Reason::KubeletRestarted)
+            }
+            State::Registered { stream_by, .. } if sight.streams == 0 && now >= stream_by => {
+                Some(Reason::NoStream)
+            }
+            State::Streaming { .. } if sight.streams == 0 => Some(Reason::StreamEnded),
+            State::Streaming { kubelet: Some(kubelet) } if is_other(kubelet) => {
+                Some(Reason::KubeletRestarted)
+            }
+            _ => None,
+        }
+    }
+
+    fn close(&mut self, reason: Reason, now: Duration) -> Step {
+        self.state = match reason {
+            Reason::Yielding => State::Yielded,
+            Reason::NoStream => {
+                self.unanswered += 1;
+                State::Down { retry_at: now, failed_with: None }
+            }
+            _ => State::Down { retry_at: now, failed_with: None },
+        };
+        Step::Close(reason)
+    }
+
+    fn when_serving(&mut self, sight: Sight, now: Duration) -> Step {
+        if sight.streams > 0 {
+            if !self.is_streaming() {
+                (self.failures, self.unanswered) = (0, 0);
+                self.state = State::Streaming { kubelet: sight.kubelet };
+            }
+            return Step::Wait { until: None };
+        }
+        match self.state {
+            State::Serving { retry_at, refused_by } => {
+                self.try_register(sight, now, retry_at, refused_by)
+            }
+            State::Registering { kubelet } if sight.kubelet.is_some_and(|seen| seen != kubelet) => {
+                self.try_register(sight, now, now, None)
+            }
+            State::Registered { stream_by, .. } => Step::Wait { until: Some(stream_by) },
+            _ => Step::Wait { until: None },
+        }
+    }
+
+    fn try_register(
+        &mut self,
+        sight: Sight,
+        now: Duration,
+        retry_at: Duration,
+        refused_by: Option<SocketIdentity>,
+    ) -> Step {
+        let Some(kubelet) = sight.kubelet else { return Step::Wait { until: None } };
+        if now < retry_at && refused_by == Some(kubelet) {
+            return Step::Wait { until: Some(retry_at) };
+        }
+        self.state = State::Registering { kubelet };
+        Step::Register { patience: doubled(REGISTER_PATIENCE, self.failures) }
+    }
+
+    fn next_wait(&mut self) -> Duration {
+        self.failures = self.failures.saturating_add(1);
+        backoff(self.failures, self.seed)
+    }
+}
+
+fn when_yielded(sight: Sight) -> Step {
+    match sight.own_socket {
+        OwnSocket::Foreign { alive: true } => Step::Wait { until: None },
+        _ => Step::Bind,
+    }
+}
+
+fn doubled((first, longest): (Duration, Duration), times: u32) -> Duration {
+    first.saturating_mul(1 << times.min(8)).min(longest)
+}

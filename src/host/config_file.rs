@@ -1,0 +1,61 @@
+//! The configuration file, read as it is now together with what flags and environment override.
+
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use super::files;
+use crate::model::config::Config;
+use crate::parse::config::{ConfigProblems, Overrides, parse_config_with};
+
+/// Where the ConfigMap `ix-config` is mounted. Its absence means the defaults.
+const DEFAULT_PATH: &str = "/ixconfig/ix-config";
+
+/// A place to read the configuration from, again and again.
+#[derive(Clone, Debug)]
+pub struct ConfigSource {
+    path: PathBuf,
+    must_exist: bool,
+    overrides: Overrides,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// Not there though it was named, or not to be read.
+    #[error("cannot read the configuration {0}: {1}")]
+    Unreadable(PathBuf, #[source] io::Error),
+    /// Every problem at once.
+    #[error("{0} has {1}")]
+    Wrong(PathBuf, #[source] ConfigProblems),
+}
+
+impl ConfigSource {
+    /// The file at `path`, which must be there; or the one at the default place, which need not.
+    #[must_use]
+    pub fn new(path: Option<&Path>, overrides: Overrides) -> Self {
+        let must_exist = path.is_some();
+        let path = path.unwrap_or(Path::new(DEFAULT_PATH)).to_owned();
+        Self { path, must_exist, overrides }
+    }
+
+    /// The file that is read; it need not be there.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads the file as it is now.
+    ///
+    /// # Errors
+    /// [`ConfigError`]; nothing of a wrong file counts.
+    pub fn load(&self) -> Result<Config, ConfigError> {
+        let text = match files::read_text(&self.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound && !self.must_exist => String::new(),
+            other => other.map_err(|error| ConfigError::Unreadable(self.path.clone(), error))?,
+        };
+        parse_config_with(&text, &self.overrides)
+            .map_err(|problems| ConfigError::Wrong(self.path.clone(), problems))
+    }
+}

@@ -1,0 +1,62 @@
+//! Hints that the entries of a directory changed, through inotify.
+//!
+//! Only hints: inotify instances and watches are scarce on busy nodes (`fs.inotify.*`), so whoever
+//! waits here must also look by itself from time to time.
+
+use std::io;
+use std::path::Path;
+
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// An inotify instance with one watch.
+#[derive(Debug)]
+pub struct DirectoryWatch {
+    inotify: AsyncFd<Inotify>,
+}
+
+impl DirectoryWatch {
+    /// Watches a directory for entries that come, go or are replaced.
+    ///
+    /// # Errors
+    /// As `inotify_init1` and `inotify_add_watch`: `EMFILE` and `ENOSPC` where the node's limits
+    /// are used up, `ENOENT` where the directory is not there.
+    pub fn open(directory: &Path) -> io::Result<Self> {
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+        let entries = AddWatchFlags::IN_CREATE
+            | AddWatchFlags::IN_DELETE
+            | AddWatchFlags::IN_MOVED_TO
+            | AddWatchFlags::IN_MOVED_FROM
+            | AddWatchFlags::IN_DELETE_SELF
+            | AddWatchFlags::IN_MOVE_SELF
+            | AddWatchFlags::IN_ONLYDIR;
+        inotify.add_watch(directory, entries)?;
+        Ok(Self { inotify: AsyncFd::with_interest(inotify, Interest::READABLE)? })
+    }
+
+    /// Waits until something changed.
+    ///
+    /// # Errors
+    /// The watch is of no more use: the directory is gone, or reading failed.
+    pub async fn changed(&self) -> io::Result<()> {
+        loop {
+            let mut ready = self.inotify.readable().await?;
+            let read = ready.try_io(|inotify| Ok(inotify.get_ref().read_events()?));
+            match read {
+                Ok(Ok(events)) => {
+                    let gone = events.iter().any(|event| {
+                        event.mask.intersects(
+                            AddWatchFlags::IN_IGNORED
+                                | AddWatchFlags::IN_DELETE_SELF
+                                | AddWatchFlags::IN_MOVE_SELF,
+                        )
+                    });
+                    return if gone { Err(io::ErrorKind::NotFound.into()) } else { Ok(()) };
+                }
+                Ok(Err(error)) => return Err(error),
+                Err(_would_block) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Files, as whole values: read, written, listed.
+
+#![expect(clippy::disallowed_methods, reason = "host/ is the door to the file system")]
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
+use nix::sys::stat::{major, minor};
+
+use crate::model::machine::{DeviceNumber, Entry, Machine};
+
+/// Longest attribute that is read; the kernel's own are at most a page, a configuration space
+/// 4096 bytes.
+const LONGEST_ATTRIBUTE: u64 = 8192;
+
+/// Reads a small file. Never waits for a writer, should it turn out to be a FIFO.
+///
+/// # Errors
+/// As `open` and `read`, and `FileTooLarge` above 8192 bytes.
+pub fn read_attribute(path: &Path) -> io::Result<Vec<u8>> {
+    let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+    let mut bytes = Vec::with_capacity(256);
+    file.take(LONGEST_ATTRIBUTE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LONGEST_ATTRIBUTE {
+        let message = format!("longer than {LONGEST_ATTRIBUTE} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+    }
+    Ok(bytes)
+}
+
+/// Names in a directory, sorted; what is no UTF-8 is no name that the kernel makes, and left out.
+///
+/// # Errors
+/// As `opendir` and `readdir`.
+pub fn list_directory(path: &Path) -> io::Result<Vec<Listed>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if let Ok(name) = entry.file_name().into_string() {
+            names.push(Listed { is_directory: entry.file_type()?.is_dir(), name });
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// A name in a directory.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Listed {
+    /// Without the directory.
+    pub name: String,
+    /// False for a link to a directory.
+    pub is_directory: bool,
+}
+
+/// Where a symbolic link points, verbatim.
+///
+/// # Errors
+/// As `readlink`, and `InvalidData` where the target is not UTF-8.
+pub fn read_link(path: &Path) -> io::Result<String> {
+    let target = fs::read_link(path)?.into_os_string().into_string();
+    target.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the link's target is not UTF-8"))
+}
+
+/// The number of the character device at `path`; none for anything else that is there.
+///
+/// # Errors
+/// As `lstat`.
+pub fn char_device(path: &Path) -> io::Result<Option<DeviceNumber>> {
+    let metadata = fs::symlink_metadata(path)?;
+    Ok(metadata.file_type().is_char_device().then(|| device_number(metadata.rdev())))
+}
+
+fn device_number(rdev: u64) -> DeviceNumber {
+    // Linux has 12 bits of major and 20 of minor; neither is cut.
+    let number = |part: u64| u32::try_from(part).unwrap_or(u32::MAX);
+    DeviceNumber { major: number(major(rdev)), minor: number(minor(rdev)) }
+}
+
+/// Reads a text file.
+///
+/// # Errors
+/// As `read`, and `InvalidData` where it is not UTF-8.
+pub fn read_text(path: &Path) -> io::Result<String> {
+    fs::read_to_string(path)
+}
+
+/// Writes a file anew.
+///
+/// # Errors
+/// As `open` and `write`.
+pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    fs::write(path, bytes)
+}
+
+/// Whether `path` names a directory, links followed.
+///
+/// # Errors
+/// As `stat`.
+pub fn is_directory(path: &Path) -> io::Result<bool> {
+    Ok(fs::metadata(path)?.is_dir())
+}
+
+/// Makes everything of `machine` below `directory`, which is made if it is not there. Device nodes
+/// become ordinary files that hold `c MAJOR:MINOR`.
+///
+/// # Errors
+/// The first path that could not be made; nothing that is there already is replaced.
+pub fn unpack(machine: &Machine, directory: &Path) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    for (path, entry) in machine.iter() {
+        let path = directory.join(path);
+        unpack_entry(&path, entry).map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot make {}: {error}", path.display()))
+        })?;
+    }
+    Ok(())
+}
+
+fn unpack_entry(path: &Path, entry: &Entry) -> io::Result<()> {
+    match entry {
+        Entry::Directory => fs::create_dir_all(path),
+        Entry::File(bytes) => io::Write::write_all(&mut File::create_new(path)?, bytes),
+        Entry::Link(target) => std::os::unix::fs::symlink(target, path),
+        Entry::CharDevice(number) => fs::write(path, format!("c {number}\n")),
+        Entry::Unreadable(_) => Ok(()),
+    }
+}
+
+/// Paths that a glob pattern below `root` matches, sorted. A directory that is not there matches
+/// nothing.
+///
+/// # Errors
+/// A directory that is there and cannot be read.
+pub fn matching(root: &Path, pattern: &str) -> io::Result<Vec<PathBuf>> {
+    let root = glob::Pattern::escape(&root.to_string_lossy());
+    let paths = glob::glob(&format!("{}/{pattern}", root.trim_end_matches('/')))
+        .map_err(io::Error::other)?;
+    paths.map(|path| path.map_err(io::Error::from)).collect()
+}

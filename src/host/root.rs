@@ -1,0 +1,67 @@
+//! Where a machine is looked at: `/`, a directory that holds another machine's tree, or a `.node`
+//! file, which is unpacked for as long as the root lives.
+
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+use thiserror::Error;
+
+use super::files;
+use crate::parse::node_file::{self, NodeFileError};
+
+/// A directory that holds `sys` and `dev`.
+#[derive(Debug)]
+pub struct Root {
+    path: PathBuf,
+    /// Kept so that the directory of an unpacked `.node` file goes away with the root.
+    _unpacked: Option<TempDir>,
+}
+
+/// Why a path is no root.
+#[derive(Debug, Error)]
+pub enum RootError {
+    /// Nothing there, or not to be read.
+    #[error("cannot read the root {0}: {1}")]
+    Unreadable(PathBuf, #[source] std::io::Error),
+    /// A file that is no `.node` file.
+    #[error("{0} is not a machine: {1}")]
+    BadNodeFile(PathBuf, #[source] NodeFileError),
+    /// No room, no rights.
+    #[error("cannot unpack {0}: {1}")]
+    CannotUnpack(PathBuf, #[source] std::io::Error),
+}
+
+impl Root {
+    /// Opens a directory, or unpacks a `.node` file into a temporary one.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn open(path: &Path) -> Result<Self, RootError> {
+        let unreadable = |error| RootError::Unreadable(path.to_owned(), error);
+        if files::is_directory(path).map_err(unreadable)? {
+            return Ok(Self { path: path.to_owned(), _unpacked: None });
+        }
+        let text = files::read_text(path).map_err(unreadable)?;
+        let machine = node_file::parse_node_file(&text)
+            .map_err(|error| RootError::BadNodeFile(path.to_owned(), error))?;
+        let cannot_unpack = |error| RootError::CannotUnpack(path.to_owned(), error);
+        let directory = tempfile::Builder::new()
+            .prefix("ix-device-plugin-")
+            .tempdir()
+            .map_err(cannot_unpack)?;
+        files::unpack(&machine, directory.path()).map_err(cannot_unpack)?;
+        Ok(Self { path: directory.path().to_owned(), _unpacked: Some(directory) })
+    }
+
+    /// The directory that stands for `/`.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// True for this machine itself, where only real device nodes count.
+    #[must_use]
+    pub fn is_this_machine(&self) -> bool {
+        self.path == Path::new("/")
+    }
+}

@@ -1,0 +1,28 @@
+//! One look at the machine: capture, survey, inventory.
+
+use super::root::Root;
+use super::sysfs::{self, Detail, ScanError};
+use crate::decide::inventory;
+use crate::model::config::Config;
+use crate::model::inventory::Inventory;
+use crate::parse::survey;
+
+/// What one look found.
+#[derive(Clone, Debug)]
+pub struct Scan {
+    /// What is concluded.
+    pub inventory: Inventory,
+    /// How many PCI functions were listed.
+    pub functions_seen: usize,
+}
+
+/// Looks at the machine at `root`. Reads files: call it where blocking is allowed.
+///
+/// # Errors
+/// [`ScanError`]: a failed look says nothing of the machine, least of all that it has no GPU.
+pub fn scan(root: &Root, config: &Config) -> Result<Scan, ScanError> {
+    let machine = sysfs::capture(root, &config.discovery, Detail::Judgement)?;
+    let survey = survey::parse_survey(&machine, &config.discovery);
+    let inventory = inventory::build(&survey, config);
+    Ok(Scan { inventory, functions_seen: survey.functions.len() })
+}

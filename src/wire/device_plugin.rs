@@ -1,0 +1,74 @@
+//! Devices and grants as v1beta1 messages, and the one place that picks a gRPC code.
+
+use tonic::{Code, Status};
+
+use super::v1beta1::{
+    ContainerAllocateResponse, Device as WireDevice, DevicePluginOptions, DeviceSpec,
+    ListAndWatchResponse, NumaNode, RegisterRequest, TopologyInfo, VERSION,
+};
+use crate::decide::allocate::{AllocateError, Grant};
+use crate::model::device::{Device, Resource};
+
+/// What the kubelet may ask of us.
+#[must_use]
+pub fn options() -> DevicePluginOptions {
+    DevicePluginOptions { pre_start_required: false, get_preferred_allocation_available: true }
+}
+
+/// How we introduce ourselves: `endpoint` is the socket's file name.
+#[must_use]
+pub fn register_request(endpoint: &str, resource_name: &str) -> RegisterRequest {
+    RegisterRequest {
+        version: VERSION.to_owned(),
+        endpoint: endpoint.to_owned(),
+        resource_name: resource_name.to_owned(),
+        options: Some(options()),
+    }
+}
+
+/// The whole list of a resource, as each ListAndWatch message must have it.
+#[must_use]
+pub fn list_and_watch_response(resource: &Resource) -> ListAndWatchResponse {
+    let devices = resource.listed().map(|(id, device)| WireDevice {
+        id: id.to_string(),
+        health: device.health.to_string(),
+        topology: topology(device),
+    });
+    ListAndWatchResponse { devices: devices.collect() }
+}
+
+/// Absent where no NUMA node is known: under a strict topology policy a made-up node would keep
+/// pods away (kubelet, cm/topologymanager).
+fn topology(device: &Device) -> Option<TopologyInfo> {
+    let nodes: Vec<_> =
+        device.numa_nodes.iter().map(|node| NumaNode { id: i64::from(*node) }).collect();
+    (!nodes.is_empty()).then_some(TopologyInfo { nodes })
+}
+
+/// What one container gets; nodes appear at the same path as on the host.
+#[must_use]
+pub fn container_response(grant: Grant) -> ContainerAllocateResponse {
+    let devices = grant.nodes.into_iter().map(|node| DeviceSpec {
+        container_path: node.path.clone(),
+        host_path: node.path,
+        permissions: "rw".to_owned(),
+    });
+    ContainerAllocateResponse {
+        devices: devices.collect(),
+        envs: grant.env.into_iter().collect(),
+        ..ContainerAllocateResponse::default()
+    }
+}
+
+/// The gRPC status of a refused allocation. The kubelet shows the message on the pod.
+#[must_use]
+pub fn status(error: &AllocateError) -> Status {
+    let code = match error {
+        AllocateError::Empty { .. }
+        | AllocateError::Repeated { .. }
+        | AllocateError::ManyReplicas { .. } => Code::InvalidArgument,
+        AllocateError::Unknown { .. } => Code::NotFound,
+        AllocateError::Unhealthy { .. } => Code::FailedPrecondition,
+    };
+    Status::new(code, error.to_string())
+}

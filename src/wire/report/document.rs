@@ -1,0 +1,178 @@
+//! The stable shape for scripts: `discover -o json` and `-o yaml`, `topology -o json`.
+
+use serde::Serialize;
+
+use super::Findings;
+use crate::model::board::{Board, Chip};
+use crate::model::device::{Device, Resource};
+use crate::model::function::Link;
+use crate::model::health::Reason;
+use crate::model::inventory::{Inventory, Skipped};
+
+/// `discover -o json`. Names stay; more may come.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Discovery {
+    boards: Vec<BoardDocument>,
+    resources: Vec<ResourceDocument>,
+    skipped: Vec<SkippedDocument>,
+    warnings: Vec<String>,
+    control_nodes: Vec<String>,
+    driver_version: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct BoardDocument {
+    id: String,
+    model: String,
+    evidence: String,
+    expected_chips: usize,
+    numa_nodes: Vec<u32>,
+    health: String,
+    reasons: Vec<&'static str>,
+    details: Vec<String>,
+    chips: Vec<ChipDocument>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ChipDocument {
+    address: String,
+    pci_id: String,
+    driver: Option<String>,
+    device_node: Option<String>,
+    major: Option<u32>,
+    minor: Option<u32>,
+    node_evidence: String,
+    numa_node: Option<u32>,
+    slot: Option<String>,
+    link: LinkDocument,
+    reasons: Vec<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LinkDocument {
+    speed: Option<String>,
+    width: Option<u32>,
+    max_speed: Option<String>,
+    max_width: Option<u32>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ResourceDocument {
+    name: String,
+    devices: Vec<DeviceDocument>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DeviceDocument {
+    id: String,
+    health: String,
+    numa_nodes: Vec<u32>,
+}
+
+#[derive(Debug, Serialize)]
+struct SkippedDocument {
+    address: String,
+    reason: String,
+}
+
+/// What `discover` found, for scripts.
+#[must_use]
+pub fn discovery(findings: &Findings<'_>) -> Discovery {
+    let Inventory { boards, skipped, warnings, control_nodes, driver_version, .. } =
+        findings.inventory;
+    Discovery {
+        boards: boards.iter().map(board_document).collect(),
+        resources: findings.resources.iter().map(resource_document).collect(),
+        skipped: skipped.iter().map(skipped_document).collect(),
+        warnings: warnings.clone(),
+        control_nodes: control_nodes.iter().map(|node| node.path.clone()).collect(),
+        driver_version: driver_version.clone(),
+    }
+}
+
+fn board_document(board: &Board) -> BoardDocument {
+    BoardDocument {
+        id: board.address.to_string(),
+        model: board.model.clone(),
+        evidence: board.evidence.to_string(),
+        expected_chips: board.expected_chips,
+        numa_nodes: board.numa_nodes.clone(),
+        health: board.health.to_string(),
+        reasons: codes(&board.reasons),
+        details: board.reasons.iter().map(|reason| reason.detail.clone()).collect(),
+        chips: board.chips.iter().map(chip_document).collect(),
+    }
+}
+
+fn chip_document(chip: &Chip) -> ChipDocument {
+    let number = chip.node.as_ref().and_then(|node| node.number);
+    ChipDocument {
+        address: chip.address.to_string(),
+        pci_id: chip.id.to_string(),
+        driver: chip.driver.clone(),
+        device_node: chip.node.as_ref().map(|node| node.path.clone()),
+        major: number.map(|number| number.major),
+        minor: number.map(|number| number.minor),
+        node_evidence: chip.node_evidence.to_string(),
+        numa_node: chip.numa_node,
+        slot: chip.slot.clone(),
+        link: link_document(&chip.link),
+        reasons: codes(&chip.reasons),
+    }
+}
+
+fn link_document(link: &Link) -> LinkDocument {
+    LinkDocument {
+        speed: link.speed.clone(),
+        width: link.width,
+        max_speed: link.max_speed.clone(),
+        max_width: link.max_width,
+    }
+}
+
+/// Each code once, in the order of the reasons.
+fn codes(reasons: &[Reason]) -> Vec<&'static str> {
+    let mut codes: Vec<_> = reasons.iter().map(|reason| reason.code.name()).collect();
+    codes.dedup();
+    codes
+}
+
+fn resource_document(resource: &Resource) -> ResourceDocument {
+    let devices = resource.listed().map(|(id, device)| {
+        let Device { health, numa_nodes, .. } = device;
+        let health = health.to_string();
+        DeviceDocument { id: id.to_string(), health, numa_nodes: numa_nodes.clone() }
+    });
+    ResourceDocument { name: resource.name.clone(), devices: devices.collect() }
+}
+
+fn skipped_document(skipped: &Skipped) -> SkippedDocument {
+    SkippedDocument { address: skipped.address.to_string(), reason: skipped.reason.clone() }
+}
+
+/// `topology -o json`: chips, and the matrix in the same order; a chip's distance to itself is `X`.
+#[derive(Debug, Serialize)]
+pub struct Topology {
+    devices: Vec<String>,
+    distance: Vec<Vec<String>>,
+}
+
+/// The distances of all chips, for scripts.
+#[must_use]
+pub fn topology(inventory: &Inventory) -> Topology {
+    let chips: Vec<_> = inventory.chips().iter().map(|chip| chip.address).collect();
+    let row = |one: &_| {
+        let distances = chips.iter().map(|other| inventory.tree.distance(*one, *other));
+        distances.map(|distance| distance.map_or("X".to_owned(), |it| it.to_string())).collect()
+    };
+    Topology {
+        devices: chips.iter().map(ToString::to_string).collect(),
+        distance: chips.iter().map(row).collect(),
+    }
+}
