@@ -1,3 +1,4 @@
 //! Decisions to and from other people's formats; pure.
 
+pub mod http2;
 pub mod v1beta1;
