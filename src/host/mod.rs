@@ -1,1 +1,3 @@
-//! (empty)
+//! The only code that touches the machine; what it decides is decided below.
+
+pub mod authority_stream;
