@@ -1,9 +1,9 @@
 //! Header blocks to fields and back: HPACK, RFC 7541.
 //!
 //! Decoding keeps the peer's dynamic table; encoding uses no table and no compression, so that its
-//! reader has nothing to remember. Our own code because no crate is fit: the `hpack` crates are
-//! forks of one from 2016, and none of them or of `httlib-hpack` (2020) can stop at a bound and
-//! still tell a field that must never be indexed.
+//! reader has nothing to remember. Our own code because no crate is fit: the forks of `hpack`
+//! (2016) neither stop at a bound nor tell a field that must never be indexed, and `httlib-hpack`
+//! (2020) moves the rest of the block for every field and lets the table change anywhere.
 
 use std::borrow::Cow;
 
