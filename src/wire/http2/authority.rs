@@ -531,6 +531,47 @@ mod tests {
     }
 
     #[test]
+    fn one_call_writes_one_block_at_most() {
+        let mut normaliser = AuthorityNormaliser::new();
+        let first = connection(&[headers(b"")]);
+        let input = [first.clone(), headers(b"")].concat();
+        let mut output = Vec::new();
+        assert_eq!(normaliser.advance(&input, &mut output), Ok(first.len()));
+        assert_eq!(output, first);
+        assert_eq!(
+            normaliser.advance(&input[first.len()..], &mut output),
+            Ok(HEAD_SIZE)
+        );
+        assert_eq!(output, input);
+    }
+
+    #[test]
+    fn a_fault_lets_an_open_block_go() {
+        let mut normaliser = AuthorityNormaliser::new();
+        let begun = frame(Kind::HEADERS, 0, 1, b"block");
+        let input = connection(&[begun, frame(Kind(6), 0, 0, b"pingpong")]);
+        normaliser.advance(&input, &mut Vec::new()).unwrap_err();
+        assert_eq!(normaliser.held(), 0);
+    }
+
+    #[test]
+    fn the_largest_block_is_held_within_the_bound() {
+        let mut normaliser = AuthorityNormaliser::new();
+        let piece = frame(Kind::CONTINUATION, 0, 1, &[0; MAX_PAYLOAD]);
+        let begun = frame(Kind::HEADERS, 0, 1, &[0; MAX_PAYLOAD]);
+        let incomplete = &piece[..piece.len() - 1];
+        let pieces = [&begun[..], &piece, &piece, &piece, incomplete].map(<[u8]>::to_vec);
+        let input = connection(&pieces);
+        let mut output = Vec::new();
+        assert_eq!(normaliser.advance(&input, &mut output), Ok(input.len()));
+        let held = normaliser.held();
+        assert!(
+            (MAX_BLOCK..=AuthorityNormaliser::MAX_HELD).contains(&held),
+            "{held}"
+        );
+    }
+
+    #[test]
     fn a_faulty_block_ends_the_connection_for_good() {
         let mut normaliser = AuthorityNormaliser::new();
         let mut output = Vec::new();
