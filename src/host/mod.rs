@@ -7,6 +7,7 @@ pub mod sysfs;
 
 pub mod scan;
 
+pub mod authority_stream;
 pub mod directory_watch;
 pub mod kubelet;
 pub mod uevents;

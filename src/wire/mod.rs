@@ -1,5 +1,6 @@
 //! Decisions to and from other people's formats; pure.
 
+pub mod http2;
 pub mod v1beta1;
 
 pub mod config_yaml;
