@@ -90,21 +90,13 @@ impl DevicePlugin for Plugin {
 }
 
 fn options() -> DevicePluginOptions {
-    DevicePluginOptions {
-        pre_start_required: true,
-        get_preferred_allocation_available: true,
-    }
+    DevicePluginOptions { pre_start_required: true, get_preferred_allocation_available: true }
 }
 
 fn list() -> ListAndWatchResponse {
-    let device = Device {
-        id: "0000:13:00.0".to_owned(),
-        health: "Healthy".to_owned(),
-        ..Device::default()
-    };
-    ListAndWatchResponse {
-        devices: vec![device; 1000],
-    }
+    let device =
+        Device { id: "0000:13:00.0".to_owned(), health: "Healthy".to_owned(), ..Device::default() };
+    ListAndWatchResponse { devices: vec![device; 1000] }
 }
 
 #[derive(Clone, Copy)]
@@ -134,10 +126,7 @@ impl Served {
                 ))
             }
         };
-        Self {
-            directory,
-            _tasks: tasks,
-        }
+        Self { directory, _tasks: tasks }
     }
 
     fn path(&self) -> PathBuf {
@@ -220,10 +209,7 @@ impl RawClient {
         let settings = frame(SETTINGS, 0, 0, b"");
         let hello = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings].concat();
         stream.write_all(&hello).await.unwrap();
-        Self {
-            stream,
-            decoder: hpack::Decoder::default(),
-        }
+        Self { stream, decoder: hpack::Decoder::default() }
     }
 
     /// Asks for the options with a header block in one frame.
@@ -332,10 +318,8 @@ async fn a_block_may_come_in_many_frames() {
     let served = Served::new(Connections::Normalised);
     let mut client = RawClient::connect(&served).await;
     let block = first_block(&plain(SOCKET.0));
-    let mut frames: Vec<Vec<u8>> = block
-        .chunks(10)
-        .map(|piece| frame(CONTINUATION, 0, 1, piece))
-        .collect();
+    let mut frames: Vec<Vec<u8>> =
+        block.chunks(10).map(|piece| frame(CONTINUATION, 0, 1, piece)).collect();
     frames[0] = frame(HEADERS, 0, 1, &block[..10]);
     frames.push(frame(CONTINUATION, END_HEADERS, 1, b""));
     check(&client.ask_in_frames(1, &frames).await, "in pieces");
@@ -349,10 +333,7 @@ async fn a_block_may_have_padding_and_a_priority() {
     let block = first_block(&huffman(ESCAPED.1));
     let payload = [&[4], &[0, 0, 0, 0, 15][..], &block, &[0; 4]].concat();
     let frames = [frame(HEADERS, END_HEADERS | PADDED | PRIORITY, 1, &payload)];
-    check(
-        &client.ask_in_frames(1, &frames).await,
-        "padded, with priority",
-    );
+    check(&client.ask_in_frames(1, &frames).await, "padded, with priority");
     let payload = [&[0, 0, 0, 1, 15][..], &NEXT_BLOCK].concat();
     let frames = [frame(HEADERS, END_HEADERS | PRIORITY, 3, &payload)];
     check(&client.ask_in_frames(3, &frames).await, "with priority");
@@ -363,11 +344,7 @@ async fn a_client_may_resize_its_table() {
     let served = Served::new(Connections::Normalised);
     let mut client = RawClient::connect(&served).await;
     // First to nothing and then to the default size, as an encoder does that empties its table.
-    let block = [
-        &[0x20, 0x3f, 0xe1, 0x1f][..],
-        &first_block(&plain(SOCKET.0)),
-    ]
-    .concat();
+    let block = [&[0x20, 0x3f, 0xe1, 0x1f][..], &first_block(&plain(SOCKET.0))].concat();
     check(&client.ask(1, &block).await, "resized");
     check(&client.ask(3, &NEXT_BLOCK).await, "after resizing");
 }
@@ -428,9 +405,8 @@ async fn a_client_that_behaves_notices_nothing() {
 async fn a_request_larger_than_all_windows_and_buffers_arrives() {
     let served = Served::new(Connections::Normalised);
     let mut client = tonic_client(&served).await;
-    let request = AllocateRequest {
-        container_requests: vec![ContainerAllocateRequest::default(); 200_000],
-    };
+    let request =
+        AllocateRequest { container_requests: vec![ContainerAllocateRequest::default(); 200_000] };
     let answer = client.allocate(request).await.unwrap().into_inner();
     assert_eq!(answer.container_responses.len(), 200_000);
 }
@@ -441,9 +417,7 @@ async fn through_h2(requests: Vec<HttpRequest<()>>) -> Vec<HttpRequest<()>> {
     let mut tasks = JoinSet::new();
     let (mut client, connection) = h2::client::handshake(near).await.unwrap();
     tasks.spawn(connection);
-    let mut server = h2::server::handshake(NormalisedStream::new(far))
-        .await
-        .unwrap();
+    let mut server = h2::server::handshake(NormalisedStream::new(far)).await.unwrap();
     let mut answers = Vec::new();
     let mut received = Vec::new();
     for request in requests {

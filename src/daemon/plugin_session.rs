@@ -74,7 +74,7 @@ pub async fn run(
     };
     while !stop.is_cancelled() {
         let sight = driver.look().await;
-        driver.step(sight, &stop).await;
+        driver.advance(sight, &stop).await;
     }
     driver.close().await;
 }
@@ -142,7 +142,7 @@ impl Driver {
         open.values().filter(is_kubelet).count()
     }
 
-    async fn step(&mut self, sight: Sight, stop: &CancellationToken) {
+    async fn advance(&mut self, sight: Sight, stop: &CancellationToken) {
         let step = self.machine.next(sight, self.now());
         self.report();
         match step {
@@ -192,8 +192,7 @@ impl Driver {
     fn start_server(&self, socket: PlacedSocket) -> RunningServer {
         let closing = CancellationToken::new();
         let resource = self.settings.resource.clone();
-        let (service, streams) =
-            PluginService::new(resource, self.offers.clone(), closing.clone());
+        let (service, streams) = PluginService::new(resource, self.offers.clone(), closing.clone());
         let incoming = UnixListenerStream::new(socket.listener)
             .map(|accepted| accepted.map(NormalisedStream::new));
         let serving = Server::builder()
@@ -286,11 +285,13 @@ async fn changed(watch: Option<&DirectoryWatch>) -> io::Result<()> {
 }
 
 async fn stream_changed(streams: Option<&mut watch::Receiver<OpenStreams>>) {
-    match streams {
-        // The sender lives in the server; if it is gone, the look at intervals will tell.
-        Some(streams) if streams.changed().await.is_ok() => {}
-        _ => std::future::pending().await,
+    if let Some(streams) = streams
+        && streams.changed().await.is_ok()
+    {
+        return;
     }
+    // The sender lives in the server; where it is gone, the look at intervals will tell.
+    std::future::pending().await
 }
 
 /// The file name of a resource's socket. The first resource has the name that existing probes list;

@@ -23,6 +23,15 @@ pub struct Grant {
     pub env: BTreeMap<String, String>,
 }
 
+impl Grant {
+    /// The ids as one text, for the log.
+    #[must_use]
+    pub fn ids_text(&self) -> String {
+        let ids: Vec<_> = self.ids.iter().map(ToString::to_string).collect();
+        ids.join(",")
+    }
+}
+
 /// Why a container gets nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum AllocateError {

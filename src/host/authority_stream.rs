@@ -157,9 +157,7 @@ mod tests {
 
     async fn read_all(bytes: Vec<u8>) -> (Vec<u8>, io::Result<usize>) {
         let mut read = Vec::new();
-        let result = NormalisedStream::new(Cursor::new(bytes))
-            .read_to_end(&mut read)
-            .await;
+        let result = NormalisedStream::new(Cursor::new(bytes)).read_to_end(&mut read).await;
         (read, result)
     }
 

@@ -4,6 +4,7 @@
 //! waits here must also look by itself from time to time.
 
 use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::Path;
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
@@ -13,7 +14,23 @@ use tokio::io::unix::AsyncFd;
 /// An inotify instance with one watch.
 #[derive(Debug)]
 pub struct DirectoryWatch {
-    inotify: AsyncFd<Inotify>,
+    inotify: AsyncFd<Descriptor>,
+}
+
+/// nix and tokio name file descriptors by different traits.
+#[derive(Debug)]
+struct Descriptor(Inotify);
+
+impl AsRawFd for Descriptor {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
+
+impl AsFd for Descriptor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }
 
 impl DirectoryWatch {
@@ -32,7 +49,7 @@ impl DirectoryWatch {
             | AddWatchFlags::IN_MOVE_SELF
             | AddWatchFlags::IN_ONLYDIR;
         inotify.add_watch(directory, entries)?;
-        Ok(Self { inotify: AsyncFd::with_interest(inotify, Interest::READABLE)? })
+        Ok(Self { inotify: AsyncFd::register_with_interest(Descriptor(inotify), Interest::READABLE)? })
     }
 
     /// Waits until something changed.
@@ -42,7 +59,7 @@ impl DirectoryWatch {
     pub async fn changed(&self) -> io::Result<()> {
         loop {
             let mut ready = self.inotify.readable().await?;
-            let read = ready.try_io(|inotify| Ok(inotify.get_ref().read_events()?));
+            let read = ready.try_io(|inotify| Ok(inotify.get_ref().0.read_events()?));
             match read {
                 Ok(Ok(events)) => {
                     let gone = events.iter().any(|event| {

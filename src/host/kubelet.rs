@@ -83,10 +83,9 @@ pub fn remove_socket(path: &Path, identity: SocketIdentity) {
 /// that nobody is there.
 pub async fn is_alive(path: &Path) -> bool {
     match tokio::time::timeout(CONNECT_PATIENCE, UnixStream::connect(path)).await {
-        Ok(Err(error)) => !matches!(
-            error.kind(),
-            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
-        ),
+        Ok(Err(error)) => {
+            !matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
+        }
         Ok(Ok(_)) | Err(_) => true,
     }
 }

@@ -40,7 +40,7 @@ impl Uevents {
         for subsystem in SUBSYSTEMS {
             monitor = monitor.match_subsystem(subsystem)?;
         }
-        let socket = AsyncFd::with_interest(monitor.listen()?, Interest::READABLE)?;
+        let socket = AsyncFd::register_with_interest(monitor.listen()?, Interest::READABLE)?;
         Ok(Self { socket })
     }
 
@@ -61,9 +61,8 @@ impl Uevents {
 }
 
 fn uevent(event: &udev::Event) -> Uevent {
-    let text = |value: Option<&std::ffi::OsStr>| {
-        value.map(|value| value.to_string_lossy().into_owned())
-    };
+    let text =
+        |value: Option<&std::ffi::OsStr>| value.map(|value| value.to_string_lossy().into_owned());
     let device = event.device();
     Uevent {
         action: text(device.property_value("ACTION")).unwrap_or_default(),

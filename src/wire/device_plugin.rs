@@ -3,8 +3,8 @@
 use tonic::{Code, Status};
 
 use super::v1beta1::{
-    ContainerAllocateResponse, Device as WireDevice, DevicePluginOptions, DeviceSpec,
-    ListAndWatchResponse, NumaNode, RegisterRequest, TopologyInfo, VERSION,
+    AllocateResponse, ContainerAllocateResponse, Device as WireDevice, DevicePluginOptions,
+    DeviceSpec, ListAndWatchResponse, NumaNode, RegisterRequest, TopologyInfo, VERSION,
 };
 use crate::decide::allocate::{AllocateError, Grant};
 use crate::model::device::{Device, Resource};
@@ -45,9 +45,8 @@ fn topology(device: &Device) -> Option<TopologyInfo> {
     (!nodes.is_empty()).then_some(TopologyInfo { nodes })
 }
 
-/// What one container gets; nodes appear at the same path as on the host.
-#[must_use]
-pub fn container_response(grant: Grant) -> ContainerAllocateResponse {
+/// Nodes appear at the same path as on the host.
+fn container_response(grant: Grant) -> ContainerAllocateResponse {
     let devices = grant.nodes.into_iter().map(|node| DeviceSpec {
         container_path: node.path.clone(),
         host_path: node.path,
@@ -58,6 +57,12 @@ pub fn container_response(grant: Grant) -> ContainerAllocateResponse {
         envs: grant.env.into_iter().collect(),
         ..ContainerAllocateResponse::default()
     }
+}
+
+/// The answer to a whole request: a container each, in the request's order.
+#[must_use]
+pub fn allocate_response(grants: Vec<Grant>) -> AllocateResponse {
+    AllocateResponse { container_responses: grants.into_iter().map(container_response).collect() }
 }
 
 /// The gRPC status of a refused allocation. The kubelet shows the message on the pod.

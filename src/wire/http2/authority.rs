@@ -103,11 +103,7 @@ impl AuthorityNormaliser {
     /// At the beginning of a connection.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            state: State::Preface(0),
-            open: None,
-            decoder: hpack::Decoder::default(),
-        }
+        Self { state: State::Preface(0), open: None, decoder: hpack::Decoder::default() }
     }
 
     /// Takes the next bytes of the client, in pieces of any size, and appends to `output` what the
@@ -189,15 +185,11 @@ impl AuthorityNormaliser {
     /// What a head alone gives away, before anything is stored for its frame.
     fn check_head(&self, head: Head) -> Result<(), Fault> {
         if head.length > MAX_PAYLOAD {
-            return Err(Fault::Length {
-                length: head.length,
-            });
+            return Err(Fault::Length { length: head.length });
         }
         match (&self.open, head.kind) {
             (Some(open), Kind::CONTINUATION) if head.stream_id() == open.stream_id() => Ok(()),
-            (Some(open), _) => Err(Fault::OpenBlock {
-                open: open.stream_id(),
-            }),
+            (Some(open), _) => Err(Fault::OpenBlock { open: open.stream_id() }),
             (None, Kind::CONTINUATION) => Err(Fault::NoOpenBlock),
             (None, Kind::PUSH_PROMISE) => Err(Fault::Push),
             (None, _) => Ok(()),
@@ -217,8 +209,7 @@ impl AuthorityNormaliser {
             self.state = State::Gathering(head, payload);
             return Ok(Step::More);
         }
-        self.close_frame(head, &payload, output)
-            .map_err(|fault| at(head, fault))
+        self.close_frame(head, &payload, output).map_err(|fault| at(head, fault))
     }
 
     fn close_frame(
@@ -274,28 +265,18 @@ enum Step {
 }
 
 fn at(head: Head, fault: Fault) -> Malformed {
-    Malformed::Frame {
-        kind: head.kind,
-        stream: head.stream_id(),
-        fault,
-    }
+    Malformed::Frame { kind: head.kind, stream: head.stream_id(), fault }
 }
 
 /// Passes what has come of the preface.
 fn pass_preface(seen: usize, input: &mut &[u8], output: &mut Vec<u8>) -> Result<State, Malformed> {
     let expected = &PREFACE[seen..];
     let piece = take(input, expected.len());
-    let good = piece
-        .iter()
-        .zip(expected)
-        .take_while(|(found, byte)| found == byte);
+    let good = piece.iter().zip(expected).take_while(|(found, byte)| found == byte);
     let good = good.count();
     output.extend_from_slice(&piece[..good]);
     match piece.get(good) {
-        Some(&found) => Err(Malformed::Preface {
-            offset: seen + good,
-            found,
-        }),
+        Some(&found) => Err(Malformed::Preface { offset: seen + good, found }),
         None if good == expected.len() => Ok(State::NEXT_HEAD),
         None => Ok(State::Preface(seen + good)),
     }
@@ -311,10 +292,7 @@ fn take<'a>(input: &mut &'a [u8], most: usize) -> &'a [u8] {
 /// h2 asks the same function; what it refuses ends a request with `PROTOCOL_ERROR`.
 fn with_acceptable_authority(field: Field<'_>) -> Field<'_> {
     if field.name == b":authority" && Authority::try_from(field.value).is_err() {
-        Field {
-            value: LOCALHOST,
-            ..field
-        }
+        Field { value: LOCALHOST, ..field }
     } else {
         field
     }
@@ -366,11 +344,7 @@ mod tests {
 
     fn literal(name: &str, value: &str) -> Vec<u8> {
         let mut block = Vec::new();
-        let field = Field {
-            name: name.as_bytes(),
-            value: value.as_bytes(),
-            never_indexed: false,
-        };
+        let field = Field { name: name.as_bytes(), value: value.as_bytes(), never_indexed: false };
         hpack::encode_literal(field, &mut block);
         block
     }
@@ -389,21 +363,14 @@ mod tests {
     #[track_caller]
     fn check_refused(frames: &[Vec<u8>], kind: Kind, expected: impl Into<Fault>) {
         let fault = expected.into();
-        let malformed = Malformed::Frame {
-            kind,
-            stream: 1,
-            fault,
-        };
+        let malformed = Malformed::Frame { kind, stream: 1, fault };
         assert_eq!(normalised(&connection(frames)).1, Err(malformed));
     }
 
     #[track_caller]
     fn check_authority(sent: &str, expected: &str) {
         let forwarded = literal(":authority", expected);
-        check(
-            &[headers(&literal(":authority", sent))],
-            &[headers(&forwarded)],
-        );
+        check(&[headers(&literal(":authority", sent))], &[headers(&forwarded)]);
     }
 
     #[test]
@@ -437,10 +404,7 @@ mod tests {
     fn a_path_that_was_indexed_becomes_localhost_each_time() {
         let path = [&[0x41, 49], SOCKET.as_bytes()].concat();
         let localhost = headers(&literal(":authority", "localhost"));
-        check(
-            &[headers(&path), headers(&[0xbe])],
-            &[localhost.clone(), localhost],
-        );
+        check(&[headers(&path), headers(&[0xbe])], &[localhost.clone(), localhost]);
     }
 
     #[test]
@@ -538,10 +502,7 @@ mod tests {
         let mut output = Vec::new();
         assert_eq!(normaliser.advance(&input, &mut output), Ok(first.len()));
         assert_eq!(output, first);
-        assert_eq!(
-            normaliser.advance(&input[first.len()..], &mut output),
-            Ok(HEAD_SIZE)
-        );
+        assert_eq!(normaliser.advance(&input[first.len()..], &mut output), Ok(HEAD_SIZE));
         assert_eq!(output, input);
     }
 
@@ -565,10 +526,7 @@ mod tests {
         let mut output = Vec::new();
         assert_eq!(normaliser.advance(&input, &mut output), Ok(input.len()));
         let held = normaliser.held();
-        assert!(
-            (MAX_BLOCK..=AuthorityNormaliser::MAX_HELD).contains(&held),
-            "{held}"
-        );
+        assert!((MAX_BLOCK..=AuthorityNormaliser::MAX_HELD).contains(&held), "{held}");
     }
 
     #[test]
@@ -581,26 +539,16 @@ mod tests {
             malformed.to_string(),
             "HEADERS frame on stream 1: index 0 means nothing: the tables end at 61"
         );
-        assert_eq!(
-            normaliser.advance(&headers(b""), &mut output),
-            Err(malformed)
-        );
+        assert_eq!(normaliser.advance(&headers(b""), &mut output), Err(malformed));
         assert_eq!(output, PREFACE);
     }
 
     #[test]
     fn errors_name_the_frame_the_value_and_the_rule() {
-        let frame = |kind, fault| Malformed::Frame {
-            kind,
-            stream: 7,
-            fault,
-        };
+        let frame = |kind, fault| Malformed::Frame { kind, stream: 7, fault };
         let cases = [
             (
-                Malformed::Preface {
-                    offset: 3,
-                    found: b'X',
-                },
+                Malformed::Preface { offset: 3, found: b'X' },
                 "byte 3 of the connection is 0x58: not the preface of HTTP/2",
             ),
             (

@@ -115,24 +115,15 @@ pub(super) mod tests {
         stream: u32,
         payload: &[u8],
     ) -> Vec<u8> {
-        let head = Head {
-            length: payload.len(),
-            kind,
-            flags,
-            stream,
-        };
+        let head = Head { length: payload.len(), kind, flags, stream };
         [&head.to_bytes(), payload].concat()
     }
 
     #[test]
     fn a_head_is_read_as_it_is_written() {
         let bytes = [0x01, 0x02, 0x03, 0x01, 0x25, 0x80, 0x00, 0x00, 0x07];
-        let head = Head {
-            length: 0x01_0203,
-            kind: Kind::HEADERS,
-            flags: 0x25,
-            stream: 0x8000_0007,
-        };
+        let head =
+            Head { length: 0x01_0203, kind: Kind::HEADERS, flags: 0x25, stream: 0x8000_0007 };
         assert_eq!(Head::parse(bytes), head);
         assert_eq!(head.to_bytes(), bytes);
     }
@@ -145,14 +136,8 @@ pub(super) mod tests {
     #[test]
     fn a_kind_has_the_name_of_the_standard() {
         let names = [0, 1, 5, 9, 10, 255].map(|number| Kind(number).to_string());
-        let expected = [
-            "DATA",
-            "HEADERS",
-            "PUSH_PROMISE",
-            "CONTINUATION",
-            "type 0x0a",
-            "type 0xff",
-        ];
+        let expected =
+            ["DATA", "HEADERS", "PUSH_PROMISE", "CONTINUATION", "type 0x0a", "type 0xff"];
         assert_eq!(names, expected);
     }
 }

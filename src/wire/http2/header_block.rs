@@ -45,16 +45,9 @@ impl HeaderBlock {
     /// # Errors
     /// The payload is shorter than its flags and its padding say.
     pub fn begun(head: Head, payload: &[u8]) -> Result<Self, BlockError> {
-        let (priority, fragment) =
-            split_payload(head, payload).ok_or(BlockError::ShortPayload {
-                length: payload.len(),
-            })?;
-        Ok(Self {
-            head,
-            priority,
-            encoded: fragment.to_vec(),
-            continuations: 0,
-        })
+        let (priority, fragment) = split_payload(head, payload)
+            .ok_or(BlockError::ShortPayload { length: payload.len() })?;
+        Ok(Self { head, priority, encoded: fragment.to_vec(), continuations: 0 })
     }
 
     /// With the payload of one more CONTINUATION frame.
@@ -140,11 +133,7 @@ fn split_at_most(bytes: &[u8], most: usize) -> (&[u8], &[u8]) {
 
 /// The flag of a frame that nothing follows.
 fn last(rest: &[u8]) -> u8 {
-    if rest.is_empty() {
-        flag::END_HEADERS
-    } else {
-        0
-    }
+    if rest.is_empty() { flag::END_HEADERS } else { 0 }
 }
 
 #[cfg(test)]
@@ -152,24 +141,13 @@ mod tests {
     use super::*;
 
     fn headers(flags: u8) -> Head {
-        Head {
-            length: 0,
-            kind: Kind::HEADERS,
-            flags,
-            stream: 1,
-        }
+        Head { length: 0, kind: Kind::HEADERS, flags, stream: 1 }
     }
 
     #[track_caller]
     fn check_piece(flags: u8, payload: &[u8], expected: Result<&[u8], BlockError>) {
         let block = HeaderBlock::begun(headers(flags), payload);
-        assert_eq!(
-            block
-                .as_ref()
-                .map(HeaderBlock::encoded)
-                .map_err(|error| *error),
-            expected
-        );
+        assert_eq!(block.as_ref().map(HeaderBlock::encoded).map_err(|error| *error), expected);
     }
 
     /// Kind, flags and length of each frame.
@@ -188,31 +166,15 @@ mod tests {
         check_piece(0, b"block", Ok(b"block"));
         check_piece(flag::PADDED, b"\x03blockpad", Ok(b"block"));
         check_piece(flag::PRIORITY, b"\0\0\0\0\x10block", Ok(b"block"));
-        check_piece(
-            flag::PADDED | flag::PRIORITY,
-            b"\x01\0\0\0\0\x10blockp",
-            Ok(b"block"),
-        );
+        check_piece(flag::PADDED | flag::PRIORITY, b"\x01\0\0\0\0\x10blockp", Ok(b"block"));
         check_piece(flag::PADDED, b"\x03pad", Ok(b""));
     }
 
     #[test]
     fn a_payload_is_as_long_as_it_says() {
-        check_piece(
-            flag::PADDED,
-            b"",
-            Err(BlockError::ShortPayload { length: 0 }),
-        );
-        check_piece(
-            flag::PADDED,
-            b"\x04pad",
-            Err(BlockError::ShortPayload { length: 4 }),
-        );
-        check_piece(
-            flag::PRIORITY,
-            b"\0\0\0\0",
-            Err(BlockError::ShortPayload { length: 4 }),
-        );
+        check_piece(flag::PADDED, b"", Err(BlockError::ShortPayload { length: 0 }));
+        check_piece(flag::PADDED, b"\x04pad", Err(BlockError::ShortPayload { length: 4 }));
+        check_piece(flag::PRIORITY, b"\0\0\0\0", Err(BlockError::ShortPayload { length: 4 }));
     }
 
     #[test]
@@ -242,10 +204,7 @@ mod tests {
         let block = HeaderBlock::begun(headers(0), b"").unwrap();
         let mut output = Vec::new();
         block.write_with(&[b'x'; MAX_PAYLOAD], &mut output);
-        assert_eq!(
-            frames(&output),
-            [(Kind::HEADERS, flag::END_HEADERS, MAX_PAYLOAD)]
-        );
+        assert_eq!(frames(&output), [(Kind::HEADERS, flag::END_HEADERS, MAX_PAYLOAD)]);
     }
 
     #[test]
@@ -254,10 +213,7 @@ mod tests {
         for _ in 0..MAX_CONTINUATIONS {
             block = block.continued(b"").unwrap();
         }
-        assert_eq!(
-            block.continued(b"").unwrap_err(),
-            BlockError::ManyContinuations
-        );
+        assert_eq!(block.continued(b"").unwrap_err(), BlockError::ManyContinuations);
     }
 
     #[test]

@@ -31,11 +31,7 @@ impl HeaderTable {
     /// A dynamic table that is empty and has the default largest size.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            dynamic: VecDeque::new(),
-            size: 0,
-            max_size: DEFAULT_TABLE_SIZE,
-        }
+        Self { dynamic: VecDeque::new(), size: 0, max_size: DEFAULT_TABLE_SIZE }
     }
 
     /// The name and the value under an index, counted from 1 through both tables.
@@ -44,10 +40,7 @@ impl HeaderTable {
         let nth = index.checked_sub(1)?;
         match STATIC.get(nth) {
             Some((name, value)) => Some((name.as_bytes(), value.as_bytes())),
-            None => self
-                .dynamic
-                .get(nth - STATIC.len())
-                .map(|entry| (&*entry.name, &*entry.value)),
+            None => self.dynamic.get(nth - STATIC.len()).map(|entry| (&*entry.name, &*entry.value)),
         }
     }
 
@@ -69,10 +62,7 @@ impl HeaderTable {
         let size = field_size(name, value);
         self.evict_down_to(self.max_size.saturating_sub(size));
         if size <= self.max_size {
-            self.dynamic.push_front(Entry {
-                name: name.into(),
-                value: value.into(),
-            });
+            self.dynamic.push_front(Entry { name: name.into(), value: value.into() });
             self.size += size;
         }
     }

@@ -122,11 +122,7 @@ impl Decoder {
         if first & INDEXED != 0 {
             let (name, value) = self.indexed(block.integer(7)?)?;
             let never_indexed = false;
-            return each(Field {
-                name,
-                value,
-                never_indexed,
-            });
+            return each(Field { name, value, never_indexed });
         }
         if is_resize(first) {
             return Err(HpackError::LateResize);
@@ -139,11 +135,7 @@ impl Decoder {
         };
         let value = block.string()?;
         let never_indexed = !adds && first & NEVER_INDEXED != 0;
-        each(Field {
-            name: &name,
-            value: &value,
-            never_indexed,
-        })?;
+        each(Field { name: &name, value: &value, never_indexed })?;
         if adds {
             self.table.insert(&name, &value);
         }
@@ -151,20 +143,13 @@ impl Decoder {
     }
 
     fn indexed(&self, index: usize) -> Result<(&[u8], &[u8]), HpackError> {
-        self.table.field(index).ok_or(HpackError::Index {
-            index,
-            last: self.table.last_index(),
-        })
+        self.table.field(index).ok_or(HpackError::Index { index, last: self.table.last_index() })
     }
 }
 
 /// Appends the field to a block as a literal that leaves every table as it was.
 pub fn encode_literal(field: Field<'_>, block: &mut Vec<u8>) {
-    block.push(if field.never_indexed {
-        NEVER_INDEXED
-    } else {
-        0
-    });
+    block.push(if field.never_indexed { NEVER_INDEXED } else { 0 });
     for text in [field.name, field.value] {
         encode_length(text.len(), block);
         block.extend_from_slice(text);
@@ -235,10 +220,7 @@ impl<'a> Reader<'a> {
     fn string(&mut self) -> Result<Cow<'a, [u8]>, HpackError> {
         let coded = self.peek().is_some_and(|first| first & HUFFMAN != 0);
         let length = self.integer(7)?;
-        let (text, rest) = self
-            .0
-            .split_at_checked(length)
-            .ok_or(HpackError::Truncated)?;
+        let (text, rest) = self.0.split_at_checked(length).ok_or(HpackError::Truncated)?;
         self.0 = rest;
         if !coded {
             return Ok(Cow::Borrowed(text));
@@ -258,11 +240,7 @@ mod tests {
         let mut lines = Vec::new();
         decoder.decode(block, |field| {
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-            let mark = if field.never_indexed {
-                " (never indexed)"
-            } else {
-                ""
-            };
+            let mark = if field.never_indexed { " (never indexed)" } else { "" };
             lines.push(format!("{}: {}{mark}", text(field.name), text(field.value)));
         })?;
         Ok(lines)
@@ -287,11 +265,7 @@ mod tests {
             "400a 6375 7374 6f6d 2d6b 6579 0d63 7573 746f 6d2d 6865 6164 6572",
             &["custom-key: custom-header"],
         );
-        check(
-            &mut new(),
-            "040c 2f73 616d 706c 652f 7061 7468",
-            &[":path: /sample/path"],
-        );
+        check(&mut new(), "040c 2f73 616d 706c 652f 7061 7468", &[":path: /sample/path"]);
         check(
             &mut new(),
             "1008 7061 7373 776f 7264 0673 6563 7265 74",
@@ -304,17 +278,8 @@ mod tests {
     fn later_requests_refer_to_earlier_ones() {
         // RFC 7541 C.3.
         let mut decoder = Decoder::default();
-        let request = [
-            ":method: GET",
-            ":scheme: http",
-            ":path: /",
-            ":authority: www.example.com",
-        ];
-        check(
-            &mut decoder,
-            "8286 8441 0f77 7777 2e65 7861 6d70 6c65 2e63 6f6d",
-            &request,
-        );
+        let request = [":method: GET", ":scheme: http", ":path: /", ":authority: www.example.com"];
+        check(&mut decoder, "8286 8441 0f77 7777 2e65 7861 6d70 6c65 2e63 6f6d", &request);
         let next = [&request[..], &["cache-control: no-cache"]].concat();
         check(&mut decoder, "8286 84be 5808 6e6f 2d63 6163 6865", &next);
         check(
@@ -335,17 +300,8 @@ mod tests {
     fn huffman_coded_requests_refer_to_earlier_ones() {
         // RFC 7541 C.4.
         let mut decoder = Decoder::default();
-        let request = [
-            ":method: GET",
-            ":scheme: http",
-            ":path: /",
-            ":authority: www.example.com",
-        ];
-        check(
-            &mut decoder,
-            "8286 8441 8cf1 e3c2 e5f2 3a6b a0ab 90f4 ff",
-            &request,
-        );
+        let request = [":method: GET", ":scheme: http", ":path: /", ":authority: www.example.com"];
+        check(&mut decoder, "8286 8441 8cf1 e3c2 e5f2 3a6b a0ab 90f4 ff", &request);
         let next = [&request[..], &["cache-control: no-cache"]].concat();
         check(&mut decoder, "8286 84be 5886 a8eb 1064 9cbf", &next);
     }
@@ -377,13 +333,7 @@ mod tests {
             ],
         );
         // The 302 of the first response was evicted by the 307.
-        assert_eq!(
-            lines(&mut decoder, &hex("c2")),
-            Err(HpackError::Index {
-                index: 66,
-                last: 65
-            })
-        );
+        assert_eq!(lines(&mut decoder, &hex("c2")), Err(HpackError::Index { index: 66, last: 65 }));
     }
 
     #[test]
@@ -423,20 +373,8 @@ mod tests {
     #[test]
     fn an_index_is_in_one_of_the_tables() {
         check_refused("80", HpackError::Index { index: 0, last: 61 });
-        check_refused(
-            "be",
-            HpackError::Index {
-                index: 62,
-                last: 61,
-            },
-        );
-        check_refused(
-            "7f 00 00",
-            HpackError::Index {
-                index: 63,
-                last: 61,
-            },
-        );
+        check_refused("be", HpackError::Index { index: 62, last: 61 });
+        check_refused("7f 00 00", HpackError::Index { index: 63, last: 61 });
     }
 
     #[test]
@@ -472,10 +410,7 @@ mod tests {
     fn errors_say_what_was_sent_and_what_is_allowed() {
         let cases = [
             (
-                HpackError::Index {
-                    index: 70,
-                    last: 61,
-                },
+                HpackError::Index { index: 70, last: 61 },
                 "index 70 means nothing: the tables end at 61",
             ),
             (
@@ -486,10 +421,7 @@ mod tests {
                 HpackError::Huffman(HuffmanError::Padding { bits: 9 }),
                 "a Huffman-coded string ends in 9 bits that are no padding",
             ),
-            (
-                HpackError::LongList,
-                "the header list is larger than 65536 bytes",
-            ),
+            (HpackError::LongList, "the header list is larger than 65536 bytes"),
         ];
         for (error, text) in cases {
             assert_eq!(error.to_string(), text);

@@ -24,10 +24,7 @@ pub enum HuffmanError {
 /// what was read so far.
 pub fn decode(coded: &[u8], text: &mut Vec<u8>) -> Result<(), HuffmanError> {
     let (mut code, mut length) = (0, 0);
-    for bit in coded
-        .iter()
-        .flat_map(|byte| (0..8).rev().map(move |n| byte >> n & 1))
-    {
+    for bit in coded.iter().flat_map(|byte| (0..8).rev().map(move |n| byte >> n & 1)) {
         code = code << 1 | u32::from(bit);
         length += 1;
         let Some(symbol) = CODE.symbol(code, length) else {
@@ -37,11 +34,7 @@ pub fn decode(coded: &[u8], text: &mut Vec<u8>) -> Result<(), HuffmanError> {
         (code, length) = (0, 0);
     }
     let all_ones = code == (1 << length) - 1;
-    if length < 8 && all_ones {
-        Ok(())
-    } else {
-        Err(HuffmanError::Padding { bits: length })
-    }
+    if length < 8 && all_ones { Ok(()) } else { Err(HuffmanError::Padding { bits: length }) }
 }
 
 /// Symbols are the 256 bytes and, last, the end of the string.
@@ -133,10 +126,7 @@ pub(super) mod tests {
             .filter(|digit| !digit.is_whitespace())
             .map(|digit| u8::try_from(digit.to_digit(16).expect("hexadecimal")).unwrap())
             .collect();
-        digits
-            .chunks(2)
-            .map(|pair| pair[0] << 4 | pair[1])
-            .collect()
+        digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
     }
 
     #[track_caller]
@@ -159,14 +149,8 @@ pub(super) mod tests {
         check("25a849e95ba97d7f", "custom-key");
         check("25a849e95bb8e8b4bf", "custom-value");
         check("6402", "302");
-        check(
-            "d07abe941054d444a8200595040b8166e082a62d1bff",
-            "Mon, 21 Oct 2013 20:13:21 GMT",
-        );
-        check(
-            "9d29ad171863c78f0b97c8e9ae82ae43d3",
-            "https://www.example.com",
-        );
+        check("d07abe941054d444a8200595040b8166e082a62d1bff", "Mon, 21 Oct 2013 20:13:21 GMT");
+        check("9d29ad171863c78f0b97c8e9ae82ae43d3", "https://www.example.com");
     }
 
     #[test]
