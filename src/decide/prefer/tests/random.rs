@@ -141,15 +141,18 @@ fn address(bus: u8, index: usize) -> PciAddress {
     }
 }
 
+/// Groups and devices, as in a [`Draft`].
+type Shape = (Vec<(usize, usize, usize)>, Vec<(u8, usize)>);
+
 /// Any tree at all: boards in boards, devices in the machine, devices in no group.
-fn wild_node() -> impl Strategy<Value = (Vec<(usize, usize, usize)>, Vec<(u8, usize)>)> {
+fn wild_node() -> impl Strategy<Value = Shape> {
     let groups = prop::collection::vec((0..8usize, 0..4usize, 0..3usize), 0..8);
     let devices = prop::collection::vec((0..20u8, 0..10usize), 0..=MOST_IDS);
     (groups, devices)
 }
 
 /// Boards of one or two chips below switches of one to three boards, below one to three bridges.
-fn built_node() -> impl Strategy<Value = (Vec<(usize, usize, usize)>, Vec<(u8, usize)>)> {
+fn built_node() -> impl Strategy<Value = Shape> {
     let boards = prop::collection::vec(1..=2usize, 1..=3);
     let switches = prop::collection::vec(boards, 1..=3);
     let bridges = prop::collection::vec(switches, 1..=3);
