@@ -93,8 +93,8 @@ async fn preferred(
     if !options.get_preferred_allocation_available {
         return Ok(BTreeSet::new());
     }
-    let mut client = client.ok_or_else(|| Cause::Stopped {
-        resource: resource.to_owned(),
+    let mut client = client.ok_or_else(|| Cause::Preference {
+        error: endpoint_stopped(resource),
     })?;
     let answer = client
         .get_preferred_allocation(preferred_allocation_request(question))
@@ -222,8 +222,7 @@ async fn pre_start(asker: &Asker, held: BTreeMap<String, Held>) -> Result<(), St
 }
 
 async fn tell(plugin: Plugin, resource: &str, held: Held, bound: Duration) -> Result<(), String> {
-    let stopped = || format!("endpoint {resource} has been stopped");
-    let mut client = plugin.client.ok_or_else(stopped)?;
+    let mut client = plugin.client.ok_or_else(|| endpoint_stopped(resource))?;
     let devices_ids = held.devices.into_iter().collect();
     let call = client.pre_start_container(PreStartContainerRequest { devices_ids });
     match tokio::time::timeout(bound, call).await {
@@ -235,6 +234,10 @@ async fn tell(plugin: Plugin, resource: &str, held: Held, bound: Duration) -> Re
 async fn plugin(asker: &Asker, resource: &str) -> Result<Option<Plugin>, Gone> {
     let resource = resource.to_owned();
     asker.ask(move |node| node.plugin(&resource)).await
+}
+
+fn endpoint_stopped(resource: &str) -> String {
+    format!("endpoint {resource} has been stopped")
 }
 
 fn shut_down(_: Gone) -> Cause {

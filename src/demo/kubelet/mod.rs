@@ -3,6 +3,7 @@
 //! item that has it says so. No pods run: admission answers what they would get.
 
 mod resource_name;
+mod settings;
 mod view;
 
 mod pods;
@@ -12,18 +13,18 @@ mod pod_devices;
 mod selection;
 
 mod connection;
-mod streams;
-
-mod registration;
+mod process;
 
 mod node;
 
 mod admission;
+mod streams;
 
-use std::collections::{BTreeMap, BTreeSet};
+mod registration;
+
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -33,59 +34,10 @@ pub use self::pods::{
     Admission, AdmissionError, AdmittedContainer, Cause, ContainerRequest, Injection, PodRequest,
     StartError,
 };
-pub use self::registration::RegisterBehaviour;
-pub use self::view::{DeviceView, NodeView, ResourceView};
-use crate::model::health::Health;
-
-/// How long a resource without a stream stays in the node's capacity.
-/// Source: kubelet, cm/devicemanager/types.go, `endpointStopGracePeriod`.
-pub const GRACE_PERIOD: Duration = Duration::from_secs(5 * 60);
-
-/// How long Register waits for the plugin. Source: kubelet, plugin/v1beta1/client.go, `dial`.
-pub const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long `PreStartContainer` may take. Source: kubelet, `KubeletPreStartContainerRPCTimeoutInSecs`.
-pub const PRE_START_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Which kubelet this is. The default is 1.36 with the topology manager's policy `none`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// Kubelets up to 1.36 disconnect whoever is registered *now* when an *older* stream of the
-    /// resource ends (kubernetes#127803).
-    pub takeover_bug: bool,
-    /// [`GRACE_PERIOD`]; shorter for tests.
-    pub grace: Duration,
-    /// [`DIAL_TIMEOUT`]; shorter for tests. Holds for `GetDevicePluginOptions` too.
-    pub dial_timeout: Duration,
-    /// [`PRE_START_TIMEOUT`]; shorter for tests.
-    pub pre_start_timeout: Duration,
-    /// NUMA nodes that the topology manager hints for every container; none is its policy `none`.
-    pub numa_affinity: Option<BTreeSet<i64>>,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            takeover_bug: true,
-            grace: GRACE_PERIOD,
-            dial_timeout: DIAL_TIMEOUT,
-            pre_start_timeout: PRE_START_TIMEOUT,
-            numa_affinity: None,
-        }
-    }
-}
-
-/// What a kubelet that goes leaves in its directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OwnSocket {
-    /// It went in good order: `kubelet.sock` goes with it.
-    Removed,
-    /// It was killed: `kubelet.sock` stays and refuses connections.
-    LeftBehind,
-}
-
-/// What a pod is told of its devices: health by resource, then by device id.
-pub type ResourceHealth = BTreeMap<String, BTreeMap<String, Health>>;
+pub use self::settings::{
+    DIAL_TIMEOUT, GRACE_PERIOD, OwnSocket, PRE_START_TIMEOUT, RegisterBehaviour, Settings,
+};
+pub use self::view::{DeviceView, NodeView, ResourceHealth, ResourceView};
 
 /// The embedded kubelet was shut down, or its owner task died.
 #[derive(Debug, thiserror::Error)]
@@ -130,7 +82,7 @@ impl EmbeddedKubelet {
         let (applicants, queue) = mpsc::channel(16);
         let (publisher, view) = watch::channel(NodeView::default());
         let stop = CancellationToken::new();
-        let node = node::Node::new(directory.to_owned(), settings, asker.clone());
+        let node = node::Node::new(directory.to_owned(), settings);
         let mut tasks = JoinSet::new();
         tasks.spawn(node.run(questions, publisher, stop.clone()));
         tasks.spawn(admission::admit_one_by_one(asker.clone(), queue));
@@ -171,7 +123,10 @@ impl EmbeddedKubelet {
     /// # Errors
     /// As for [`EmbeddedKubelet::start`].
     pub async fn restart(&self) -> Result<(), KubeletError> {
-        Ok(self.ask(node::Node::start).await??)
+        self.end_process().await?;
+        let asker = self.asker.clone();
+        let serve = |listener, terms| registration::serve(listener, terms, asker);
+        Ok(self.ask(|node| node.start(serve)).await??)
     }
 
     /// Ends the kubelet's process; [`EmbeddedKubelet::restart`] starts another.
@@ -179,9 +134,11 @@ impl EmbeddedKubelet {
     /// # Errors
     /// The socket cannot be removed.
     pub async fn stop(&self, socket: OwnSocket) -> Result<(), KubeletError> {
-        Ok(self
-            .ask(move |node| node.stop(socket == OwnSocket::Removed))
-            .await??)
+        self.end_process().await?;
+        match socket {
+            OwnSocket::Removed => Ok(self.ask(node::Node::remove_socket).await??),
+            OwnSocket::LeftBehind => Ok(()),
+        }
     }
 
     /// What Register does from now on, calls that wait already excepted.
@@ -265,18 +222,24 @@ impl EmbeddedKubelet {
     /// Ends the kubelet in good order: its socket is removed, all connections are cut, and all
     /// tasks have ended when this returns.
     pub async fn shutdown(self) {
+        // A socket that cannot be removed stays, as after a kill.
+        let _ = self.stop(OwnSocket::Removed).await;
         let Self {
-            asker,
             applicants,
-            view: _,
             mut tasks,
             stop,
+            ..
         } = self;
-        // A socket that cannot be removed is what a killed kubelet leaves, too.
-        let _ = asker.ask(|node| node.stop(true)).await;
-        drop(applicants);
-        drop(stop);
+        drop((applicants, stop));
         while tasks.join_next().await.is_some() {}
+    }
+
+    /// When this returns, streams are cut and the socket refuses.
+    async fn end_process(&self) -> Result<(), ShutDown> {
+        if let Some(process) = self.ask(node::Node::end).await? {
+            process.end().await;
+        }
+        Ok(())
     }
 
     async fn ask<T: Send + 'static>(

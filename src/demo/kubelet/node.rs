@@ -7,25 +7,19 @@ use std::path::PathBuf;
 
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::PluginClient;
 use super::pod_devices::{Held, PodDevices};
 use super::pods::{Cause, ContainerRequest};
-use super::registration::{self, RegisterBehaviour};
+use super::process::{self, Process, Terms};
 use super::resources::{ClientId, Resources};
 use super::selection::{self, Candidates};
-use super::streams;
-use super::view::NodeView;
-use super::{ResourceHealth, Settings};
-use crate::host::files;
+use super::settings::{RegisterBehaviour, Settings};
+use super::view::{NodeView, ResourceHealth};
 use crate::model::health::Health;
 use crate::wire::v1beta1::DevicePluginOptions;
-
-/// The name of the kubelet's own socket.
-const SOCKET: &str = "kubelet.sock";
 
 /// The state; lives in the task that runs [`Node::run`].
 pub(super) struct Node {
@@ -36,23 +30,8 @@ pub(super) struct Node {
     pub(super) settings: Settings,
     directory: PathBuf,
     connections: BTreeMap<ClientId, Connection>,
-    life: Option<Life>,
+    process: Option<Process>,
     lives: u64,
-    asker: Asker,
-}
-
-/// From one start of the kubelet's process to its end.
-struct Life {
-    number: u64,
-    stop: CancellationToken,
-    tasks: JoinSet<()>,
-}
-
-impl Drop for Life {
-    fn drop(&mut self) {
-        // Aborted tasks are not enough: tonic serves each connection in a task of its own.
-        self.stop.cancel();
-    }
 }
 
 /// To one plugin.
@@ -102,7 +81,7 @@ impl Asker {
 }
 
 impl Node {
-    pub(super) fn new(directory: PathBuf, settings: Settings, asker: Asker) -> Self {
+    pub(super) fn new(directory: PathBuf, settings: Settings) -> Self {
         Self {
             resources: Resources::new(settings.takeover_bug, settings.grace),
             pods: PodDevices::default(),
@@ -111,13 +90,12 @@ impl Node {
             settings,
             directory,
             connections: BTreeMap::new(),
-            life: None,
+            process: None,
             lives: 0,
-            asker,
         }
     }
 
-    /// A channel for [`Node::new`] and [`Node::run`].
+    /// A channel of questions for [`Node::run`].
     pub(super) fn asker() -> (Asker, mpsc::Receiver<Question>) {
         let (questions, receiver) = mpsc::channel(64);
         (Asker { questions }, receiver)
@@ -137,7 +115,7 @@ impl Node {
                 () = stop.cancelled() => return,
                 Some(question) = questions.recv() => reply = Some(question(&mut self)),
                 () = until(expiry) => self.resources.expire(Instant::now()),
-                Some(ended) = next_end(&mut self.life) => resume_panic(ended),
+                Some(()) = next_end(&mut self.process) => {}
             }
             self.publish(&view);
             if let Some(reply) = reply {
@@ -146,57 +124,43 @@ impl Node {
         }
     }
 
-    /// Begins a process's life: the sockets of an earlier one are wiped, then `kubelet.sock` is
-    /// served. A life that still runs ends first.
-    pub(super) fn start(&mut self) -> io::Result<()> {
-        self.end_life();
-        files::create_directory(&self.directory)?;
-        files::remove_sockets_in(&self.directory)?;
-        let socket = self.directory.join(SOCKET);
-        files::remove_file_if_there(&socket)?;
-        let listener = UnixListener::bind(socket)?;
+    /// Starts a process that runs `serve`. One that still runs ends first.
+    pub(super) fn start<Served: Future<Output = ()> + Send + 'static>(
+        &mut self,
+        serve: impl FnOnce(UnixListener, Terms) -> Served,
+    ) -> io::Result<()> {
+        drop(self.end());
+        let listener = process::bind(&self.directory)?;
         self.resources.restarted(Instant::now());
         self.lives += 1;
-        let stop = CancellationToken::new();
-        let mut tasks = JoinSet::new();
-        tasks.spawn(registration::serve(
-            listener,
-            registration::Service {
-                asker: self.asker.clone(),
-                directory: self.directory.clone(),
-                dial_timeout: self.settings.dial_timeout,
-                life: self.lives,
-                severed: stop.clone(),
-            },
-        ));
-        self.life = Some(Life {
-            number: self.lives,
-            stop,
-            tasks,
-        });
+        let mut process = Process::new(self.lives);
+        let terms = Terms {
+            life: process.life,
+            directory: self.directory.clone(),
+            dial_timeout: self.settings.dial_timeout,
+            severed: process.severed(),
+        };
+        process.spawn(serve(listener, terms));
+        self.process = Some(process);
         Ok(())
     }
 
-    /// Ends the process's life; its socket goes where `remove_socket` says so.
-    pub(super) fn stop(&mut self, remove_socket: bool) -> io::Result<()> {
-        self.end_life();
-        if remove_socket {
-            files::remove_file_if_there(&self.directory.join(SOCKET))?;
-        }
-        Ok(())
-    }
-
-    /// All connections are cut in the middle of what they carry, as when a process ends.
-    fn end_life(&mut self) {
-        self.life = None;
+    /// Takes the process away, if one runs; it ends at the latest when the answer is dropped.
+    pub(super) fn end(&mut self) -> Option<Process> {
         self.connections.clear();
         self.resources.restarted(Instant::now());
+        self.process.take()
     }
 
-    /// Runs `task` until the life ends; dropped at once where none is.
+    /// Removes `kubelet.sock`.
+    pub(super) fn remove_socket(&mut self) -> io::Result<()> {
+        process::remove_socket(&self.directory)
+    }
+
+    /// Runs `task` until the process ends; not at all where none runs.
     pub(super) fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
-        if let Some(life) = &mut self.life {
-            life.tasks.spawn(task);
+        if let Some(process) = &mut self.process {
+            process.spawn(task);
         }
     }
 
@@ -206,43 +170,33 @@ impl Node {
         life: u64,
         resource: &str,
     ) -> Option<(ClientId, CancellationToken)> {
-        let severed = self
-            .life
-            .as_ref()
-            .filter(|now| now.number == life)?
-            .stop
-            .child_token();
+        let process = self.process.as_ref().filter(|now| now.life == life)?;
+        let severed = process.severed();
         Some((self.resources.connecting(resource), severed))
     }
 
-    /// The plugin told its options: it is registered, and its stream is opened.
+    /// The plugin told its options: it is registered, and its stream is to be opened, until the
+    /// token says otherwise. None where the kubelet was restarted meanwhile.
     pub(super) fn connected(
         &mut self,
         (id, severed): (ClientId, CancellationToken),
         resource: String,
         client: PluginClient,
         options: DevicePluginOptions,
-    ) {
+    ) -> Option<CancellationToken> {
         if !self.resources.connected(id, options) {
-            return;
+            return None;
         }
         let stream_dropped = CancellationToken::new();
-        let stream = streams::follow(
-            client.clone(),
-            id,
-            self.asker.clone(),
-            stream_dropped.clone(),
-        );
-        self.connections.insert(
-            id,
-            Connection {
-                resource,
-                client,
-                severed,
-                stream_dropped,
-            },
-        );
-        self.spawn(stream);
+        let dropped = stream_dropped.clone();
+        let connection = Connection {
+            resource,
+            client,
+            severed,
+            stream_dropped,
+        };
+        self.connections.insert(id, connection);
+        Some(dropped)
     }
 
     /// The stream ended: its connection goes, and that of whom the kubelet takes for its owner.
@@ -309,7 +263,7 @@ impl Node {
 
     fn publish(&self, view: &watch::Sender<NodeView>) {
         let now = NodeView {
-            serving: self.life.is_some(),
+            serving: self.process.is_some(),
             register_calls: self.register_calls,
             resources: self.resources.view(),
         };
@@ -328,16 +282,9 @@ async fn until(moment: Option<Instant>) {
     }
 }
 
-async fn next_end(life: &mut Option<Life>) -> Option<Result<(), JoinError>> {
-    match life {
-        Some(life) => life.tasks.join_next().await,
+async fn next_end(process: &mut Option<Process>) -> Option<()> {
+    match process {
+        Some(process) => process.next_end().await,
         None => None,
-    }
-}
-
-/// A panic in a task is a mistake of ours: it must not look like a kubelet that fell silent.
-fn resume_panic(ended: Result<(), JoinError>) {
-    if let Err(Ok(panic)) = ended.map_err(JoinError::try_into_panic) {
-        std::panic::resume_unwind(panic);
     }
 }

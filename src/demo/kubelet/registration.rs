@@ -1,9 +1,6 @@
 //! The service on `kubelet.sock`: checks a registration, and calls the plugin back before it
 //! answers.
 
-use std::path::PathBuf;
-use std::time::Duration;
-
 use tokio::net::UnixListener;
 use tokio::sync::oneshot;
 use tokio_stream::StreamExt;
@@ -14,46 +11,32 @@ use tonic::{Request, Response, Status};
 
 use super::connection::{PluginClient, Severable, dial, rpc_error};
 use super::node::{Asker, Gone};
+use super::process::Terms;
 use super::resource_name::is_extended_resource;
+use super::settings::RegisterBehaviour;
+use super::streams;
 use crate::wire::v1beta1::registration_server::{Registration, RegistrationServer};
 use crate::wire::v1beta1::{DevicePluginOptions, Empty, RegisterRequest, VERSION};
 
-/// What Register does; for tests of plugins that must live with all of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum RegisterBehaviour {
-    /// As a kubelet does.
-    #[default]
-    Accept,
-    /// Answers with this error at once.
-    Refuse(String),
-    /// Never answers. The call ends with the kubelet's process or when the plugin gives up.
-    Hang,
-    /// Waits, then goes on as a kubelet does, even if the plugin gave up waiting meanwhile.
-    Delay(Duration),
-}
-
-/// Serves registrations in one life of the kubelet.
-#[derive(Clone)]
-pub(super) struct Service {
-    pub(super) asker: Asker,
-    pub(super) directory: PathBuf,
-    pub(super) dial_timeout: Duration,
-    pub(super) life: u64,
-    pub(super) severed: CancellationToken,
-}
-
-/// Serves until the task is dropped; the connections end with `service.severed`.
-pub(super) async fn serve(listener: UnixListener, service: Service) {
-    let severed = service.severed.clone();
+/// Serves until the task is dropped; the connections end with `terms.severed`.
+pub(super) async fn serve(listener: UnixListener, terms: Terms, asker: Asker) {
+    let severed = terms.severed.clone();
     let connections = UnixListenerStream::new(listener)
         .map(move |accepted| accepted.map(|stream| Severable::new(stream, &severed)));
     let served = Server::builder()
-        .add_service(RegistrationServer::new(service))
+        .add_service(RegistrationServer::new(Service { asker, terms }))
         .serve_with_incoming(connections)
         .await;
     if let Err(error) = served {
         tracing::warn!(%error, "the embedded kubelet no longer accepts registrations");
     }
+}
+
+/// Answers in one life of the kubelet.
+#[derive(Clone)]
+struct Service {
+    asker: Asker,
+    terms: Terms,
 }
 
 #[tonic::async_trait]
@@ -94,7 +77,7 @@ impl Service {
     }
 
     async fn connect(&self, resource: String, endpoint: &str) -> Result<(), Status> {
-        let (life, name) = (self.life, resource.clone());
+        let (life, name) = (self.terms.life, resource.clone());
         let connecting = self
             .asker
             .ask(move |node| node.connecting(life, &name))
@@ -102,9 +85,13 @@ impl Service {
         let (id, severed) = connecting.map_err(stopped)?.ok_or_else(|| stopped(Gone))?;
         match self.call_back(endpoint, &severed).await {
             Ok((client, options)) => {
-                let connected = self
-                    .asker
-                    .ask(move |node| node.connected((id, severed), resource, client, options));
+                let asker = self.asker.clone();
+                let connected = self.asker.ask(move |node| {
+                    let calls = client.clone();
+                    if let Some(dropped) = node.connected((id, severed), resource, calls, options) {
+                        node.spawn(streams::follow(client, id, asker, dropped));
+                    }
+                });
                 connected.await.map_err(stopped)
             }
             Err(status) => {
@@ -124,8 +111,8 @@ impl Service {
         endpoint: &str,
         severed: &CancellationToken,
     ) -> Result<(PluginClient, DevicePluginOptions), Status> {
-        let socket = self.directory.join(endpoint);
-        let called = tokio::time::timeout(self.dial_timeout, async {
+        let socket = self.terms.directory.join(endpoint);
+        let called = tokio::time::timeout(self.terms.dial_timeout, async {
             let mut client = dial(&socket, severed)
                 .await
                 .map_err(|error| no_dial(&error))?;

@@ -60,3 +60,6 @@ pub struct DeviceView {
     /// As the plugin listed them; empty where it gave no `TopologyInfo`.
     pub numa_nodes: Vec<i64>,
 }
+
+/// What a pod is told of its devices: health by resource, then by device id.
+pub type ResourceHealth = BTreeMap<String, BTreeMap<String, Health>>;
