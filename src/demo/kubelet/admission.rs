@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::connection::rpc_error;
-use super::node::{Asker, Gone, Node, Plugin};
+use super::node::{Asker, Node, Plugin, ShutDown};
 use super::pod_devices::Held;
 use super::pods::{
     Admission, AdmissionError, AdmittedContainer, Cause, ContainerRequest, Injection, PodRequest,
@@ -231,7 +231,7 @@ async fn tell(plugin: Plugin, resource: &str, held: Held, bound: Duration) -> Re
     }
 }
 
-async fn plugin(asker: &Asker, resource: &str) -> Result<Option<Plugin>, Gone> {
+async fn plugin(asker: &Asker, resource: &str) -> Result<Option<Plugin>, ShutDown> {
     let resource = resource.to_owned();
     asker.ask(move |node| node.plugin(&resource)).await
 }
@@ -240,6 +240,6 @@ fn endpoint_stopped(resource: &str) -> String {
     format!("endpoint {resource} has been stopped")
 }
 
-fn shut_down(_: Gone) -> Cause {
+fn shut_down(_: ShutDown) -> Cause {
     Cause::ShutDown
 }

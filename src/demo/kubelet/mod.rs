@@ -30,6 +30,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub use self::node::ShutDown;
 pub use self::pods::{
     Admission, AdmissionError, AdmittedContainer, Cause, ContainerRequest, Injection, PodRequest,
     StartError,
@@ -38,11 +39,6 @@ pub use self::settings::{
     DIAL_TIMEOUT, GRACE_PERIOD, OwnSocket, PRE_START_TIMEOUT, RegisterBehaviour, Settings,
 };
 pub use self::view::{DeviceView, NodeView, ResourceHealth, ResourceView};
-
-/// The embedded kubelet was shut down, or its owner task died.
-#[derive(Debug, thiserror::Error)]
-#[error("the embedded kubelet was shut down")]
-pub struct ShutDown;
 
 /// Why the kubelet could not start, restart or stop.
 #[derive(Debug, thiserror::Error)]
@@ -53,12 +49,6 @@ pub enum KubeletError {
     /// There is no kubelet any more.
     #[error(transparent)]
     ShutDown(#[from] ShutDown),
-}
-
-impl From<node::Gone> for ShutDown {
-    fn from(_: node::Gone) -> Self {
-        Self
-    }
 }
 
 /// One node's kubelet. Dropping it ends all its tasks and connections, as a kill would: the
@@ -126,7 +116,7 @@ impl EmbeddedKubelet {
         self.end_process().await?;
         let asker = self.asker.clone();
         let serve = |listener, terms| registration::serve(listener, terms, asker);
-        Ok(self.ask(|node| node.start(serve)).await??)
+        Ok(self.asker.ask(|node| node.start(serve)).await??)
     }
 
     /// Ends the kubelet's process; [`EmbeddedKubelet::restart`] starts another.
@@ -136,7 +126,7 @@ impl EmbeddedKubelet {
     pub async fn stop(&self, socket: OwnSocket) -> Result<(), KubeletError> {
         self.end_process().await?;
         match socket {
-            OwnSocket::Removed => Ok(self.ask(node::Node::remove_socket).await??),
+            OwnSocket::Removed => Ok(self.asker.ask(node::Node::remove_socket).await??),
             OwnSocket::LeftBehind => Ok(()),
         }
     }
@@ -149,7 +139,7 @@ impl EmbeddedKubelet {
         &self,
         behaviour: RegisterBehaviour,
     ) -> Result<(), ShutDown> {
-        self.ask(move |node| node.register = behaviour).await
+        self.asker.ask(move |node| node.register = behaviour).await
     }
 
     /// Ends the open streams of the resource from the kubelet's side. Sockets and everything else
@@ -159,7 +149,9 @@ impl EmbeddedKubelet {
     /// The kubelet was shut down.
     pub async fn drop_stream(&self, resource: &str) -> Result<(), ShutDown> {
         let resource = resource.to_owned();
-        self.ask(move |node| node.drop_streams(&resource)).await
+        self.asker
+            .ask(move |node| node.drop_streams(&resource))
+            .await
     }
 
     /// Chooses devices for the pod and asks the plugins for them. Pods are admitted one by one,
@@ -201,7 +193,7 @@ impl EmbeddedKubelet {
     /// The kubelet was shut down.
     pub async fn remove(&self, pod: &str) -> Result<(), ShutDown> {
         let pod = pod.to_owned();
-        self.ask(move |node| node.pods.remove(&pod)).await
+        self.asker.ask(move |node| node.pods.remove(&pod)).await
     }
 
     /// The pod's `allocatedResourcesStatus`: health by container, resource and device id. A
@@ -215,7 +207,8 @@ impl EmbeddedKubelet {
         pod: &str,
     ) -> Result<BTreeMap<String, ResourceHealth>, ShutDown> {
         let pod = pod.to_owned();
-        self.ask(move |node| node.allocated_resources_status(&pod))
+        self.asker
+            .ask(move |node| node.allocated_resources_status(&pod))
             .await
     }
 
@@ -236,16 +229,9 @@ impl EmbeddedKubelet {
 
     /// When this returns, streams are cut and the socket refuses.
     async fn end_process(&self) -> Result<(), ShutDown> {
-        if let Some(process) = self.ask(node::Node::end).await? {
+        if let Some(process) = self.asker.ask(node::Node::end).await? {
             process.end().await;
         }
         Ok(())
-    }
-
-    async fn ask<T: Send + 'static>(
-        &self,
-        question: impl FnOnce(&mut node::Node) -> T + Send + 'static,
-    ) -> Result<T, ShutDown> {
-        Ok(self.asker.ask(question).await?)
     }
 }

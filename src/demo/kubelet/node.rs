@@ -59,24 +59,24 @@ pub(super) struct Asker {
 type Question = Box<dyn FnOnce(&mut Node) -> Reply + Send>;
 type Reply = Box<dyn FnOnce() + Send>;
 
-/// The owner is no more.
+/// The embedded kubelet was shut down, or its owner task died.
 #[derive(Debug, thiserror::Error)]
 #[error("the embedded kubelet was shut down")]
-pub(super) struct Gone;
+pub struct ShutDown;
 
 impl Asker {
     /// Runs `question` in the owner's task. The answer comes after the new view is published.
     pub(super) async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&mut Node) -> T + Send + 'static,
-    ) -> Result<T, Gone> {
+    ) -> Result<T, ShutDown> {
         let (reply, answer) = oneshot::channel();
         let question: Question = Box::new(move |node| {
             let answer = question(node);
             Box::new(move || drop(reply.send(answer)))
         });
-        self.questions.send(question).await.map_err(|_| Gone)?;
-        answer.await.map_err(|_| Gone)
+        self.questions.send(question).await.map_err(|_| ShutDown)?;
+        answer.await.map_err(|_| ShutDown)
     }
 }
 

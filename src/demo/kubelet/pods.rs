@@ -1,6 +1,6 @@
 //! Pods as far as devices are concerned: what they ask for, what they get, why they are refused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::wire::v1beta1::{ContainerAllocateResponse, DeviceSpec, Mount};
 
@@ -89,38 +89,33 @@ impl Injection {
     }
 
     fn add(&mut self, response: &ContainerAllocateResponse) {
-        for (name, value) in &response.envs {
-            self.envs
-                .entry(name.clone())
-                .or_insert_with(|| value.clone());
-        }
-        for (name, value) in &response.annotations {
-            self.annotations
-                .entry(name.clone())
-                .or_insert_with(|| value.clone());
-        }
-        for device in &response.devices {
-            if self
-                .devices
-                .iter()
-                .all(|one| one.container_path != device.container_path)
-            {
-                self.devices.push(device.clone());
-            }
-        }
-        for mount in &response.mounts {
-            if self
-                .mounts
-                .iter()
-                .all(|one| one.container_path != mount.container_path)
-            {
-                self.mounts.push(mount.clone());
-            }
-        }
-        for device in &response.cdi_devices {
-            if !self.cdi_devices.contains(&device.name) {
-                self.cdi_devices.push(device.name.clone());
-            }
+        add_names(&mut self.envs, &response.envs);
+        add_names(&mut self.annotations, &response.annotations);
+        add_items(&mut self.devices, &response.devices, |one| {
+            &one.container_path
+        });
+        add_items(&mut self.mounts, &response.mounts, |one| {
+            &one.container_path
+        });
+        let names = response.cdi_devices.iter().map(|device| &device.name);
+        add_items(&mut self.cdi_devices, names, |name| name);
+    }
+}
+
+fn add_names(merged: &mut BTreeMap<String, String>, offered: &HashMap<String, String>) {
+    for (name, value) in offered {
+        merged.entry(name.clone()).or_insert_with(|| value.clone());
+    }
+}
+
+fn add_items<'a, T: Clone + 'a>(
+    merged: &mut Vec<T>,
+    offered: impl IntoIterator<Item = &'a T>,
+    key: impl Fn(&T) -> &String,
+) {
+    for item in offered {
+        if merged.iter().all(|one| key(one) != key(item)) {
+            merged.push(item.clone());
         }
     }
 }

@@ -10,7 +10,7 @@ use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
 use super::connection::{PluginClient, Severable, dial, rpc_error};
-use super::node::{Asker, Gone};
+use super::node::{Asker, ShutDown};
 use super::process::Terms;
 use super::resource_name::is_extended_resource;
 use super::settings::RegisterBehaviour;
@@ -54,7 +54,7 @@ impl Registration for Service {
             node.spawn(call);
         });
         started.await.map_err(stopped)?;
-        answered.await.unwrap_or_else(|_| Err(stopped(Gone)))?;
+        answered.await.unwrap_or_else(|_| Err(stopped(ShutDown)))?;
         Ok(Response::new(Empty {}))
     }
 }
@@ -82,7 +82,9 @@ impl Service {
             .asker
             .ask(move |node| node.connecting(life, &name))
             .await;
-        let (id, severed) = connecting.map_err(stopped)?.ok_or_else(|| stopped(Gone))?;
+        let (id, severed) = connecting
+            .map_err(stopped)?
+            .ok_or_else(|| stopped(ShutDown))?;
         match self.call_back(endpoint, &severed).await {
             Ok((client, options)) => {
                 let asker = self.asker.clone();
@@ -166,7 +168,7 @@ fn no_options(status: &Status) -> Status {
     ))
 }
 
-fn stopped(_: Gone) -> Status {
+fn stopped(_: ShutDown) -> Status {
     Status::unavailable("the kubelet is stopping")
 }
 

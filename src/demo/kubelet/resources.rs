@@ -243,36 +243,21 @@ impl Resource {
     }
 
     fn view(&self) -> ResourceView {
-        let nobody = Counted::default();
-        let counted = self.counted.as_ref().unwrap_or(&nobody);
-        let seen = |ids: &BTreeSet<String>, health| {
-            ids.iter()
-                .map(move |id| (id.clone(), health))
-                .collect::<Vec<_>>()
+        let nothing = Counted::default();
+        let counted = self.counted.as_ref().unwrap_or(&nothing);
+        let device = |(id, health): (&String, Health)| {
+            let numa_nodes = self.numa_nodes(id);
+            (id.clone(), DeviceView { health, numa_nodes })
         };
-        let healthy = seen(&counted.healthy, Health::Healthy);
-        let unhealthy = seen(&counted.unhealthy, Health::Unhealthy);
         ResourceView {
             registered: self
                 .endpoint
                 .as_ref()
                 .is_some_and(|one| one.stopped_at.is_none()),
             streams_open: self.streams_open,
-            capacity: healthy.len() + unhealthy.len(),
-            allocatable: healthy.len(),
-            devices: healthy
-                .into_iter()
-                .chain(unhealthy)
-                .map(|(id, health)| {
-                    (
-                        id.clone(),
-                        DeviceView {
-                            health,
-                            numa_nodes: self.numa_nodes(&id),
-                        },
-                    )
-                })
-                .collect(),
+            devices: counted.devices().map(device).collect(),
+            capacity: counted.devices().count(),
+            allocatable: counted.healthy.len(),
             registrations: self.registrations,
             lists_received: self.lists_received,
             last_stream_end: self.last_stream_end.clone(),
@@ -296,6 +281,11 @@ impl Counted {
             };
         }
         counted
+    }
+
+    fn devices(&self) -> impl Iterator<Item = (&String, Health)> {
+        let healthy = self.healthy.iter().map(|id| (id, Health::Healthy));
+        healthy.chain(self.unhealthy.iter().map(|id| (id, Health::Unhealthy)))
     }
 }
 
