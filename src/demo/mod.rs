@@ -1,1 +1,3 @@
-//! (empty)
+//! A node without a cluster: the embedded kubelet.
+
+pub mod kubelet;

@@ -10,4 +10,5 @@ pub mod scan;
 pub mod authority_stream;
 pub mod directory_watch;
 pub mod kubelet;
+pub mod sockets;
 pub mod uevents;

@@ -1,0 +1,162 @@
+//! Unix sockets that can be cut from outside, as the end of a process cuts them, and the
+//! kubelet's way to dial a plugin.
+
+use std::future::Future;
+use std::io;
+use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::UnixStream;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::transport::server::{Connected, UdsConnectInfo};
+use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Code, Status};
+
+use crate::wire::v1beta1::device_plugin_client::DevicePluginClient;
+
+/// One message, at most: grpc-go's default, which the kubelet leaves as it is. Bytes.
+pub(super) const RECEIVE_LIMIT: usize = 4 * 1024 * 1024;
+
+/// grpc-go's first pause between attempts to connect, and how the pauses grow.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_GROWTH: f32 = 1.6;
+
+/// Calls to one plugin.
+pub(super) type PluginClient = DevicePluginClient<Channel>;
+
+/// Connects to the plugin's socket, again and again until that works: the caller bounds it.
+/// The connection is never made anew; `severed` cuts it.
+///
+/// # Errors
+/// The socket accepts, but what listens there does not speak HTTP/2.
+pub(super) async fn dial(
+    socket: &Path,
+    severed: &CancellationToken,
+) -> Result<PluginClient, tonic::transport::Error> {
+    let stream = Severable::new(connect(socket).await, severed);
+    let mut only_stream = Some(TokioIo::new(stream));
+    let connector = tower::service_fn(move |_: Uri| {
+        let stream = only_stream.take().ok_or(io::ErrorKind::NotConnected);
+        async move { stream.map_err(io::Error::from) }
+    });
+    // The kubelet sends this `:authority` since 1.26.
+    let endpoint = Endpoint::from_static("http://localhost");
+    let channel = endpoint.connect_with_connector(connector).await?;
+    Ok(DevicePluginClient::new(channel).max_decoding_message_size(RECEIVE_LIMIT))
+}
+
+async fn connect(socket: &Path) -> UnixStream {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match UnixStream::connect(socket).await {
+            Ok(stream) => return stream,
+            Err(_) => tokio::time::sleep(pause).await,
+        }
+        pause = pause.mul_f32(PAUSE_GROWTH);
+    }
+}
+
+/// A status as grpc-go prints it, for example
+/// `rpc error: code = Unavailable desc = transport is closing`.
+pub(super) fn rpc_error(status: &Status) -> String {
+    let code = match status.code() {
+        Code::Ok => "OK".to_owned(),
+        Code::Cancelled => "Canceled".to_owned(),
+        code => format!("{code:?}"),
+    };
+    format!("rpc error: code = {code} desc = {}", status.message())
+}
+
+/// A stream that ends for both sides once its token is cancelled.
+pub(super) struct Severable {
+    stream: UnixStream,
+    severed: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl Severable {
+    pub(super) fn new(stream: UnixStream, severed: &CancellationToken) -> Self {
+        Self {
+            stream,
+            severed: Box::pin(severed.clone().cancelled_owned()),
+        }
+    }
+
+    /// Ready once the stream is cut; until then the task is woken when that happens.
+    fn poll_severed(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        match self.severed.as_mut().poll(context) {
+            Poll::Ready(()) => Err(io::ErrorKind::ConnectionReset.into()),
+            Poll::Pending => Ok(()),
+        }
+    }
+}
+
+impl AsyncRead for Severable {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.poll_severed(context)?;
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Severable {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_severed(context)?;
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+impl Connected for Severable {
+    type ConnectInfo = UdsConnectInfo;
+
+    fn connect_info(&self) -> UdsConnectInfo {
+        self.stream.connect_info()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    #[test]
+    fn a_status_reads_as_in_the_kubelets_log() {
+        assert_eq!(
+            rpc_error(&Status::not_found("no device 0000:13:00.0")),
+            "rpc error: code = NotFound desc = no device 0000:13:00.0"
+        );
+        assert_eq!(
+            rpc_error(&Status::cancelled("")),
+            "rpc error: code = Canceled desc = "
+        );
+    }
+
+    #[tokio::test]
+    async fn cutting_wakes_a_reader_that_waits() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let severed = CancellationToken::new();
+        let mut stream = Severable::new(ours, &severed);
+        let mut buffer = [0; 1];
+        let (read, ()) = tokio::join!(stream.read(&mut buffer), async { severed.cancel() });
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+}
