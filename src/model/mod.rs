@@ -13,3 +13,4 @@ pub mod topology;
 
 pub mod config;
 pub mod inventory;
+pub mod list_size;
