@@ -109,12 +109,8 @@ impl Run {
     fn choose(&mut self, size: usize) -> Vec<DeviceId> {
         match self.policy {
             Policy::Ours => {
-                let request = Request {
-                    available: &self.free,
-                    must_include: &[],
-                    size,
-                };
-                prefer(&self.node.offer(), &request).ids
+                let request = Request { available: &self.free, must_include: &[], size };
+                prefer(&self.node.stock(), &request).ids
             }
             Policy::LowestFirst => self.free[..size].to_vec(),
             Policy::Random => {

@@ -28,21 +28,14 @@ fn sizes(devices: usize) -> Vec<usize> {
 fn measure(group: &mut BenchmarkGroup<WallTime>, name: &str, node: &Node, size: usize) {
     let replicas = node.sharing.map_or(1, |sharing| sharing.replicas);
     let ids = node.devices.iter().flat_map(|device| {
-        (0..replicas).map(|index| DeviceId {
-            replica: node.sharing.map(|_| index),
-            ..device.id
-        })
+        (0..replicas).map(|index| DeviceId { replica: node.sharing.map(|_| index), ..device.id })
     });
     let mut available: Vec<_> = ids.collect();
     Random(1).shuffle(&mut available);
-    let request = Request {
-        available: &available,
-        must_include: &[],
-        size,
-    };
+    let request = Request { available: &available, must_include: &[], size };
     let id = BenchmarkId::new(name, format!("{} choose {size}", node.devices.len()));
     group.bench_function(id, |bencher| {
-        bencher.iter(|| prefer(black_box(&node.offer()), black_box(&request)));
+        bencher.iter(|| prefer(black_box(&node.stock()), black_box(&request)));
     });
 }
 

@@ -1,1 +1,102 @@
-//! stub
+//! The daemon, wired together: the only place that knows all of its tasks.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::daemon::inventory_owner::{InventoryOwner, Offers, Trigger};
+use crate::daemon::sessions::{Sessions, SessionsView};
+use crate::daemon::uevent_pump;
+use crate::host::root::Root;
+use crate::model::config::Config;
+
+/// How long the tasks may take to end after `stop`.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// Reasons to look again that may wait; one is as good as many.
+const WAITING_TRIGGERS: usize = 16;
+
+/// What the daemon is built from.
+#[derive(Debug)]
+pub struct Settings {
+    /// The machine to look at.
+    pub root: Root,
+    /// The configuration in force at the start.
+    pub config: Config,
+    /// The kubelet's device plugin directory.
+    pub kubelet_directory: PathBuf,
+    /// False where changes of that directory are only to be polled.
+    pub inotify: bool,
+    /// False where the kernel's uevents are not to be followed; then only `triggers` and the timer
+    /// lead to a look.
+    pub uevents: bool,
+}
+
+/// A daemon whose tasks run.
+pub struct Bound {
+    /// What the node offers; none until the first scan that succeeded.
+    pub offers: Offers,
+    /// How far each resource's session is.
+    pub sessions: watch::Receiver<SessionsView>,
+    /// Leads to another look.
+    pub triggers: mpsc::Sender<Trigger>,
+    stop: CancellationToken,
+    tasks: JoinSet<&'static str>,
+}
+
+/// Starts every task of the daemon on the present runtime.
+#[must_use]
+pub fn build(settings: Settings) -> Bound {
+    let Settings { root, config, kubelet_directory, inotify, uevents } = settings;
+    let (stop, config) = (CancellationToken::new(), Arc::new(config));
+    let (triggers, receiver) = mpsc::channel(WAITING_TRIGGERS);
+    let (owner, offers) = InventoryOwner::new(Arc::new(root), Arc::clone(&config), receiver);
+    let (sessions, view) = Sessions::new(kubelet_directory, inotify, offers.clone());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(named("inventory owner", owner.run(stop.clone())));
+    tasks.spawn(named("sessions", sessions.run(stop.clone())));
+    if uevents {
+        let pump = uevent_pump::run(config, triggers.clone(), stop.clone());
+        tasks.spawn(named("uevent pump", pump));
+    }
+    Bound { offers, sessions: view, triggers, stop, tasks }
+}
+
+async fn named(name: &'static str, task: impl Future<Output = ()>) -> &'static str {
+    task.await;
+    name
+}
+
+impl Bound {
+    /// Runs until `stop` is ready, then ends every task under a deadline, open streams included.
+    ///
+    /// # Errors
+    /// A task that ended early, by its name: the daemon is no use without it.
+    pub async fn run_until_stopped(mut self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let early = tokio::select! {
+            () = stop => None,
+            Some(task) = self.tasks.join_next() => Some(task),
+        };
+        self.stop.cancel();
+        let drained =
+            tokio::time::timeout(DRAIN, async { while self.tasks.join_next().await.is_some() {} });
+        if drained.await.is_err() {
+            warn!(after = ?DRAIN, "some tasks did not end in time; they are cut off");
+            self.tasks.shutdown().await;
+        }
+        match early {
+            None => {
+                info!("stopped");
+                Ok(())
+            }
+            Some(Ok(name)) => Err(anyhow!("the task `{name}` ended early")),
+            Some(Err(error)) => Err(anyhow!("a task failed: {error}")),
+        }
+    }
+}

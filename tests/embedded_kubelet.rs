@@ -21,9 +21,7 @@ const GPU: &str = "iluvatar.com/gpu";
 const FOR_EVER: Duration = Duration::from_secs(30);
 
 async fn kubelet(directory: &TempDir, settings: Settings) -> EmbeddedKubelet {
-    EmbeddedKubelet::start(directory.path(), settings)
-        .await
-        .expect("the directory is ours")
+    EmbeddedKubelet::start(directory.path(), settings).await.expect("the directory is ours")
 }
 
 fn healthy(ids: &[&str]) -> Vec<Device> {
@@ -33,11 +31,7 @@ fn healthy(ids: &[&str]) -> Vec<Device> {
 fn device(id: &str, health: &str, numa_nodes: &[i64]) -> Device {
     let nodes: Vec<_> = numa_nodes.iter().map(|&id| NumaNode { id }).collect();
     let topology = (!nodes.is_empty()).then_some(TopologyInfo { nodes });
-    Device {
-        id: id.to_owned(),
-        health: health.to_owned(),
-        topology,
-    }
+    Device { id: id.to_owned(), health: health.to_owned(), topology }
 }
 
 /// A kubelet of the default kind with one plugin of two devices, `a` and `b`, both counted.
@@ -58,9 +52,7 @@ async fn plugin_with(
 ) -> ScriptedPlugin {
     let plugin = ScriptedPlugin::serve(&directory.path().join("gpu.sock"), script);
     plugin.list(healthy(ids));
-    register(directory.path(), "gpu.sock", GPU)
-        .await
-        .expect("the kubelet accepts");
+    register(directory.path(), "gpu.sock", GPU).await.expect("the kubelet accepts");
     counts(kubelet, ids.len(), ids.len()).await;
     plugin
 }
@@ -70,26 +62,15 @@ async fn counts(kubelet: &EmbeddedKubelet, capacity: usize, allocatable: usize) 
     let wanted = (capacity, allocatable);
     let seen = kubelet.wait_for(|view| (view.capacity(GPU), view.allocatable(GPU)) == wanted);
     let seen = tokio::time::timeout(FOR_EVER, seen).await;
-    assert!(
-        seen.is_ok(),
-        "not {wanted:?} but {:#?}",
-        *kubelet.view().borrow()
-    );
+    assert!(seen.is_ok(), "not {wanted:?} but {:#?}", *kubelet.view().borrow());
 }
 
 fn ids(admission: &Admission) -> Vec<&str> {
-    admission.containers[0].devices[GPU]
-        .iter()
-        .map(String::as_str)
-        .collect()
+    admission.containers[0].devices[GPU].iter().map(String::as_str).collect()
 }
 
 async fn refusal(kubelet: &EmbeddedKubelet, pod: PodRequest) -> Cause {
-    kubelet
-        .admit(pod)
-        .await
-        .expect_err("the pod must be refused")
-        .cause
+    kubelet.admit(pod).await.expect_err("the pod must be refused").cause
 }
 
 #[tokio::test]
@@ -108,9 +89,7 @@ async fn the_kubelet_asks_for_options_before_register_returns() {
     drop(gate);
 
     registration.await.unwrap();
-    plugin
-        .called(|calls| calls.contains(&Call::ListAndWatch))
-        .await;
+    plugin.called(|calls| calls.contains(&Call::ListAndWatch)).await;
     assert_eq!(plugin.calls(), [Call::Options, Call::ListAndWatch]);
 }
 
@@ -118,27 +97,16 @@ async fn the_kubelet_asks_for_options_before_register_returns() {
 async fn the_authority_of_a_call_is_localhost() {
     let directory = TempDir::new().unwrap();
     let (_kubelet, plugin) = node_with_two_gpus(&directory, Script::default()).await;
-    assert_eq!(
-        plugin.authorities(),
-        BTreeSet::from(["localhost".to_owned()])
-    );
+    assert_eq!(plugin.authorities(), BTreeSet::from(["localhost".to_owned()]));
 }
 
 #[tokio::test]
 async fn a_registration_of_a_socket_that_nobody_serves_fails_after_the_bound() {
     let directory = TempDir::new().unwrap();
-    let settings = Settings {
-        dial_timeout: Duration::from_millis(20),
-        ..Settings::default()
-    };
+    let settings = Settings { dial_timeout: Duration::from_millis(20), ..Settings::default() };
     let kubelet = kubelet(&directory, settings).await;
-    let refused = register(directory.path(), "gpu.sock", GPU)
-        .await
-        .unwrap_err();
-    assert_eq!(
-        refused.message(),
-        "failed to dial device plugin: context deadline exceeded"
-    );
+    let refused = register(directory.path(), "gpu.sock", GPU).await.unwrap_err();
+    assert_eq!(refused.message(), "failed to dial device plugin: context deadline exceeded");
     assert!(kubelet.view().borrow().resources.is_empty());
 }
 
@@ -146,9 +114,7 @@ async fn a_registration_of_a_socket_that_nobody_serves_fails_after_the_bound() {
 async fn a_name_that_is_no_extended_resource_is_refused() {
     let directory = TempDir::new().unwrap();
     let kubelet = kubelet(&directory, Settings::default()).await;
-    let refused = register(directory.path(), "gpu.sock", "gpu")
-        .await
-        .unwrap_err();
+    let refused = register(directory.path(), "gpu.sock", "gpu").await.unwrap_err();
     assert_eq!(refused.message(), "the ResourceName \"gpu\" is invalid");
     assert_eq!(kubelet.view().borrow().register_calls, 1);
 }
@@ -159,9 +125,7 @@ async fn a_registration_can_be_refused() {
     let (kubelet, _plugin) = node_with_two_gpus(&directory, Script::default()).await;
     let refuse = RegisterBehaviour::Refuse("not today".to_owned());
     kubelet.set_register_behaviour(refuse).await.unwrap();
-    let refused = register(directory.path(), "gpu.sock", GPU)
-        .await
-        .unwrap_err();
+    let refused = register(directory.path(), "gpu.sock", GPU).await.unwrap_err();
     assert_eq!(refused.message(), "not today");
     assert_eq!(kubelet.view().borrow().resources[GPU].registrations, 1);
 }
@@ -170,10 +134,7 @@ async fn a_registration_can_be_refused() {
 async fn a_registration_that_hangs_ends_with_the_kubelet() {
     let directory = TempDir::new().unwrap();
     let kubelet = kubelet(&directory, Settings::default()).await;
-    kubelet
-        .set_register_behaviour(RegisterBehaviour::Hang)
-        .await
-        .unwrap();
+    kubelet.set_register_behaviour(RegisterBehaviour::Hang).await.unwrap();
     let mut hanging = Box::pin(register(directory.path(), "gpu.sock", GPU));
     tokio::select! {
         answer = &mut hanging => panic!("answered: {answer:?}"),
@@ -214,10 +175,7 @@ async fn a_kubelet_registers_a_plugin_that_gave_up_waiting() {
 async fn a_list_replaces_the_one_before_it() {
     let directory = TempDir::new().unwrap();
     let (kubelet, plugin) = node_with_two_gpus(&directory, Script::default()).await;
-    plugin.list(vec![
-        device("c", "Healthy", &[1]),
-        device("d", "Unhealthy", &[]),
-    ]);
+    plugin.list(vec![device("c", "Healthy", &[1]), device("d", "Unhealthy", &[])]);
     counts(&kubelet, 2, 1).await;
 
     let view = kubelet.view().borrow().clone();
@@ -244,21 +202,13 @@ async fn a_lost_stream_leaves_capacity_and_takes_allocatable() {
 #[tokio::test]
 async fn after_the_grace_period_the_capacity_is_gone() {
     let directory = TempDir::new().unwrap();
-    let settings = Settings {
-        grace: Duration::from_millis(20),
-        ..Settings::default()
-    };
+    let settings = Settings { grace: Duration::from_millis(20), ..Settings::default() };
     let kubelet = kubelet(&directory, settings).await;
     let plugin = plugin_with(&directory, &kubelet, Script::default(), &["a"]).await;
     plugin.end_streams();
     counts(&kubelet, 0, 0).await;
-    let unregistered = Cause::Unregistered {
-        resource: GPU.to_owned(),
-    };
-    assert_eq!(
-        refusal(&kubelet, PodRequest::single("pod", GPU, 1)).await,
-        unregistered
-    );
+    let unregistered = Cause::Unregistered { resource: GPU.to_owned() };
+    assert_eq!(refusal(&kubelet, PodRequest::single("pod", GPU, 1)).await, unregistered);
 }
 
 #[tokio::test]
@@ -266,9 +216,7 @@ async fn a_stream_dropped_by_the_kubelet_disconnects_the_plugin_and_leaves_its_s
     let directory = TempDir::new().unwrap();
     let (kubelet, plugin) = node_with_two_gpus(&directory, Script::default()).await;
     kubelet.drop_stream(GPU).await.unwrap();
-    plugin
-        .called(|calls| calls.contains(&Call::StreamEnded))
-        .await;
+    plugin.called(|calls| calls.contains(&Call::StreamEnded)).await;
     counts(&kubelet, 2, 0).await;
 
     register(directory.path(), "gpu.sock", GPU).await.unwrap();
@@ -283,9 +231,7 @@ async fn a_list_above_4_mib_ends_the_stream() {
     // A device with an id of 60 characters is 73 bytes: the id, `Healthy`, a tag and a length for
     // each of them and for the device.
     let list_of = |bytes: usize| -> Vec<Device> {
-        (0..bytes / 73)
-            .map(|index| device(&format!("{index:060}"), "Healthy", &[]))
-            .collect()
+        (0..bytes / 73).map(|index| device(&format!("{index:060}"), "Healthy", &[])).collect()
     };
     let limit = 4 * 1024 * 1024;
     let most = limit / 73;
@@ -295,10 +241,7 @@ async fn a_list_above_4_mib_ends_the_stream() {
     plugin.list(list_of(limit + 73));
     counts(&kubelet, most, 0).await;
 
-    let end = kubelet.view().borrow().resources[GPU]
-        .last_stream_end
-        .clone()
-        .unwrap();
+    let end = kubelet.view().borrow().resources[GPU].last_stream_end.clone().unwrap();
     assert!(end.starts_with("rpc error: code = OutOfRange"), "{end}");
 }
 
@@ -317,9 +260,7 @@ async fn a_restart_wipes_sockets_and_keeps_files() {
     let view = kubelet.view().borrow().clone();
     assert_eq!((view.capacity(GPU), view.allocatable(GPU)), (0, 0));
     assert!(view.serving && !view.resources[GPU].registered);
-    plugin
-        .called(|calls| calls.contains(&Call::StreamEnded))
-        .await;
+    plugin.called(|calls| calls.contains(&Call::StreamEnded)).await;
 }
 
 #[tokio::test]
@@ -343,9 +284,7 @@ async fn a_kubelet_that_was_killed_leaves_a_socket_that_refuses() {
 async fn a_missing_directory_is_made_and_a_file_in_its_place_is_an_error() {
     let directory = TempDir::new().unwrap();
     let missing = directory.path().join("var/lib");
-    let kubelet = EmbeddedKubelet::start(&missing, Settings::default())
-        .await
-        .unwrap();
+    let kubelet = EmbeddedKubelet::start(&missing, Settings::default()).await.unwrap();
     assert!(missing.join("kubelet.sock").exists());
     kubelet.shutdown().await;
 
@@ -360,9 +299,7 @@ async fn a_shutdown_ends_streams_and_removes_the_socket() {
     let directory = TempDir::new().unwrap();
     let (kubelet, plugin) = node_with_two_gpus(&directory, Script::default()).await;
     kubelet.shutdown().await;
-    plugin
-        .called(|calls| calls.contains(&Call::StreamEnded))
-        .await;
+    plugin.called(|calls| calls.contains(&Call::StreamEnded)).await;
     assert!(!directory.path().join("kubelet.sock").exists());
 }
 
@@ -371,24 +308,17 @@ async fn a_dropped_kubelet_ends_streams_too() {
     let directory = TempDir::new().unwrap();
     let (kubelet, plugin) = node_with_two_gpus(&directory, Script::default()).await;
     drop(kubelet);
-    plugin
-        .called(|calls| calls.contains(&Call::StreamEnded))
-        .await;
+    plugin.called(|calls| calls.contains(&Call::StreamEnded)).await;
 }
 
 /// An older instance on `gpu.sock` and a newer one on `newer.sock`; the older one's stream ends.
 async fn takeover(directory: &TempDir, takeover_bug: bool) -> (EmbeddedKubelet, ScriptedPlugin) {
-    let settings = Settings {
-        takeover_bug,
-        ..Settings::default()
-    };
+    let settings = Settings { takeover_bug, ..Settings::default() };
     let kubelet = kubelet(directory, settings).await;
     let older = plugin_with(directory, &kubelet, Script::default(), &["a"]).await;
     let newer = ScriptedPlugin::serve(&directory.path().join("newer.sock"), Script::default());
     newer.list(healthy(&["a", "b"]));
-    register(directory.path(), "newer.sock", GPU)
-        .await
-        .expect("the kubelet accepts");
+    register(directory.path(), "newer.sock", GPU).await.expect("the kubelet accepts");
     counts(&kubelet, 2, 2).await;
     assert_eq!(kubelet.view().borrow().resources[GPU].streams_open, 2);
 
@@ -402,9 +332,7 @@ async fn takeover(directory: &TempDir, takeover_bug: bool) -> (EmbeddedKubelet, 
 async fn the_takeover_bug_disconnects_the_newer_instance() {
     let directory = TempDir::new().unwrap();
     let (kubelet, newer) = takeover(&directory, true).await;
-    newer
-        .called(|calls| calls.contains(&Call::StreamEnded))
-        .await;
+    newer.called(|calls| calls.contains(&Call::StreamEnded)).await;
     counts(&kubelet, 2, 0).await;
 }
 
@@ -421,30 +349,18 @@ async fn without_the_takeover_bug_the_newer_instance_stays() {
 async fn pods_get_distinct_devices_until_none_is_left() {
     let directory = TempDir::new().unwrap();
     let (kubelet, _plugin) = node_with_two_gpus(&directory, Script::default()).await;
-    let one = kubelet
-        .admit(PodRequest::single("one", GPU, 1))
-        .await
-        .unwrap();
-    let two = kubelet
-        .admit(PodRequest::single("two", GPU, 1))
-        .await
-        .unwrap();
+    let one = kubelet.admit(PodRequest::single("one", GPU, 1)).await.unwrap();
+    let two = kubelet.admit(PodRequest::single("two", GPU, 1)).await.unwrap();
     assert_eq!((ids(&one), ids(&two)), (vec!["a"], vec!["b"]));
 
-    let refused = kubelet
-        .admit(PodRequest::single("three", GPU, 1))
-        .await
-        .unwrap_err();
+    let refused = kubelet.admit(PodRequest::single("three", GPU, 1)).await.unwrap_err();
     assert_eq!(
         refused.to_string(),
         "UnexpectedAdmissionError: Allocate failed due to requested number of devices unavailable \
          for iluvatar.com/gpu. Requested: 1, Available: 0, which is unexpected"
     );
     kubelet.remove("one").await.unwrap();
-    let three = kubelet
-        .admit(PodRequest::single("three", GPU, 1))
-        .await
-        .unwrap();
+    let three = kubelet.admit(PodRequest::single("three", GPU, 1)).await.unwrap();
     assert_eq!(ids(&three), ["a"]);
 }
 
@@ -452,21 +368,11 @@ async fn pods_get_distinct_devices_until_none_is_left() {
 async fn a_container_gets_what_the_plugin_answered() {
     let directory = TempDir::new().unwrap();
     let (kubelet, plugin) = node_with_two_gpus(&directory, Script::default()).await;
-    let pod = kubelet
-        .admit(PodRequest::single("pod", GPU, 2))
-        .await
-        .unwrap();
+    let pod = kubelet.admit(PodRequest::single("pod", GPU, 2)).await.unwrap();
     let injection = &pod.containers[0].injection;
     assert_eq!(injection.envs["DEVICES"], "a,b");
-    assert_eq!(
-        injection.cdi_devices,
-        ["iluvatar.com/gpu=a", "iluvatar.com/gpu=b"]
-    );
-    assert!(
-        plugin
-            .calls()
-            .contains(&Call::Allocate(vec!["a".to_owned(), "b".to_owned()]))
-    );
+    assert_eq!(injection.cdi_devices, ["iluvatar.com/gpu=a", "iluvatar.com/gpu=b"]);
+    assert!(plugin.calls().contains(&Call::Allocate(vec!["a".to_owned(), "b".to_owned()])));
 }
 
 #[tokio::test]
@@ -479,35 +385,19 @@ async fn a_refused_pod_keeps_nothing() {
         count,
     };
     let containers = vec![container("first", 1), container("second", 2)];
-    let greedy = PodRequest {
-        name: "greedy".to_owned(),
-        containers,
-    };
-    let too_few = Cause::TooFew {
-        resource: GPU.to_owned(),
-        requested: 2,
-        available: 1,
-    };
+    let greedy = PodRequest { name: "greedy".to_owned(), containers };
+    let too_few = Cause::TooFew { resource: GPU.to_owned(), requested: 2, available: 1 };
     assert_eq!(refusal(&kubelet, greedy).await, too_few);
-    kubelet
-        .admit(PodRequest::single("pod", GPU, 2))
-        .await
-        .unwrap();
+    kubelet.admit(PodRequest::single("pod", GPU, 2)).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_plugin_that_refuses_allocate_refuses_the_pod() {
     let directory = TempDir::new().unwrap();
     let gone = tonic::Status::not_found("a is gone");
-    let script = Script {
-        allocate: Err(gone),
-        ..Script::default()
-    };
+    let script = Script { allocate: Err(gone), ..Script::default() };
     let (kubelet, _plugin) = node_with_two_gpus(&directory, script).await;
-    let refused = kubelet
-        .admit(PodRequest::single("pod", GPU, 1))
-        .await
-        .unwrap_err();
+    let refused = kubelet.admit(PodRequest::single("pod", GPU, 1)).await.unwrap_err();
     assert_eq!(
         refused.to_string(),
         "UnexpectedAdmissionError: Allocate failed due to rpc error: code = NotFound desc = a is \
@@ -517,11 +407,7 @@ async fn a_plugin_that_refuses_allocate_refuses_the_pod() {
 
 fn with_preference(preferred: Result<&[&str], tonic::Status>) -> Script {
     let preferred = preferred.map(owned);
-    Script {
-        preferred,
-        ..Script::default()
-    }
-    .with_preferred_allocation()
+    Script { preferred, ..Script::default() }.with_preferred_allocation()
 }
 
 fn owned(ids: &[&str]) -> Vec<String> {
@@ -532,10 +418,7 @@ fn owned(ids: &[&str]) -> Vec<String> {
 async fn the_plugins_preference_decides() {
     let directory = TempDir::new().unwrap();
     let (kubelet, _plugin) = node_with_two_gpus(&directory, with_preference(Ok(&["b", "x"]))).await;
-    let pod = kubelet
-        .admit(PodRequest::single("pod", GPU, 1))
-        .await
-        .unwrap();
+    let pod = kubelet.admit(PodRequest::single("pod", GPU, 1)).await.unwrap();
     assert_eq!(ids(&pod), ["b"]);
 }
 
@@ -551,59 +434,37 @@ async fn a_failed_preference_refuses_the_pod() {
 
 fn preferences_asked_of(plugin: &ScriptedPlugin) -> Vec<Call> {
     let calls = plugin.calls().into_iter();
-    calls
-        .filter(|call| matches!(call, Call::Preferred { .. }))
-        .collect()
+    calls.filter(|call| matches!(call, Call::Preferred { .. })).collect()
 }
 
 fn preferred(available: &[&str], must_include: &[&str], size: i32) -> Call {
-    Call::Preferred {
-        available: owned(available),
-        must_include: owned(must_include),
-        size,
-    }
+    Call::Preferred { available: owned(available), must_include: owned(must_include), size }
 }
 
 #[tokio::test]
 async fn a_plugin_without_the_option_is_not_asked_for_a_preference() {
     let directory = TempDir::new().unwrap();
     let (kubelet, plugin) = node_with_two_gpus(&directory, Script::default()).await;
-    kubelet
-        .admit(PodRequest::single("pod", GPU, 1))
-        .await
-        .unwrap();
+    kubelet.admit(PodRequest::single("pod", GPU, 1)).await.unwrap();
     assert_eq!(preferences_asked_of(&plugin), []);
 }
 
 /// Two devices near NUMA node 0, one near node 1; the topology manager wants node 0.
 async fn preferences_asked_near_node_0(count: usize) -> Vec<Call> {
     let directory = TempDir::new().expect("a temporary directory");
-    let settings = Settings {
-        numa_affinity: Some([0].into()),
-        ..Settings::default()
-    };
+    let settings = Settings { numa_affinity: Some([0].into()), ..Settings::default() };
     let kubelet = kubelet(&directory, settings).await;
     let plugin = plugin_with(&directory, &kubelet, with_preference(Ok(&[])), &["x"]).await;
     let listed = [("a", 0), ("b", 0), ("c", 1)];
-    plugin.list(
-        listed
-            .map(|(id, node)| device(id, "Healthy", &[node]))
-            .to_vec(),
-    );
+    plugin.list(listed.map(|(id, node)| device(id, "Healthy", &[node])).to_vec());
     counts(&kubelet, 3, 3).await;
-    kubelet
-        .admit(PodRequest::single("pod", GPU, count))
-        .await
-        .expect("there are enough");
+    kubelet.admit(PodRequest::single("pod", GPU, count)).await.expect("there are enough");
     preferences_asked_of(&plugin)
 }
 
 #[tokio::test]
 async fn preferred_allocation_is_asked_only_when_there_is_a_choice() {
-    assert_eq!(
-        preferences_asked_near_node_0(1).await,
-        [preferred(&["a", "b"], &[], 1)]
-    );
+    assert_eq!(preferences_asked_near_node_0(1).await, [preferred(&["a", "b"], &[], 1)]);
     assert_eq!(preferences_asked_near_node_0(2).await, []);
     let the_rest = preferred(&["a", "b", "c"], &["a", "b"], 3);
     assert_eq!(preferences_asked_near_node_0(3).await, [the_rest]);
@@ -613,14 +474,8 @@ async fn preferred_allocation_is_asked_only_when_there_is_a_choice() {
 async fn without_a_topology_manager_preferred_allocation_is_always_asked() {
     let directory = TempDir::new().unwrap();
     let (kubelet, plugin) = node_with_two_gpus(&directory, with_preference(Ok(&[]))).await;
-    kubelet
-        .admit(PodRequest::single("pod", GPU, 2))
-        .await
-        .unwrap();
-    assert_eq!(
-        preferences_asked_of(&plugin),
-        [preferred(&["a", "b"], &[], 2)]
-    );
+    kubelet.admit(PodRequest::single("pod", GPU, 2)).await.unwrap();
+    assert_eq!(preferences_asked_of(&plugin), [preferred(&["a", "b"], &[], 2)]);
 }
 
 #[tokio::test]
@@ -628,34 +483,18 @@ async fn a_pod_that_asks_for_an_unknown_resource_is_refused() {
     let directory = TempDir::new().unwrap();
     let kubelet = kubelet(&directory, Settings::default()).await;
     let refused = refusal(&kubelet, PodRequest::single("pod", GPU, 1)).await;
-    assert_eq!(
-        refused,
-        Cause::Unregistered {
-            resource: GPU.to_owned()
-        }
-    );
+    assert_eq!(refused, Cause::Unregistered { resource: GPU.to_owned() });
 }
 
 #[tokio::test]
 async fn a_pod_whose_device_broke_is_not_admitted_again() {
     let directory = TempDir::new().unwrap();
     let (kubelet, plugin) = node_with_two_gpus(&directory, Script::default()).await;
-    kubelet
-        .admit(PodRequest::single("pod", GPU, 1))
-        .await
-        .unwrap();
-    plugin.list(vec![
-        device("a", "Unhealthy", &[]),
-        device("b", "Healthy", &[]),
-    ]);
+    kubelet.admit(PodRequest::single("pod", GPU, 1)).await.unwrap();
+    plugin.list(vec![device("a", "Unhealthy", &[]), device("b", "Healthy", &[])]);
     counts(&kubelet, 2, 1).await;
     let refused = refusal(&kubelet, PodRequest::single("pod", GPU, 1)).await;
-    assert_eq!(
-        refused,
-        Cause::HeldUnhealthy {
-            resource: GPU.to_owned()
-        }
-    );
+    assert_eq!(refused, Cause::HeldUnhealthy { resource: GPU.to_owned() });
 }
 
 #[tokio::test]
@@ -665,26 +504,15 @@ async fn without_its_plugin_a_resource_is_refused() {
     plugin.end_streams();
     counts(&kubelet, 2, 0).await;
     let refused = refusal(&kubelet, PodRequest::single("pod", GPU, 1)).await;
-    assert_eq!(
-        refused,
-        Cause::NoneHealthy {
-            resource: GPU.to_owned()
-        }
-    );
+    assert_eq!(refused, Cause::NoneHealthy { resource: GPU.to_owned() });
 }
 
 #[tokio::test]
 async fn an_admitted_pod_is_admitted_again_with_what_it_holds() {
     let directory = TempDir::new().unwrap();
     let (kubelet, plugin) = node_with_two_gpus(&directory, Script::default()).await;
-    let first = kubelet
-        .admit(PodRequest::single("pod", GPU, 1))
-        .await
-        .unwrap();
-    let again = kubelet
-        .admit(PodRequest::single("pod", GPU, 1))
-        .await
-        .unwrap();
+    let first = kubelet.admit(PodRequest::single("pod", GPU, 1)).await.unwrap();
+    let again = kubelet.admit(PodRequest::single("pod", GPU, 1)).await.unwrap();
     assert_eq!(first, again);
     assert_eq!(plugin.calls()[2..], [Call::Allocate(owned(&["a"]))]);
 }
@@ -694,10 +522,7 @@ async fn each_start_of_a_container_is_announced_and_uses_the_first_answer() {
     let directory = TempDir::new().unwrap();
     let script = Script::default().with_pre_start();
     let (kubelet, plugin) = node_with_two_gpus(&directory, script).await;
-    let pod = kubelet
-        .admit(PodRequest::single("pod", GPU, 1))
-        .await
-        .unwrap();
+    let pod = kubelet.admit(PodRequest::single("pod", GPU, 1)).await.unwrap();
     for _ in 0..2 {
         let started = kubelet.start_container("pod", "main").await.unwrap();
         assert_eq!(started, pod.containers[0].injection);
@@ -711,16 +536,9 @@ async fn each_start_of_a_container_is_announced_and_uses_the_first_answer() {
 async fn a_plugin_that_refuses_pre_start_keeps_the_container_from_starting() {
     let directory = TempDir::new().unwrap();
     let refusing = Err(tonic::Status::failed_precondition("a is another chip now"));
-    let script = Script {
-        pre_start: refusing,
-        ..Script::default()
-    }
-    .with_pre_start();
+    let script = Script { pre_start: refusing, ..Script::default() }.with_pre_start();
     let (kubelet, _plugin) = node_with_two_gpus(&directory, script).await;
-    kubelet
-        .admit(PodRequest::single("pod", GPU, 1))
-        .await
-        .unwrap();
+    kubelet.admit(PodRequest::single("pod", GPU, 1)).await.unwrap();
     let refused = kubelet.start_container("pod", "main").await.unwrap_err();
     assert_eq!(
         refused.to_string(),
@@ -732,19 +550,11 @@ async fn a_plugin_that_refuses_pre_start_keeps_the_container_from_starting() {
 #[tokio::test]
 async fn a_pre_start_that_hangs_fails_after_the_bound() {
     let directory = TempDir::new().unwrap();
-    let settings = Settings {
-        pre_start_timeout: Duration::from_millis(20),
-        ..Settings::default()
-    };
+    let settings = Settings { pre_start_timeout: Duration::from_millis(20), ..Settings::default() };
     let kubelet = kubelet(&directory, settings).await;
-    let (script, _gate) = Script::default()
-        .with_pre_start()
-        .with_pre_start_held_back();
+    let (script, _gate) = Script::default().with_pre_start().with_pre_start_held_back();
     let _plugin = plugin_with(&directory, &kubelet, script, &["a"]).await;
-    kubelet
-        .admit(PodRequest::single("pod", GPU, 1))
-        .await
-        .unwrap();
+    kubelet.admit(PodRequest::single("pod", GPU, 1)).await.unwrap();
     let error = "rpc error: code = DeadlineExceeded desc = context deadline exceeded".to_owned();
     let late = kubelet.start_container("pod", "main").await.unwrap_err();
     assert_eq!(late, StartError::PreStart { error });
@@ -755,10 +565,7 @@ async fn a_container_without_devices_is_not_ours_to_start() {
     let directory = TempDir::new().unwrap();
     let kubelet = kubelet(&directory, Settings::default()).await;
     let unknown = kubelet.start_container("pod", "main").await.unwrap_err();
-    assert_eq!(
-        unknown.to_string(),
-        "pod pod has no container main with devices"
-    );
+    assert_eq!(unknown.to_string(), "pod pod has no container main with devices");
 }
 
 #[tokio::test]
@@ -766,10 +573,7 @@ async fn a_restarted_kubelet_starts_containers_from_its_checkpoint() {
     let directory = TempDir::new().unwrap();
     let script = Script::default().with_pre_start();
     let (kubelet, plugin) = node_with_two_gpus(&directory, script.clone()).await;
-    let pod = kubelet
-        .admit(PodRequest::single("pod", GPU, 1))
-        .await
-        .unwrap();
+    let pod = kubelet.admit(PodRequest::single("pod", GPU, 1)).await.unwrap();
     kubelet.restart().await.unwrap();
 
     // The plugin is not back: its options are not known, so nobody is asked.
@@ -780,15 +584,9 @@ async fn a_restarted_kubelet_starts_containers_from_its_checkpoint() {
 
     // It is back: the pod's device is still in use, and its answer still the first one.
     let plugin = plugin_with(&directory, &kubelet, script, &["a", "b"]).await;
-    let other = kubelet
-        .admit(PodRequest::single("other", GPU, 1))
-        .await
-        .unwrap();
+    let other = kubelet.admit(PodRequest::single("other", GPU, 1)).await.unwrap();
     assert_eq!(ids(&other), ["b"]);
-    assert_eq!(
-        kubelet.start_container("pod", "main").await.unwrap(),
-        started
-    );
+    assert_eq!(kubelet.start_container("pod", "main").await.unwrap(), started);
     assert!(plugin.calls().contains(&pre_start));
 }
 
@@ -796,10 +594,7 @@ async fn a_restarted_kubelet_starts_containers_from_its_checkpoint() {
 async fn a_device_absent_from_the_last_list_is_reported_healthy() {
     let directory = TempDir::new().unwrap();
     let (kubelet, plugin) = node_with_two_gpus(&directory, Script::default()).await;
-    kubelet
-        .admit(PodRequest::single("pod", GPU, 2))
-        .await
-        .unwrap();
+    kubelet.admit(PodRequest::single("pod", GPU, 2)).await.unwrap();
     plugin.list(vec![device("a", "Unhealthy", &[])]);
     counts(&kubelet, 1, 0).await;
 
@@ -807,13 +602,7 @@ async fn a_device_absent_from_the_last_list_is_reported_healthy() {
     let expected = [("a", Health::Unhealthy), ("b", Health::Healthy)];
     let expected = BTreeMap::from(expected.map(|(id, health)| (id.to_owned(), health)));
     assert_eq!(status["main"][GPU], expected);
-    assert!(
-        kubelet
-            .allocated_resources_status("other")
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    assert!(kubelet.allocated_resources_status("other").await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -866,11 +655,7 @@ mod scripted_plugin {
         Options,
         ListAndWatch,
         StreamEnded,
-        Preferred {
-            available: Vec<String>,
-            must_include: Vec<String>,
-            size: i32,
-        },
+        Preferred { available: Vec<String>, must_include: Vec<String>, size: i32 },
         Allocate(Vec<String>),
         PreStart(Vec<String>),
     }
@@ -957,11 +742,7 @@ mod scripted_plugin {
             let listener = UnixListener::bind(socket).expect("the socket is free");
             let (lists, calls) = (watch::Sender::default(), watch::Sender::default());
             let (authority, authorities) = watch::channel(BTreeSet::new());
-            let plugin = Plugin {
-                script,
-                lists: lists.clone(),
-                calls: calls.clone(),
-            };
+            let plugin = Plugin { script, lists: lists.clone(), calls: calls.clone() };
             let note_authority = move |request: http::Request<tonic::body::Body>| {
                 let name = request.uri().authority().map(ToString::to_string);
                 authority.send_modify(|seen| seen.extend(name));
@@ -973,12 +754,7 @@ mod scripted_plugin {
                 .serve_with_incoming(UnixListenerStream::new(listener));
             let mut tasks = JoinSet::new();
             tasks.spawn(async { server.await.expect("the socket stays") });
-            Self {
-                lists,
-                calls,
-                authorities,
-                _server: tasks,
-            }
+            Self { lists, calls, authorities, _server: tasks }
         }
 
         /// Sends a new list to every open stream.
@@ -1093,34 +869,24 @@ mod scripted_plugin {
             });
             let device_i_ds = self.script.preferred.clone()?;
             let container_responses = vec![ContainerPreferredAllocationResponse { device_i_ds }];
-            Ok(Response::new(PreferredAllocationResponse {
-                container_responses,
-            }))
+            Ok(Response::new(PreferredAllocationResponse { container_responses }))
         }
 
         async fn allocate(
             &self,
             request: Request<AllocateRequest>,
         ) -> Result<Response<AllocateResponse>, Status> {
-            let ids = request
-                .into_inner()
-                .container_requests
-                .remove(0)
-                .devices_ids;
+            let ids = request.into_inner().container_requests.remove(0).devices_ids;
             self.note(Call::Allocate(ids.clone()));
             pass(&self.script.allocate_gate).await;
             self.script.allocate.clone()?;
-            let cdi = |id| CdiDevice {
-                name: format!("{GPU}={id}"),
-            };
+            let cdi = |id| CdiDevice { name: format!("{GPU}={id}") };
             let response = ContainerAllocateResponse {
                 envs: [("DEVICES".to_owned(), ids.join(","))].into(),
                 cdi_devices: ids.iter().map(cdi).collect(),
                 ..Default::default()
             };
-            Ok(Response::new(AllocateResponse {
-                container_responses: vec![response],
-            }))
+            Ok(Response::new(AllocateResponse { container_responses: vec![response] }))
         }
 
         async fn pre_start_container(

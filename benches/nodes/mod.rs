@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ix_device_plugin::decide::prefer::Offer;
+use ix_device_plugin::decide::prefer::Stock;
 use ix_device_plugin::model::config::Sharing;
 use ix_device_plugin::model::device::{Device, DeviceId};
 use ix_device_plugin::model::health::Health;
@@ -32,10 +32,7 @@ impl Node {
             if index % 8 == 0 {
                 let number = u32::try_from(index / 8).expect("few NUMA nodes");
                 let numa = node.group(GroupKind::NumaNode(number), Distance::Node, 0);
-                let root = RootBus {
-                    domain: number,
-                    bus: 0,
-                };
+                let root = RootBus { domain: number, bus: 0 };
                 bridge = node.group(GroupKind::HostBridge(root), Distance::Phb, numa);
             }
             if index % 4 == 0 {
@@ -51,16 +48,9 @@ impl Node {
 
     /// All chips side by side in the machine.
     pub(crate) fn flat(chips: usize) -> Self {
-        let machine = Group {
-            kind: GroupKind::Machine,
-            distance: Distance::Sys,
-            parent: None,
-        };
+        let machine = Group { kind: GroupKind::Machine, distance: Distance::Sys, parent: None };
         let mut node = Self {
-            tree: DistanceTree {
-                groups: vec![machine],
-                chips: BTreeMap::new(),
-            },
+            tree: DistanceTree { groups: vec![machine], chips: BTreeMap::new() },
             devices: Vec::new(),
             sharing: None,
         };
@@ -70,20 +60,12 @@ impl Node {
         node
     }
 
-    pub(crate) fn offer(&self) -> Offer<'_> {
-        Offer {
-            tree: &self.tree,
-            devices: &self.devices,
-            sharing: self.sharing,
-        }
+    pub(crate) fn stock(&self) -> Stock<'_> {
+        Stock { tree: &self.tree, devices: &self.devices, sharing: self.sharing }
     }
 
     fn group(&mut self, kind: GroupKind, distance: Distance, parent: usize) -> usize {
-        self.tree.groups.push(Group {
-            kind,
-            distance,
-            parent: Some(parent),
-        });
+        self.tree.groups.push(Group { kind, distance, parent: Some(parent) });
         self.tree.groups.len() - 1
     }
 

@@ -8,7 +8,8 @@ use super::output::{Failure, print};
 use super::{Common, OverrideArgs};
 use crate::host::config_file::ConfigSource;
 use crate::model::config::Config;
-use crate::parse::config::{Overrides, parse_env_bool};
+use crate::parse::config::Overrides;
+use crate::parse::env_bool::parse_env_bool;
 use crate::wire::config_yaml::effective_yaml;
 
 /// Where the command line says that the configuration is.

@@ -1,5 +1,69 @@
-//! stub
-use super::{Common, Failure, RunArgs};
-pub(super) fn run(_c: &Common, _a: &RunArgs) -> Result<(), Failure> {
-    Ok(())
+//! `run`: the daemon, until SIGTERM or SIGINT.
+
+use anyhow::Context as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tracing::info;
+
+use super::output::Failure;
+use super::{Common, RunArgs, config};
+use crate::app::{self, Settings};
+use crate::daemon::inventory_owner::Trigger;
+use crate::host::root::Root;
+
+pub(super) fn run(common: &Common, args: &RunArgs) -> Result<(), Failure> {
+    let source = config::source(common)?;
+    let config = source.load().map_err(|error| Failure::Configuration(error.into()))?;
+    let root = Root::open(&common.root).map_err(anyhow::Error::new)?;
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        root = %root.path().display(),
+        kubelet_dir = %args.kubelet_dir.display(),
+        config = %source.path().display(),
+        in_force = ?config,
+        "starting"
+    );
+    let settings = Settings {
+        root,
+        config,
+        kubelet_directory: args.kubelet_dir.clone(),
+        inotify: true,
+        uevents: true,
+    };
+    Ok(runtime()?.block_on(serve(settings))?)
+}
+
+/// One thread serves all: the work is little and the memory stays small.
+pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
+}
+
+async fn serve(settings: Settings) -> anyhow::Result<()> {
+    let listen = |kind| signal(kind).context("cannot listen to signals");
+    let (terminate, interrupt) =
+        (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let hangup = listen(SignalKind::hangup())?;
+    let bound = app::build(settings);
+    let triggers = bound.triggers.clone();
+    bound.run_until_stopped(asked_to_stop(terminate, interrupt, hangup, triggers)).await
+}
+
+/// Waits for SIGTERM or SIGINT; SIGHUP leads to another look in the meantime.
+async fn asked_to_stop(
+    mut terminate: Signal,
+    mut interrupt: Signal,
+    mut hangup: Signal,
+    triggers: mpsc::Sender<Trigger>,
+) {
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return info!("SIGTERM: stopping"),
+            _ = interrupt.recv() => return info!("SIGINT: stopping"),
+            // A full channel already holds a reason to look.
+            _ = hangup.recv() => drop(triggers.try_send(Trigger::Request)),
+        }
+    }
 }

@@ -93,8 +93,11 @@ impl DevicePlugin for PluginService {
     ) -> Result<Response<PreferredAllocationResponse>, Status> {
         let offer = self.offer()?;
         let resource = offer.resource(&self.resource).ok_or_else(|| self.unknown_resource())?;
-        let answer =
-            device_plugin::preferred_response(&offer.inventory, resource, request.into_inner());
+        let answer = device_plugin::preferred_response(
+            &offer.inventory.tree,
+            resource,
+            request.into_inner(),
+        );
         Ok(Response::new(answer))
     }
 

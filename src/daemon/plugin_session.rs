@@ -143,9 +143,9 @@ impl Driver {
     }
 
     async fn advance(&mut self, sight: Sight, stop: &CancellationToken) {
-        let step = self.machine.next(sight, self.now());
+        let next = self.machine.next(sight, self.now());
         self.report();
-        match step {
+        match next {
             Step::Bind => {
                 let bound = self.serve();
                 self.machine.bound(bound, sight, self.now());
@@ -291,7 +291,7 @@ async fn stream_changed(streams: Option<&mut watch::Receiver<OpenStreams>>) {
         return;
     }
     // The sender lives in the server; where it is gone, the look at intervals will tell.
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// The file name of a resource's socket. The first resource has the name that existing probes list;

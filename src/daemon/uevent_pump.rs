@@ -19,9 +19,9 @@ const POLL: Duration = Duration::from_secs(2);
 /// Listens until `stop`; polls where netlink cannot be opened.
 pub async fn run(config: Arc<Config>, triggers: mpsc::Sender<Trigger>, stop: CancellationToken) {
     let listened = match Uevents::open() {
-        Ok(uevents) => tokio::select! {
+        Ok(mut uevents) => tokio::select! {
             () = stop.cancelled() => return,
-            result = pump(&uevents, &config, &triggers) => result,
+            result = pump(&mut uevents, &config, &triggers) => result,
         },
         Err(error) => Err(error),
     };
@@ -32,7 +32,7 @@ pub async fn run(config: Arc<Config>, triggers: mpsc::Sender<Trigger>, stop: Can
 }
 
 async fn pump(
-    uevents: &Uevents,
+    uevents: &mut Uevents,
     config: &Config,
     triggers: &mpsc::Sender<Trigger>,
 ) -> std::io::Result<()> {

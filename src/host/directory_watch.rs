@@ -4,33 +4,19 @@
 //! waits here must also look by itself from time to time.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+
+use super::readiness::readiness;
 
 /// An inotify instance with one watch.
 #[derive(Debug)]
 pub struct DirectoryWatch {
-    inotify: AsyncFd<Descriptor>,
-}
-
-/// nix and tokio name file descriptors by different traits.
-#[derive(Debug)]
-struct Descriptor(Inotify);
-
-impl AsRawFd for Descriptor {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
-}
-
-impl AsFd for Descriptor {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
+    inotify: Inotify,
+    ready: AsyncFd<OwnedFd>,
 }
 
 impl DirectoryWatch {
@@ -49,7 +35,8 @@ impl DirectoryWatch {
             | AddWatchFlags::IN_MOVE_SELF
             | AddWatchFlags::IN_ONLYDIR;
         inotify.add_watch(directory, entries)?;
-        Ok(Self { inotify: AsyncFd::register_with_interest(Descriptor(inotify), Interest::READABLE)? })
+        let ready = readiness(&inotify)?;
+        Ok(Self { inotify, ready })
     }
 
     /// Waits until something changed.
@@ -58,8 +45,8 @@ impl DirectoryWatch {
     /// The watch is of no more use: the directory is gone, or reading failed.
     pub async fn changed(&self) -> io::Result<()> {
         loop {
-            let mut ready = self.inotify.readable().await?;
-            let read = ready.try_io(|inotify| Ok(inotify.get_ref().0.read_events()?));
+            let mut ready = self.ready.readable().await?;
+            let read = ready.try_io(|_| Ok(self.inotify.read_events()?));
             match read {
                 Ok(Ok(events)) => {
                     let gone = events.iter().any(|event| {

@@ -7,6 +7,8 @@ pub mod sysfs;
 
 pub mod scan;
 
+mod readiness;
+
 pub mod authority_stream;
 pub mod directory_watch;
 pub mod kubelet;

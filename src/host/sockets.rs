@@ -1,9 +1,6 @@
 //! The sockets of a directory, and the directory itself, as a kubelet treats them when it starts.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "host/ is the door to the file system"
-)]
+#![expect(clippy::disallowed_methods, reason = "host/ is the door to the file system")]
 
 use std::fs;
 use std::io;

@@ -4,17 +4,20 @@
 //! without hostNetwork, while udevd's re-broadcasts stay on the host.
 
 use std::io;
+use std::os::fd::OwnedFd;
 
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use udev::{MonitorBuilder, MonitorSocket};
+
+use super::readiness::readiness;
 
 /// Subsystems that say something of GPUs: the PCI core's, and the driver's own.
 const SUBSYSTEMS: [&str; 2] = ["pci", "iluvatar-sys"];
 
 /// An open netlink socket.
 pub struct Uevents {
-    socket: AsyncFd<MonitorSocket>,
+    socket: MonitorSocket,
+    ready: AsyncFd<OwnedFd>,
 }
 
 /// What matters of a uevent.
@@ -40,18 +43,19 @@ impl Uevents {
         for subsystem in SUBSYSTEMS {
             monitor = monitor.match_subsystem(subsystem)?;
         }
-        let socket = AsyncFd::register_with_interest(monitor.listen()?, Interest::READABLE)?;
-        Ok(Self { socket })
+        let socket = monitor.listen()?;
+        let ready = readiness(&socket)?;
+        Ok(Self { socket, ready })
     }
 
     /// Waits for events and returns all that have come.
     ///
     /// # Errors
     /// The socket is of no more use.
-    pub async fn receive(&self) -> io::Result<Vec<Uevent>> {
+    pub async fn receive(&mut self) -> io::Result<Vec<Uevent>> {
         loop {
-            let mut ready = self.socket.readable().await?;
-            let events: Vec<_> = self.socket.get_ref().iter().map(|event| uevent(&event)).collect();
+            let mut ready = self.ready.readable().await?;
+            let events: Vec<_> = self.socket.iter().map(|event| uevent(&event)).collect();
             ready.clear_ready();
             if !events.is_empty() {
                 return Ok(events);

@@ -14,4 +14,5 @@ pub mod board;
 pub mod topology;
 
 pub mod inventory;
+pub mod list_size;
 pub mod survey;

@@ -1,6 +1,9 @@
 //! Text and bytes to nouns; no I/O, no clock. Nothing here panics on any input.
 
 pub mod attribute;
+pub mod duration;
+pub mod env_bool;
+
 pub mod config;
 pub mod node_file;
 pub mod survey;

@@ -3,11 +3,15 @@
 use tonic::{Code, Status};
 
 use super::v1beta1::{
-    AllocateResponse, ContainerAllocateResponse, Device as WireDevice, DevicePluginOptions,
-    DeviceSpec, ListAndWatchResponse, NumaNode, RegisterRequest, TopologyInfo, VERSION,
+    AllocateResponse, ContainerAllocateResponse, ContainerPreferredAllocationResponse,
+    Device as WireDevice, DevicePluginOptions, DeviceSpec, ListAndWatchResponse, NumaNode,
+    PreferredAllocationRequest, PreferredAllocationResponse, RegisterRequest, TopologyInfo,
+    VERSION,
 };
 use crate::decide::allocate::{AllocateError, Grant};
-use crate::model::device::{Device, Resource};
+use crate::decide::prefer::{Request, Stock, prefer};
+use crate::model::device::{Device, DeviceId, Resource};
+use crate::model::topology::DistanceTree;
 
 /// What the kubelet may ask of us.
 #[must_use]
@@ -63,6 +67,33 @@ fn container_response(grant: Grant) -> ContainerAllocateResponse {
 #[must_use]
 pub fn allocate_response(grants: Vec<Grant>) -> AllocateResponse {
     AllocateResponse { container_responses: grants.into_iter().map(container_response).collect() }
+}
+
+/// The best devices for each container of a request. Whatever is asked gets the best valid answer:
+/// an error here would fail the pod (kubernetes#97131), so texts that are no ids are left out.
+#[must_use]
+pub fn preferred_response(
+    tree: &DistanceTree,
+    resource: &Resource,
+    request: PreferredAllocationRequest,
+) -> PreferredAllocationResponse {
+    let containers = request.container_requests.into_iter().map(|container| {
+        let choice = prefer(
+            &Stock { tree, devices: &resource.devices, sharing: resource.sharing },
+            &Request {
+                available: &known_ids(&container.available_device_i_ds),
+                must_include: &known_ids(&container.must_include_device_i_ds),
+                size: usize::try_from(container.allocation_size).unwrap_or(0),
+            },
+        );
+        let ids = choice.ids.iter().map(ToString::to_string).collect();
+        ContainerPreferredAllocationResponse { device_i_ds: ids }
+    });
+    PreferredAllocationResponse { container_responses: containers.collect() }
+}
+
+fn known_ids(texts: &[String]) -> Vec<DeviceId> {
+    texts.iter().filter_map(|text| text.parse().ok()).collect()
 }
 
 /// The gRPC status of a refused allocation. The kubelet shows the message on the pod.

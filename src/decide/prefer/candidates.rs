@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::{Offer, Request};
+use super::{Request, Stock};
 use crate::model::device::DeviceId;
 use crate::model::pci::PciAddress;
 
@@ -43,17 +43,13 @@ pub(super) struct Share {
 }
 
 impl Candidates {
-    pub(super) fn new(offer: &Offer<'_>, request: &Request<'_>) -> Self {
-        let mut addresses: Vec<_> = offer
-            .devices
-            .iter()
-            .map(|device| device.id.address)
-            .collect();
+    pub(super) fn new(stock: &Stock<'_>, request: &Request<'_>) -> Self {
+        let mut addresses: Vec<_> = stock.devices.iter().map(|device| device.id.address).collect();
         addresses.sort_unstable();
         addresses.dedup();
-        let ids = known_ids(offer, request, &addresses);
+        let ids = known_ids(stock, request, &addresses);
         let must = ids.iter().filter(|candidate| !candidate.optional).count();
-        let mut devices = shares(offer, &addresses, &ids);
+        let mut devices = shares(stock, &addresses, &ids);
         for device in &mut devices {
             if must <= request.size {
                 device.least = device.must;
@@ -62,11 +58,7 @@ impl Candidates {
                 device.most = device.must;
             }
         }
-        Self {
-            size: request.size.min(ids.len()),
-            ids,
-            devices,
-        }
+        Self { size: request.size.min(ids.len()), ids, devices }
     }
 
     /// How many ids may be chosen at all.
@@ -82,11 +74,7 @@ impl Candidates {
             let mut must = taken.min(device.must);
             let mut spare = taken - must;
             for candidate in &self.ids[device.ids.clone()] {
-                let left = if candidate.optional {
-                    &mut spare
-                } else {
-                    &mut must
-                };
+                let left = if candidate.optional { &mut spare } else { &mut must };
                 if *left > 0 {
                     *left -= 1;
                     picked.push(candidate.id);
@@ -98,13 +86,11 @@ impl Candidates {
 }
 
 /// Ascending and each once, whatever order and repetition the kubelet sent.
-fn known_ids(offer: &Offer<'_>, request: &Request<'_>, addresses: &[PciAddress]) -> Vec<Candidate> {
+fn known_ids(stock: &Stock<'_>, request: &Request<'_>, addresses: &[PciAddress]) -> Vec<Candidate> {
     let available = request.available.iter().map(|id| (id, true));
     let must = request.must_include.iter().map(|id| (id, false));
-    let mut ids: Vec<_> = available
-        .chain(must)
-        .map(|(id, optional)| Candidate { id: *id, optional })
-        .collect();
+    let mut ids: Vec<_> =
+        available.chain(must).map(|(id, optional)| Candidate { id: *id, optional }).collect();
     ids.sort_unstable();
     // `false` sorts first, so of an id that is in both lists the one that must be included stays.
     ids.dedup_by_key(|candidate| candidate.id);
@@ -112,33 +98,31 @@ fn known_ids(offer: &Offer<'_>, request: &Request<'_>, addresses: &[PciAddress])
     ids.retain(|candidate| {
         let DeviceId { address, replica } = candidate.id;
         while known.next_if(|known| **known < address).is_some() {}
-        known.peek() == Some(&&address) && is_offered(offer, replica)
+        known.peek() == Some(&&address) && is_offered(stock, replica)
     });
     ids
 }
 
-fn is_offered(offer: &Offer<'_>, replica: Option<u32>) -> bool {
-    match (offer.sharing, replica) {
+fn is_offered(stock: &Stock<'_>, replica: Option<u32>) -> bool {
+    match (stock.sharing, replica) {
         (None, None) => true,
         (Some(sharing), Some(index)) => index < sharing.replicas,
         _ => false,
     }
 }
 
-fn shares(offer: &Offer<'_>, addresses: &[PciAddress], ids: &[Candidate]) -> Vec<Share> {
-    let total = offer.sharing.map_or(1, |sharing| sharing.replicas as usize);
+fn shares(stock: &Stock<'_>, addresses: &[PciAddress], ids: &[Candidate]) -> Vec<Share> {
+    let total = stock.sharing.map_or(1, |sharing| sharing.replicas as usize);
     let mut start = 0;
     let share = |address: &PciAddress| {
-        let own = ids[start..]
-            .iter()
-            .take_while(|other| other.id.address == *address);
+        let own = ids[start..].iter().take_while(|other| other.id.address == *address);
         let (count, must) = own.fold((0, 0), |(count, must), candidate| {
             (count + 1, must + usize::from(!candidate.optional))
         });
         let first = start;
         start += count;
         Share {
-            group: offer.tree.chips.get(address).copied(),
+            group: stock.tree.chips.get(address).copied(),
             ids: first..start,
             must,
             least: 0,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::candidates::Candidates;
 use super::score::{Component, Score};
-use super::{Choice, Offer, Request, best};
+use super::{Choice, Request, Stock, best};
 use crate::model::config::SharingPolicy;
 use crate::model::device::DeviceId;
 
@@ -34,15 +34,13 @@ pub struct RunnerUp {
 
 /// Chooses, and says why. One more search for every device chosen: for people, not for the kubelet.
 #[must_use]
-pub fn explain(offer: &Offer<'_>, request: &Request<'_>) -> Explanation {
-    let candidates = Candidates::new(offer, request);
-    let choice = best(offer, &candidates);
-    let runner_up = runner_up(offer, &candidates, &choice).map(|other| RunnerUp {
-        why: choice.score.first_difference(&other.score),
-        choice: other,
-    });
+pub fn explain(stock: &Stock<'_>, request: &Request<'_>) -> Explanation {
+    let candidates = Candidates::new(stock, request);
+    let choice = best(stock, &candidates);
+    let runner_up = runner_up(stock, &candidates, &choice)
+        .map(|other| RunnerUp { why: choice.score.first_difference(&other.score), choice: other });
     Explanation {
-        policy: offer.policy(),
+        policy: stock.policy(),
         asked: request.size,
         choice,
         runner_up,
@@ -52,7 +50,7 @@ pub fn explain(offer: &Offer<'_>, request: &Request<'_>) -> Explanation {
 
 /// Any other choice takes fewer ids of some chosen device, so the best for each such limit
 /// are all that can be second.
-fn runner_up(offer: &Offer<'_>, candidates: &Candidates, choice: &Choice) -> Option<Choice> {
+fn runner_up(stock: &Stock<'_>, candidates: &Candidates, choice: &Choice) -> Option<Choice> {
     let mut limited = candidates.clone();
     let mut second: Option<Choice> = None;
     for (index, device) in candidates.devices.iter().enumerate() {
@@ -66,7 +64,7 @@ fn runner_up(offer: &Offer<'_>, candidates: &Candidates, choice: &Choice) -> Opt
         }
         limited.devices[index].most = taken - 1;
         if limited.most() >= limited.size {
-            let other = best(offer, &limited);
+            let other = best(stock, &limited);
             second = Some(match second {
                 Some(second) if rank(&second) <= rank(&other) => second,
                 _ => other,
@@ -85,9 +83,7 @@ fn rank(choice: &Choice) -> (Score, impl Ord + use<>) {
 fn unknown_ids(request: &Request<'_>, candidates: &Candidates) -> Vec<DeviceId> {
     let is_unknown = |id: &DeviceId| {
         let known = &candidates.ids;
-        known
-            .binary_search_by_key(id, |candidate| candidate.id)
-            .is_err()
+        known.binary_search_by_key(id, |candidate| candidate.id).is_err()
     };
     let asked = request.available.iter().chain(request.must_include);
     let mut unknown: Vec<_> = asked.copied().filter(is_unknown).collect();
@@ -110,12 +106,7 @@ impl fmt::Display for Explanation {
             }
         }
         if ids.len() < self.asked {
-            writeln!(
-                f,
-                "short      {} asked for, {} available",
-                self.asked,
-                ids.len()
-            )?;
+            writeln!(f, "short      {} asked for, {} available", self.asked, ids.len())?;
         }
         if !self.unknown.is_empty() {
             writeln!(f, "unknown    {}", list(&self.unknown))?;

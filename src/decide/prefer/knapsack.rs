@@ -29,10 +29,7 @@ pub(super) fn solve(
     policy: Option<SharingPolicy>,
 ) -> Solution {
     let Some(whole) = parts.last() else {
-        return Solution {
-            score: Score::default(),
-            bits: Vec::new(),
-        };
+        return Solution { score: Score::default(), bits: Vec::new() };
     };
     let mut search = Search {
         slack: whole.most - candidates.size,
@@ -106,11 +103,7 @@ impl Search {
             Content::Device(index) => self.fill_device(&table, &candidates.devices[index], policy),
             Content::Join { left, right, cost } => self.fill_join(&table, left, right, cost),
         }
-        let broken = Score {
-            boards: part.boards,
-            switches: part.switches,
-            ..Score::default()
-        };
+        let broken = Score { boards: part.boards, switches: part.switches, ..Score::default() };
         for cell in table.cell(table.sizes.start.max(1))..self.scores.len() {
             self.scores[cell] = self.scores[cell] + broken;
         }
@@ -132,11 +125,8 @@ impl Search {
     }
 
     fn fill_join(&mut self, table: &Table, left: usize, right: usize, cost: u64) {
-        let join = Join {
-            left: self.tables[left].clone(),
-            right: self.tables[right].clone(),
-            cost,
-        };
+        let join =
+            Join { left: self.tables[left].clone(), right: self.tables[right].clone(), cost };
         for size in table.sizes.clone() {
             let (split, score) = self.best_split(&join, size);
             self.scores.push(score);
@@ -148,9 +138,7 @@ impl Search {
 
     fn best_split(&self, join: &Join, size: usize) -> (Split, Score) {
         let mut splits = join.splits(size);
-        let first = splits
-            .next()
-            .expect("sizes of a join are sums of its parts' sizes");
+        let first = splits.next().expect("sizes of a join are sums of its parts' sizes");
         splits.fold((first, self.joined_score(join, first)), |best, split| {
             let score = self.joined_score(join, split);
             match score.cmp(&best.1) {
@@ -178,12 +166,7 @@ impl Search {
         let (left, right) = (&join.left.words, &join.right.words);
         let words = left.start.min(right.start)..left.end.max(right.end);
         words
-            .map(|word| {
-                (
-                    self.joined_word(join, split, word),
-                    self.joined_word(join, other, word),
-                )
-            })
+            .map(|word| (self.joined_word(join, split, word), self.joined_word(join, other, word)))
             .find(|(one, other)| one != other)
             .is_some_and(|(one, other)| one > other)
     }
@@ -205,10 +188,7 @@ impl Search {
         let last = self.tables.pop().expect("there is a part");
         let mut bits = vec![0; words];
         bits[last.words].copy_from_slice(&self.bits[last.rows..]);
-        Solution {
-            score: self.scores[last.cells],
-            bits,
-        }
+        Solution { score: self.scores[last.cells], bits }
     }
 }
 
@@ -227,15 +207,8 @@ struct Split {
 
 impl Join {
     fn splits(&self, size: usize) -> impl Iterator<Item = Split> + use<> {
-        let lowest = self
-            .left
-            .sizes
-            .start
-            .max((size + 1).saturating_sub(self.right.sizes.end));
+        let lowest = self.left.sizes.start.max((size + 1).saturating_sub(self.right.sizes.end));
         let end = self.left.sizes.end.min(size + 1 - self.right.sizes.start);
-        (lowest..end).map(move |left| Split {
-            left,
-            right: size - left,
-        })
+        (lowest..end).map(move |left| Split { left, right: size - left })
     }
 }

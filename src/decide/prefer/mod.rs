@@ -77,7 +77,7 @@ use candidates::Candidates;
 
 /// One resource of a node: what there is to choose from, in use or not.
 #[derive(Clone, Copy, Debug)]
-pub struct Offer<'a> {
+pub struct Stock<'a> {
     /// Distances of all chips of the node.
     pub tree: &'a DistanceTree,
     /// The resource's devices: boards by their lowest chip, or chips; in any order.
@@ -86,7 +86,7 @@ pub struct Offer<'a> {
     pub sharing: Option<Sharing>,
 }
 
-impl Offer<'_> {
+impl Stock<'_> {
     fn policy(&self) -> Option<SharingPolicy> {
         self.sharing.map(|sharing| sharing.policy)
     }
@@ -114,15 +114,12 @@ pub struct Choice {
 
 /// The best choice. Never fails, and depends on nothing but what is offered and asked for.
 #[must_use]
-pub fn prefer(offer: &Offer<'_>, request: &Request<'_>) -> Choice {
-    best(offer, &Candidates::new(offer, request))
+pub fn prefer(stock: &Stock<'_>, request: &Request<'_>) -> Choice {
+    best(stock, &Candidates::new(stock, request))
 }
 
-fn best(offer: &Offer<'_>, candidates: &Candidates) -> Choice {
-    let parts = tree::parts(offer.tree, candidates);
-    let solution = knapsack::solve(&parts, candidates, offer.policy());
-    Choice {
-        ids: candidates.pick(|device| solution.taken(device)),
-        score: solution.score,
-    }
+fn best(stock: &Stock<'_>, candidates: &Candidates) -> Choice {
+    let parts = tree::parts(stock.tree, candidates);
+    let solution = knapsack::solve(&parts, candidates, stock.policy());
+    Choice { ids: candidates.pick(|device| solution.taken(device)), score: solution.score }
 }

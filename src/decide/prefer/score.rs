@@ -103,11 +103,7 @@ impl fmt::Display for Score {
             write!(f, "crowding {}, load {}, ", self.crowding, self.load)?;
         }
         write!(f, "distance {}, scatter {}, ", self.distance, self.scatter)?;
-        write!(
-            f,
-            "boards broken {}, switches broken {}",
-            self.boards, self.switches
-        )
+        write!(f, "boards broken {}, switches broken {}", self.boards, self.switches)
     }
 }
 
@@ -131,22 +127,11 @@ mod tests {
 
     #[test]
     fn a_score_is_compared_in_the_order_it_is_printed() {
-        let close = Score {
-            distance: 1,
-            scatter: 90,
-            boards: 7,
-            ..Score::default()
-        };
-        let far = Score {
-            distance: 2,
-            ..Score::default()
-        };
+        let close = Score { distance: 1, scatter: 90, boards: 7, ..Score::default() };
+        let far = Score { distance: 2, ..Score::default() };
         assert!(close < far);
         assert_eq!(close.first_difference(&far), Component::Distance);
         assert_eq!(close.first_difference(&close), Component::Addresses);
-        assert_eq!(
-            close.to_string(),
-            "distance 1, scatter 90, boards broken 7, switches broken 0"
-        );
+        assert_eq!(close.to_string(), "distance 1, scatter 90, boards broken 7, switches broken 0");
     }
 }

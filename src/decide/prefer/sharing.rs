@@ -15,9 +15,5 @@ pub(super) fn cost(policy: Option<SharingPolicy>, taken: u64, free: u64, in_use:
         Some(SharingPolicy::Spread) => (taken * taken.saturating_sub(1) / 2, taken * in_use),
         Some(SharingPolicy::Pack) => (u64::from(taken > 0), taken * free),
     };
-    Score {
-        crowding,
-        load,
-        ..Score::default()
-    }
+    Score { crowding, load, ..Score::default() }
 }

@@ -32,11 +32,7 @@ pub(super) enum Content {
     /// One device, by its index in [`Candidates::devices`].
     Device(usize),
     /// Two parts, and what a pair across them costs.
-    Join {
-        left: usize,
-        right: usize,
-        cost: u64,
-    },
+    Join { left: usize, right: usize, cost: u64 },
 }
 
 /// Parts before the joins that use them; the last one holds all candidates. Empty without any.

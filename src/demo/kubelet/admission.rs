@@ -20,10 +20,7 @@ use crate::wire::v1beta1::{
 };
 
 /// A pod and where its answer goes.
-pub(super) type Applicant = (
-    PodRequest,
-    oneshot::Sender<Result<Admission, AdmissionError>>,
-);
+pub(super) type Applicant = (PodRequest, oneshot::Sender<Result<Admission, AdmissionError>>);
 
 /// Admits pods in the order in which they come.
 pub(super) async fn admit_one_by_one(asker: Asker, mut queue: mpsc::Receiver<Applicant>) {
@@ -37,17 +34,11 @@ async fn admit(asker: &Asker, pod: PodRequest) -> Result<Admission, Cause> {
     for request in &pod.containers {
         if let Err(cause) = allocate(asker, &pod.name, request).await {
             // A refused pod is no longer active, and the kubelet frees what such pods hold.
-            asker
-                .ask(move |node| node.pods.remove(&pod.name))
-                .await
-                .map_err(shut_down)?;
+            asker.ask(move |node| node.pods.remove(&pod.name)).await.map_err(shut_down)?;
             return Err(cause);
         }
     }
-    asker
-        .ask(move |node| admission(node, &pod))
-        .await
-        .map_err(shut_down)
+    asker.ask(move |node| admission(node, &pod)).await.map_err(shut_down)
 }
 
 async fn allocate(asker: &Asker, pod: &str, request: &ContainerRequest) -> Result<(), Cause> {
@@ -61,14 +52,10 @@ async fn allocate(asker: &Asker, pod: &str, request: &ContainerRequest) -> Resul
     let devices = candidates.choose(&preferred);
     let response = ask_for(asker, &request.resource, devices.clone()).await?;
 
-    let given = Held {
-        devices: devices.into_iter().collect(),
-        response,
-    };
+    let given = Held { devices: devices.into_iter().collect(), response };
     let (pod, request) = (pod.to_owned(), request.clone());
     let kept = asker.ask(move |node| {
-        node.pods
-            .hold(&pod, &request.name, &request.resource, given);
+        node.pods.hold(&pod, &request.name, &request.resource, given);
     });
     kept.await.map_err(shut_down)
 }
@@ -83,30 +70,20 @@ async fn preferred(
         return Ok(BTreeSet::new());
     };
     let plugin = plugin(asker, resource).await.map_err(shut_down)?;
-    let Some(Plugin {
-        client,
-        options: Some(options),
-    }) = plugin
-    else {
+    let Some(Plugin { client, options: Some(options) }) = plugin else {
         return Ok(BTreeSet::new());
     };
     if !options.get_preferred_allocation_available {
         return Ok(BTreeSet::new());
     }
-    let mut client = client.ok_or_else(|| Cause::Preference {
-        error: endpoint_stopped(resource),
-    })?;
+    let mut client =
+        client.ok_or_else(|| Cause::Preference { error: endpoint_stopped(resource) })?;
     let answer = client
         .get_preferred_allocation(preferred_allocation_request(question))
         .await
-        .map_err(|status| Cause::Preference {
-            error: rpc_error(&status),
-        })?;
+        .map_err(|status| Cause::Preference { error: rpc_error(&status) })?;
     let first = answer.into_inner().container_responses.into_iter().next();
-    Ok(first
-        .into_iter()
-        .flat_map(|response| response.device_i_ds)
-        .collect())
+    Ok(first.into_iter().flat_map(|response| response.device_i_ds).collect())
 }
 
 fn preferred_allocation_request(question: Question) -> PreferredAllocationRequest {
@@ -128,40 +105,26 @@ async fn ask_for(
     let resource_name = || resource.to_owned();
     let plugin = plugin(asker, resource).await.map_err(shut_down)?;
     let client = plugin.and_then(|plugin| plugin.client);
-    let mut client = client.ok_or_else(|| Cause::Stopped {
-        resource: resource_name(),
-    })?;
+    let mut client = client.ok_or_else(|| Cause::Stopped { resource: resource_name() })?;
     let request = AllocateRequest {
-        container_requests: vec![ContainerAllocateRequest {
-            devices_ids: devices,
-        }],
+        container_requests: vec![ContainerAllocateRequest { devices_ids: devices }],
     };
     let answer = client
         .allocate(request)
         .await
-        .map_err(|status| Cause::Allocate {
-            error: rpc_error(&status),
-        })?;
+        .map_err(|status| Cause::Allocate { error: rpc_error(&status) })?;
     let first = answer.into_inner().container_responses.into_iter().next();
-    first.ok_or_else(|| Cause::NoResponse {
-        resource: resource_name(),
-    })
+    first.ok_or_else(|| Cause::NoResponse { resource: resource_name() })
 }
 
 fn admission(node: &mut Node, pod: &PodRequest) -> Admission {
     let mut containers: Vec<AdmittedContainer> = Vec::new();
     for request in &pod.containers {
-        if containers
-            .iter()
-            .all(|container| container.name != request.name)
-        {
+        if containers.iter().all(|container| container.name != request.name) {
             containers.push(admitted_container(node, &pod.name, &request.name));
         }
     }
-    Admission {
-        pod: pod.name.clone(),
-        containers,
-    }
+    Admission { pod: pod.name.clone(), containers }
 }
 
 fn admitted_container(node: &Node, pod: &str, container: &str) -> AdmittedContainer {
@@ -169,9 +132,7 @@ fn admitted_container(node: &Node, pod: &str, container: &str) -> AdmittedContai
     let ids = |held: &Held| held.devices.iter().cloned().collect();
     AdmittedContainer {
         name: container.to_owned(),
-        devices: held
-            .map(|(resource, held)| (resource.clone(), ids(held)))
-            .collect(),
+        devices: held.map(|(resource, held)| (resource.clone(), ids(held))).collect(),
         injection: node.pods.injection(pod, container),
     }
 }
@@ -184,18 +145,14 @@ pub(super) async fn start_container(
     container: String,
 ) -> Result<Injection, StartError> {
     let (pod_name, name) = (pod.clone(), container.clone());
-    let held = asker
-        .ask(move |node| node.pods.container(&pod_name, &name).cloned())
-        .await;
+    let held = asker.ask(move |node| node.pods.container(&pod_name, &name).cloned()).await;
     let held = held.map_err(|_| StartError::ShutDown)?;
     let held = held.ok_or_else(|| StartError::NotAdmitted {
         pod: pod.clone(),
         container: container.clone(),
     })?;
     pre_start(asker, held).await?;
-    let injection = asker
-        .ask(move |node| node.pods.injection(&pod, &container))
-        .await;
+    let injection = asker.ask(move |node| node.pods.injection(&pod, &container)).await;
     injection.map_err(|_| StartError::ShutDown)
 }
 
@@ -203,16 +160,9 @@ async fn pre_start(asker: &Asker, held: BTreeMap<String, Held>) -> Result<(), St
     let bound = asker.ask(|node| node.settings.pre_start_timeout).await;
     let bound = bound.map_err(|_| StartError::ShutDown)?;
     for (resource, held) in held {
-        let plugin = plugin(asker, &resource)
-            .await
-            .map_err(|_| StartError::ShutDown)?;
-        let plugin = plugin.ok_or_else(|| StartError::NoEndpoint {
-            resource: resource.clone(),
-        })?;
-        if plugin
-            .options
-            .is_some_and(|options| options.pre_start_required)
-        {
+        let plugin = plugin(asker, &resource).await.map_err(|_| StartError::ShutDown)?;
+        let plugin = plugin.ok_or_else(|| StartError::NoEndpoint { resource: resource.clone() })?;
+        if plugin.options.is_some_and(|options| options.pre_start_required) {
             tell(plugin, &resource, held, bound)
                 .await
                 .map_err(|error| StartError::PreStart { error })?;

@@ -79,10 +79,7 @@ pub(super) struct Severable {
 
 impl Severable {
     pub(super) fn new(stream: UnixStream, severed: &CancellationToken) -> Self {
-        Self {
-            stream,
-            severed: Box::pin(severed.clone().cancelled_owned()),
-        }
+        Self { stream, severed: Box::pin(severed.clone().cancelled_owned()) }
     }
 
     /// Ready once the stream is cut; until then the task is woken when that happens.
@@ -144,10 +141,7 @@ mod tests {
             rpc_error(&Status::not_found("no device 0000:13:00.0")),
             "rpc error: code = NotFound desc = no device 0000:13:00.0"
         );
-        assert_eq!(
-            rpc_error(&Status::cancelled("")),
-            "rpc error: code = Canceled desc = "
-        );
+        assert_eq!(rpc_error(&Status::cancelled("")), "rpc error: code = Canceled desc = ");
     }
 
     #[tokio::test]

@@ -76,13 +76,7 @@ impl EmbeddedKubelet {
         let mut tasks = JoinSet::new();
         tasks.spawn(node.run(questions, publisher, stop.clone()));
         tasks.spawn(admission::admit_one_by_one(asker.clone(), queue));
-        let kubelet = Self {
-            asker,
-            applicants,
-            view,
-            tasks,
-            stop: stop.drop_guard(),
-        };
+        let kubelet = Self { asker, applicants, view, tasks, stop: stop.drop_guard() };
         kubelet.restart().await?;
         Ok(kubelet)
     }
@@ -149,9 +143,7 @@ impl EmbeddedKubelet {
     /// The kubelet was shut down.
     pub async fn drop_stream(&self, resource: &str) -> Result<(), ShutDown> {
         let resource = resource.to_owned();
-        self.asker
-            .ask(move |node| node.drop_streams(&resource))
-            .await
+        self.asker.ask(move |node| node.drop_streams(&resource)).await
     }
 
     /// Chooses devices for the pod and asks the plugins for them. Pods are admitted one by one,
@@ -207,9 +199,7 @@ impl EmbeddedKubelet {
         pod: &str,
     ) -> Result<BTreeMap<String, ResourceHealth>, ShutDown> {
         let pod = pod.to_owned();
-        self.asker
-            .ask(move |node| node.allocated_resources_status(&pod))
-            .await
+        self.asker.ask(move |node| node.allocated_resources_status(&pod)).await
     }
 
     /// Ends the kubelet in good order: its socket is removed, all connections are cut, and all
@@ -217,12 +207,7 @@ impl EmbeddedKubelet {
     pub async fn shutdown(self) {
         // A socket that cannot be removed stays, as after a kill.
         let _ = self.stop(OwnSocket::Removed).await;
-        let Self {
-            applicants,
-            mut tasks,
-            stop,
-            ..
-        } = self;
+        let Self { applicants, mut tasks, stop, .. } = self;
         drop((applicants, stop));
         while tasks.join_next().await.is_some() {}
     }

@@ -189,12 +189,7 @@ impl Node {
         }
         let stream_dropped = CancellationToken::new();
         let dropped = stream_dropped.clone();
-        let connection = Connection {
-            resource,
-            client,
-            severed,
-            stream_dropped,
-        };
+        let connection = Connection { resource, client, severed, stream_dropped };
         self.connections.insert(id, connection);
         Some(dropped)
     }
@@ -233,10 +228,7 @@ impl Node {
         let live = endpoint.client.filter(|_| endpoint.stopped_at.is_none());
         let connection = live.and_then(|client| self.connections.get(&client));
         let client = connection.map(|connection| connection.client.clone());
-        Some(Plugin {
-            client,
-            options: endpoint.options,
-        })
+        Some(Plugin { client, options: endpoint.options })
     }
 
     /// The pod's `allocatedResourcesStatus`, by container, resource and device id.
@@ -248,17 +240,12 @@ impl Node {
                 .map(|(name, held)| (name.clone(), self.health_of(name, held)))
                 .collect()
         };
-        containers
-            .map(|(container, resources)| (container.clone(), status(resources)))
-            .collect()
+        containers.map(|(container, resources)| (container.clone(), status(resources))).collect()
     }
 
     fn health_of(&self, resource: &str, held: &Held) -> BTreeMap<String, Health> {
         let health = |id| self.resources.listed_health(resource, id);
-        held.devices
-            .iter()
-            .map(|id| (id.clone(), health(id)))
-            .collect()
+        held.devices.iter().map(|id| (id.clone(), health(id))).collect()
     }
 
     fn publish(&self, view: &watch::Sender<NodeView>) {

@@ -59,10 +59,7 @@ impl PodDevices {
 
     /// What the container's runtime is told; empty where it holds nothing.
     pub(super) fn injection(&self, pod: &str, container: &str) -> Injection {
-        let resources = self
-            .container(pod, container)
-            .into_iter()
-            .flat_map(BTreeMap::values);
+        let resources = self.container(pod, container).into_iter().flat_map(BTreeMap::values);
         Injection::merge(resources.map(|held| &held.response))
     }
 }

@@ -91,12 +91,8 @@ impl Injection {
     fn add(&mut self, response: &ContainerAllocateResponse) {
         add_names(&mut self.envs, &response.envs);
         add_names(&mut self.annotations, &response.annotations);
-        add_items(&mut self.devices, &response.devices, |one| {
-            &one.container_path
-        });
-        add_items(&mut self.mounts, &response.mounts, |one| {
-            &one.container_path
-        });
+        add_items(&mut self.devices, &response.devices, |one| &one.container_path);
+        add_items(&mut self.mounts, &response.mounts, |one| &one.container_path);
         let names = response.cdi_devices.iter().map(|device| &device.name);
         add_items(&mut self.cdi_devices, names, |name| name);
     }
@@ -256,9 +252,7 @@ mod tests {
                 host_path: host_path.to_owned(),
                 permissions: "rw".to_owned(),
             }],
-            cdi_devices: vec![CdiDevice {
-                name: "iluvatar.com/gpu=0".to_owned(),
-            }],
+            cdi_devices: vec![CdiDevice { name: "iluvatar.com/gpu=0".to_owned() }],
             ..Default::default()
         }
     }
@@ -274,11 +268,8 @@ mod tests {
 
     #[test]
     fn a_refusal_reads_as_in_the_pods_status() {
-        let cause = Cause::TooFew {
-            resource: "iluvatar.com/gpu".to_owned(),
-            requested: 4,
-            available: 1,
-        };
+        let cause =
+            Cause::TooFew { resource: "iluvatar.com/gpu".to_owned(), requested: 4, available: 1 };
         assert_eq!(
             AdmissionError::from(cause).to_string(),
             "UnexpectedAdmissionError: Allocate failed due to requested number of devices \

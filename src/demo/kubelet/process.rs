@@ -49,11 +49,7 @@ pub(super) fn remove_socket(directory: &Path) -> io::Result<()> {
 
 impl Process {
     pub(super) fn new(life: u64) -> Self {
-        Self {
-            life,
-            severed: CancellationToken::new(),
-            tasks: JoinSet::new(),
-        }
+        Self { life, severed: CancellationToken::new(), tasks: JoinSet::new() }
     }
 
     /// Cancelled at the end of this life, or earlier for one connection.

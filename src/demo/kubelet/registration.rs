@@ -61,12 +61,7 @@ impl Registration for Service {
 
 impl Service {
     async fn answer(&self, request: RegisterRequest) -> Result<(), Status> {
-        match self
-            .asker
-            .ask(|node| node.register.clone())
-            .await
-            .map_err(stopped)?
-        {
+        match self.asker.ask(|node| node.register.clone()).await.map_err(stopped)? {
             RegisterBehaviour::Accept => {}
             RegisterBehaviour::Refuse(message) => return Err(Status::unknown(message)),
             RegisterBehaviour::Hang => std::future::pending().await,
@@ -78,13 +73,8 @@ impl Service {
 
     async fn connect(&self, resource: String, endpoint: &str) -> Result<(), Status> {
         let (life, name) = (self.terms.life, resource.clone());
-        let connecting = self
-            .asker
-            .ask(move |node| node.connecting(life, &name))
-            .await;
-        let (id, severed) = connecting
-            .map_err(stopped)?
-            .ok_or_else(|| stopped(ShutDown))?;
+        let connecting = self.asker.ask(move |node| node.connecting(life, &name)).await;
+        let (id, severed) = connecting.map_err(stopped)?.ok_or_else(|| stopped(ShutDown))?;
         match self.call_back(endpoint, &severed).await {
             Ok((client, options)) => {
                 let asker = self.asker.clone();
@@ -97,9 +87,7 @@ impl Service {
                 connected.await.map_err(stopped)
             }
             Err(status) => {
-                let failed = self
-                    .asker
-                    .ask(move |node| node.resources.failed_to_connect(id));
+                let failed = self.asker.ask(move |node| node.resources.failed_to_connect(id));
                 failed.await.map_err(stopped)?;
                 Err(status)
             }
@@ -115,39 +103,28 @@ impl Service {
     ) -> Result<(PluginClient, DevicePluginOptions), Status> {
         let socket = self.terms.directory.join(endpoint);
         let called = tokio::time::timeout(self.terms.dial_timeout, async {
-            let mut client = dial(&socket, severed)
-                .await
-                .map_err(|error| no_dial(&error))?;
+            let mut client = dial(&socket, severed).await.map_err(|error| no_dial(&error))?;
             let options = client
                 .get_device_plugin_options(Empty {})
                 .await
                 .map_err(|status| no_options(&status))?;
             Ok((client, options.into_inner()))
         });
-        called
-            .await
-            .unwrap_or_else(|_| Err(no_dial(&"context deadline exceeded")))
+        called.await.unwrap_or_else(|_| Err(no_dial(&"context deadline exceeded")))
     }
 }
 
 /// What the kubelet checks before it dials; that the endpoint is a bare file name we add: the
 /// kubelet only joins it to its directory.
 fn check(request: &RegisterRequest) -> Result<(), Status> {
-    let RegisterRequest {
-        version,
-        endpoint,
-        resource_name,
-        ..
-    } = request;
+    let RegisterRequest { version, endpoint, resource_name, .. } = request;
     if version != VERSION {
         return Err(Status::unknown(format!(
             "requested API version {version:?} is not supported by kubelet. Supported version is [{VERSION:?}]"
         )));
     }
     if !is_extended_resource(resource_name) {
-        return Err(Status::unknown(format!(
-            "the ResourceName {resource_name:?} is invalid"
-        )));
+        return Err(Status::unknown(format!("the ResourceName {resource_name:?} is invalid")));
     }
     if endpoint.is_empty() || endpoint == "." || endpoint == ".." || endpoint.contains('/') {
         return Err(Status::unknown(format!(
@@ -162,10 +139,7 @@ fn no_dial(error: &dyn std::fmt::Display) -> Status {
 }
 
 fn no_options(status: &Status) -> Status {
-    Status::unknown(format!(
-        "failed to get device plugin options: {}",
-        rpc_error(status)
-    ))
+    Status::unknown(format!("failed to get device plugin options: {}", rpc_error(status)))
 }
 
 fn stopped(_: ShutDown) -> Status {
@@ -196,12 +170,7 @@ mod tests {
             "requested API version \"v1alpha1\" is not supported by kubelet. \
              Supported version is [\"v1beta1\"]",
         );
-        refused(
-            "v1beta1",
-            "x.sock",
-            "gpu",
-            "the ResourceName \"gpu\" is invalid",
-        );
+        refused("v1beta1", "x.sock", "gpu", "the ResourceName \"gpu\" is invalid");
         for endpoint in ["", "..", "../x.sock", "/run/x.sock"] {
             let message = format!(
                 "the endpoint {endpoint:?} is not the name of a file in the device plugin directory"

@@ -30,9 +30,7 @@ fn is_name(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric();
     name.len() <= NAME_LIMIT
         && starts_and_ends(name, allowed)
-        && name
-            .bytes()
-            .all(|byte| allowed(byte) || b"-_.".contains(&byte))
+        && name.bytes().all(|byte| allowed(byte) || b"-_.".contains(&byte))
 }
 
 fn starts_and_ends(text: &str, allowed: impl Fn(u8) -> bool) -> bool {
@@ -46,12 +44,7 @@ mod tests {
 
     #[test]
     fn names_with_a_domain_of_their_own_are_extended_resources() {
-        for name in [
-            "iluvatar.com/gpu",
-            "iluvatar.com/gpu.shared",
-            "a/b",
-            "x.y/BI-V150_half",
-        ] {
+        for name in ["iluvatar.com/gpu", "iluvatar.com/gpu.shared", "a/b", "x.y/BI-V150_half"] {
             assert!(is_extended_resource(name), "{name}");
         }
     }

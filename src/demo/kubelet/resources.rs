@@ -102,11 +102,8 @@ impl Resources {
             self.registered.insert(name.clone(), client);
         }
         let resource = self.known.entry(name.clone()).or_default();
-        resource.endpoint = Some(Endpoint {
-            client: Some(client),
-            options: Some(options),
-            stopped_at: None,
-        });
+        resource.endpoint =
+            Some(Endpoint { client: Some(client), options: Some(options), stopped_at: None });
         resource.registrations += 1;
         resource.streams_open += 1;
         true
@@ -159,10 +156,7 @@ impl Resources {
     pub(super) fn expire(&mut self, now: Instant) {
         let grace = self.grace;
         for resource in self.known.values_mut() {
-            if resource
-                .stopped_at()
-                .is_some_and(|stopped_at| now >= stopped_at + grace)
-            {
+            if resource.stopped_at().is_some_and(|stopped_at| now >= stopped_at + grace) {
                 resource.endpoint = None;
                 resource.counted = None;
             }
@@ -187,23 +181,18 @@ impl Resources {
 
     /// NUMA nodes of a device, as listed last.
     pub(super) fn numa_nodes(&self, resource: &str, device: &str) -> &[i64] {
-        self.listed(resource, device)
-            .map_or(&[], |device| &device.numa_nodes)
+        self.listed(resource, device).map_or(&[], |device| &device.numa_nodes)
     }
 
     /// As pods are told of a device they hold: what the last list said, and Healthy where it did
     /// not name the device. That is kubelet 1.36, manager.go, `UpdateAllocatedResourcesStatus`.
     pub(super) fn listed_health(&self, resource: &str, device: &str) -> Health {
-        self.listed(resource, device)
-            .map_or(Health::Healthy, |device| device.health)
+        self.listed(resource, device).map_or(Health::Healthy, |device| device.health)
     }
 
     /// What an onlooker sees of every resource.
     pub(super) fn view(&self) -> BTreeMap<String, ResourceView> {
-        let views = self
-            .known
-            .iter()
-            .map(|(name, resource)| (name.clone(), resource.view()));
+        let views = self.known.iter().map(|(name, resource)| (name.clone(), resource.view()));
         views.collect()
     }
 
@@ -250,10 +239,7 @@ impl Resource {
             (id.clone(), DeviceView { health, numa_nodes })
         };
         ResourceView {
-            registered: self
-                .endpoint
-                .as_ref()
-                .is_some_and(|one| one.stopped_at.is_none()),
+            registered: self.endpoint.as_ref().is_some_and(|one| one.stopped_at.is_none()),
             streams_open: self.streams_open,
             devices: counted.devices().map(device).collect(),
             capacity: counted.devices().count(),
@@ -265,9 +251,7 @@ impl Resource {
     }
 
     fn numa_nodes(&self, id: &str) -> Vec<i64> {
-        self.listed
-            .get(id)
-            .map_or_else(Vec::new, |device| device.numa_nodes.clone())
+        self.listed.get(id).map_or_else(Vec::new, |device| device.numa_nodes.clone())
     }
 }
 
@@ -291,14 +275,8 @@ impl Counted {
 
 fn listed_device(device: Device) -> (String, DeviceView) {
     // Any word but this one means unhealthy.
-    let health = if device.health == "Healthy" {
-        Health::Healthy
-    } else {
-        Health::Unhealthy
-    };
-    let nodes = device
-        .topology
-        .map_or_else(Vec::new, |topology| topology.nodes);
+    let health = if device.health == "Healthy" { Health::Healthy } else { Health::Unhealthy };
+    let nodes = device.topology.map_or_else(Vec::new, |topology| topology.nodes);
     let numa_nodes = nodes.into_iter().map(|node| node.id).collect();
     (device.id, DeviceView { health, numa_nodes })
 }
@@ -340,11 +318,7 @@ mod tests {
     #[track_caller]
     fn check(resources: &Resources, capacity: usize, allocatable: usize) {
         let view = &resources.view()[GPU];
-        assert_eq!(
-            (view.capacity, view.allocatable),
-            (capacity, allocatable),
-            "{view:?}"
-        );
+        assert_eq!((view.capacity, view.allocatable), (capacity, allocatable), "{view:?}");
     }
 
     #[test]
@@ -476,10 +450,7 @@ mod tests {
         let (mut resources, now) = (resources(true), Instant::now());
         let client = connect(&mut resources);
         resources.restarted(now);
-        assert!(
-            resources.endpoint(GPU).is_none(),
-            "never listed, so not in the checkpoint"
-        );
+        assert!(resources.endpoint(GPU).is_none(), "never listed, so not in the checkpoint");
 
         let again = connect(&mut resources);
         assert_ne!(client, again);

@@ -50,18 +50,12 @@ pub(super) fn candidates(
     }
     let healthy = resources
         .healthy(&request.resource)
-        .ok_or_else(|| Cause::Unregistered {
-            resource: resource(),
-        })?;
+        .ok_or_else(|| Cause::Unregistered { resource: resource() })?;
     if healthy.is_empty() {
-        return Err(Cause::NoneHealthy {
-            resource: resource(),
-        });
+        return Err(Cause::NoneHealthy { resource: resource() });
     }
     if held.is_some_and(|held| !held.devices.is_subset(healthy)) {
-        return Err(Cause::HeldUnhealthy {
-            resource: resource(),
-        });
+        return Err(Cause::HeldUnhealthy { resource: resource() });
     }
     if held.is_some() || request.count == 0 {
         return Ok(None);
@@ -69,19 +63,10 @@ pub(super) fn candidates(
     let available = healthy - &pods.in_use(&request.resource);
     if available.len() < request.count {
         let (requested, available) = (request.count, available.len());
-        return Err(Cause::TooFew {
-            resource: resource(),
-            requested,
-            available,
-        });
+        return Err(Cause::TooFew { resource: resource(), requested, available });
     }
     let numa_nodes = |id: &str| resources.numa_nodes(&request.resource, id);
-    Ok(Some(Candidates::sort(
-        request.count,
-        available,
-        affinity,
-        numa_nodes,
-    )))
+    Ok(Some(Candidates::sort(request.count, available, affinity, numa_nodes)))
 }
 
 fn changed(pod: &str, request: &ContainerRequest, held: usize) -> Cause {
@@ -103,12 +88,8 @@ impl Candidates {
         affinity: Option<&BTreeSet<i64>>,
         numa_nodes: impl Fn(&str) -> &'a [i64],
     ) -> Self {
-        let mut sorted = Self {
-            needed,
-            aligned: Ids::new(),
-            unaligned: Ids::new(),
-            no_affinity: Ids::new(),
-        };
+        let mut sorted =
+            Self { needed, aligned: Ids::new(), unaligned: Ids::new(), no_affinity: Ids::new() };
         for id in available {
             let (nodes, affinity) = (numa_nodes(&id), affinity);
             match affinity {
@@ -129,11 +110,7 @@ impl Candidates {
         let sorted = |ids: &Ids| ids.iter().cloned().collect();
         let size = self.needed;
         if self.needed < self.aligned.len() {
-            return Some(Question {
-                available: sorted(&self.aligned),
-                must_include: vec![],
-                size,
-            });
+            return Some(Question { available: sorted(&self.aligned), must_include: vec![], size });
         }
         (self.needed > self.aligned.len()).then(|| Question {
             available: sorted(&self.all()),
@@ -149,11 +126,7 @@ impl Candidates {
             vec![preferred & &self.aligned, self.aligned.clone()]
         } else {
             let rest = [self.unaligned.clone(), self.no_affinity.clone()];
-            [
-                vec![self.aligned.clone(), preferred & &self.all()],
-                rest.to_vec(),
-            ]
-            .concat()
+            [vec![self.aligned.clone(), preferred & &self.all()], rest.to_vec()].concat()
         };
         let mut chosen = Ids::new();
         for id in steps.into_iter().flatten() {

@@ -19,9 +19,7 @@ impl NodeView {
     /// Devices that a scheduler may hand out: the healthy ones; 0 for an unknown resource.
     #[must_use]
     pub fn allocatable(&self, resource: &str) -> usize {
-        self.resources
-            .get(resource)
-            .map_or(0, |view| view.allocatable)
+        self.resources.get(resource).map_or(0, |view| view.allocatable)
     }
 
     /// Devices the node has, healthy or not; 0 for an unknown resource.

@@ -66,11 +66,7 @@ fn two_chips_break_no_board_while_a_whole_one_is_free() {
 fn the_numa_node_is_crossed_only_when_it_must_be() {
     check(&[], 8, &[0x10, 0x11, 0x20, 0x21, 0x50, 0x51, 0x60, 0x61]);
     // Seven are left on the first node, eight on the second.
-    check(
-        &[0x10],
-        8,
-        &[0x90, 0x91, 0xa0, 0xa1, 0xd0, 0xd1, 0xe0, 0xe1],
-    );
+    check(&[0x10], 8, &[0x90, 0x91, 0xa0, 0xa1, 0xd0, 0xd1, 0xe0, 0xe1]);
     let node = bi_v150_x8();
     let choice = node.prefer(&node.without(&[0x10, 0xe1]), 8);
     let first = choice.ids.iter().filter(|id| id.address.bus < 0x80).count();
@@ -118,12 +114,8 @@ fn the_score_counts_what_is_broken() {
 fn check_odd(available: &[u8], must: &[u8], size: usize, expected: &[u8]) {
     let node = bi_v150_x8();
     let ids = |buses: &[u8]| buses.iter().map(|bus| id(*bus)).collect::<Vec<_>>();
-    let request = Request {
-        available: &ids(available),
-        must_include: &ids(must),
-        size,
-    };
-    assert_eq!(prefer(&node.offer(), &request).ids, ids(expected));
+    let request = Request { available: &ids(available), must_include: &ids(must), size };
+    assert_eq!(prefer(&node.stock(), &request).ids, ids(expected));
 }
 
 #[test]
@@ -162,12 +154,7 @@ fn a_size_of_zero_takes_nothing() {
 
 #[test]
 fn of_too_many_must_include_ids_the_best_are_taken() {
-    check_odd(
-        &[0x10, 0x11, 0x50, 0xe0, 0xe1],
-        &[0x10, 0x50, 0xe0, 0xe1],
-        2,
-        &[0xe0, 0xe1],
-    );
+    check_odd(&[0x10, 0x11, 0x50, 0xe0, 0xe1], &[0x10, 0x50, 0xe0, 0xe1], 2, &[0xe0, 0xe1]);
 }
 
 #[test]
@@ -206,16 +193,10 @@ fn check_shared(
     let replicas = |(bus, free)| (4 - free..4).map(move |index| replica(bus, index));
     let available: Vec<_> = chips.flat_map(replicas).collect();
     let ids = |ids: &[(u8, u32)]| -> Vec<DeviceId> {
-        ids.iter()
-            .map(|(bus, index)| replica(*bus, *index))
-            .collect()
+        ids.iter().map(|(bus, index)| replica(*bus, *index)).collect()
     };
-    let request = Request {
-        available: &available,
-        must_include: &ids(must),
-        size,
-    };
-    let choice = prefer(&node.offer(), &request);
+    let request = Request { available: &available, must_include: &ids(must), size };
+    let choice = prefer(&node.stock(), &request);
     assert_eq!(choice.ids, ids(expected), "{}", choice.score);
 }
 
@@ -233,13 +214,7 @@ fn spread_takes_distinct_devices_before_little_used_ones() {
 
 #[test]
 fn spread_takes_near_devices_of_equally_used_ones() {
-    check_shared(
-        SharingPolicy::Spread,
-        [4, 3, 4, 4],
-        &[],
-        2,
-        &[(0x20, 0), (0x21, 0)],
-    );
+    check_shared(SharingPolicy::Spread, [4, 3, 4, 4], &[], 2, &[(0x20, 0), (0x21, 0)]);
 }
 
 #[test]
@@ -263,25 +238,13 @@ fn pack_fills_the_device_that_is_most_in_use() {
 #[test]
 fn pack_stays_on_the_device_that_must_be_included() {
     let expected = [(0x21, 2), (0x21, 3)];
-    check_shared(
-        SharingPolicy::Pack,
-        [1, 2, 4, 2],
-        &[(0x21, 3)],
-        2,
-        &expected,
-    );
+    check_shared(SharingPolicy::Pack, [1, 2, 4, 2], &[(0x21, 3)], 2, &expected);
 }
 
 #[test]
 fn the_replicas_of_a_device_are_those_that_must_be_included_then_the_lowest() {
     let expected = [(0x20, 0), (0x20, 2)];
-    check_shared(
-        SharingPolicy::Pack,
-        [0, 0, 4, 0],
-        &[(0x20, 2)],
-        2,
-        &expected,
-    );
+    check_shared(SharingPolicy::Pack, [0, 0, 4, 0], &[(0x20, 2)], 2, &expected);
 }
 
 #[test]
@@ -297,21 +260,11 @@ fn ids_of_the_other_kind_of_sharing_are_unknown() {
 fn an_explanation_names_what_tells_the_runner_up_apart() {
     let node = bi_v150_x8();
     let available = node.without(&[0x11]);
-    let request = Request {
-        available: &available,
-        must_include: &[],
-        size: 1,
-    };
-    let explanation = explain(&node.offer(), &request);
-    let second = explanation
-        .runner_up
-        .clone()
-        .expect("there are other chips");
+    let request = Request { available: &available, must_include: &[], size: 1 };
+    let explanation = explain(&node.stock(), &request);
+    let second = explanation.runner_up.clone().expect("there are other chips");
     assert_eq!(explanation.choice.ids, [id(0x10)]);
-    assert_eq!(
-        (second.choice.ids, second.why),
-        (vec![id(0x20)], Component::Scatter)
-    );
+    assert_eq!((second.choice.ids, second.why), (vec![id(0x20)], Component::Scatter));
     let text = "\
 choice     0000:10:00.0
            distance 0, scatter 427, boards broken 0, switches broken 0
@@ -325,12 +278,8 @@ why        what remains is closer together: 427, not 429
 #[test]
 fn an_explanation_names_what_is_missing_and_what_is_unknown() {
     let node = bi_v150_x8();
-    let request = Request {
-        available: &[id(0x10), id(0x02)],
-        must_include: &[],
-        size: 2,
-    };
-    let explanation = explain(&node.offer(), &request);
+    let request = Request { available: &[id(0x10), id(0x02)], must_include: &[], size: 2 };
+    let explanation = explain(&node.stock(), &request);
     assert_eq!(explanation.unknown, [id(0x02)]);
     assert_eq!(explanation.runner_up, None);
     let text = "\
@@ -346,9 +295,6 @@ unknown    0000:02:00.0
 #[test]
 fn nothing_to_choose_costs_nothing() {
     let choice = Node::new().prefer(&[], 4);
-    let nothing = Choice {
-        ids: Vec::new(),
-        score: Score::default(),
-    };
+    let nothing = Choice { ids: Vec::new(), score: Score::default() };
     assert_eq!(choice, nothing);
 }

@@ -1,6 +1,6 @@
 //! Small nodes to choose from.
 
-use crate::decide::prefer::{Choice, Offer, Request, prefer};
+use crate::decide::prefer::{Choice, Request, Stock, prefer};
 use crate::model::config::{Sharing, SharingPolicy};
 use crate::model::device::{Device, DeviceId};
 use crate::model::health::Health;
@@ -18,36 +18,21 @@ pub(super) struct Node {
 impl Node {
     /// A machine without devices.
     pub(super) fn new() -> Self {
-        let machine = Group {
-            kind: GroupKind::Machine,
-            distance: Distance::Sys,
-            parent: None,
-        };
+        let machine = Group { kind: GroupKind::Machine, distance: Distance::Sys, parent: None };
         Self {
-            tree: DistanceTree {
-                groups: vec![machine],
-                chips: std::collections::BTreeMap::new(),
-            },
+            tree: DistanceTree { groups: vec![machine], chips: std::collections::BTreeMap::new() },
             devices: Vec::new(),
             sharing: None,
         }
     }
 
     pub(super) fn shared(mut self, replicas: u32, policy: SharingPolicy) -> Self {
-        self.sharing = Some(Sharing {
-            replicas,
-            fail_requests_greater_than_one: false,
-            policy,
-        });
+        self.sharing = Some(Sharing { replicas, fail_requests_greater_than_one: false, policy });
         self
     }
 
     pub(super) fn group(&mut self, kind: GroupKind, distance: Distance, parent: usize) -> usize {
-        self.tree.groups.push(Group {
-            kind,
-            distance,
-            parent: Some(parent),
-        });
+        self.tree.groups.push(Group { kind, distance, parent: Some(parent) });
         self.tree.groups.len() - 1
     }
 
@@ -65,12 +50,8 @@ impl Node {
         });
     }
 
-    pub(super) fn offer(&self) -> Offer<'_> {
-        Offer {
-            tree: &self.tree,
-            devices: &self.devices,
-            sharing: self.sharing,
-        }
+    pub(super) fn stock(&self) -> Stock<'_> {
+        Stock { tree: &self.tree, devices: &self.devices, sharing: self.sharing }
     }
 
     /// Ids of all devices but those on the buses of `taken`.
@@ -80,12 +61,8 @@ impl Node {
     }
 
     pub(super) fn prefer(&self, available: &[DeviceId], size: usize) -> Choice {
-        let request = Request {
-            available,
-            must_include: &[],
-            size,
-        };
-        prefer(&self.offer(), &request)
+        let request = Request { available, must_include: &[], size };
+        prefer(&self.stock(), &request)
     }
 }
 
@@ -95,10 +72,7 @@ pub(super) fn bi_v150_x8() -> Node {
     let mut node = Node::new();
     for numa in 0..2 {
         let numa_node = node.group(GroupKind::NumaNode(numa), Distance::Node, 0);
-        let root = RootBus {
-            domain: 0,
-            bus: 0x80 * u8::try_from(numa).unwrap(),
-        };
+        let root = RootBus { domain: 0, bus: 0x80 * u8::try_from(numa).unwrap() };
         let bridge = node.group(GroupKind::HostBridge(root), Distance::Phb, numa_node);
         for switch in 0..2 {
             let first = root.bus + 0x40 * switch;
@@ -116,12 +90,7 @@ pub(super) fn bi_v150_x8() -> Node {
 
 /// The chip on a bus of domain 0.
 pub(super) fn bus(bus: u8) -> PciAddress {
-    PciAddress {
-        domain: 0,
-        bus,
-        device: 0,
-        function: 0,
-    }
+    PciAddress { domain: 0, bus, device: 0, function: 0 }
 }
 
 pub(super) fn id(number: u8) -> DeviceId {
@@ -129,8 +98,5 @@ pub(super) fn id(number: u8) -> DeviceId {
 }
 
 pub(super) fn replica(number: u8, index: u32) -> DeviceId {
-    DeviceId {
-        address: bus(number),
-        replica: Some(index),
-    }
+    DeviceId { address: bus(number), replica: Some(index) }
 }

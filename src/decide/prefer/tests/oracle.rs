@@ -45,17 +45,12 @@ impl<'a> Oracle<'a> {
             ids,
         };
         for device in &node.devices {
-            oracle
-                .devices
-                .push(oracle.set(|id| id.address == device.id.address));
+            oracle.devices.push(oracle.set(|id| id.address == device.id.address));
         }
         for group in 0..node.tree.groups.len() {
             oracle.add_whole(group);
         }
-        oracle.choices = sets
-            .into_iter()
-            .map(|set| (oracle.score(set), set))
-            .collect();
+        oracle.choices = sets.into_iter().map(|set| (oracle.score(set), set)).collect();
         oracle
     }
 
@@ -82,11 +77,7 @@ impl<'a> Oracle<'a> {
         let sides = devices.filter_map(|address| {
             let path = path(self.node, address);
             let at = path.iter().position(|step| *step == group)?;
-            Some(if at == 0 {
-                Err(address)
-            } else {
-                Ok(path[at - 1])
-            })
+            Some(if at == 0 { Err(address) } else { Ok(path[at - 1]) })
         });
         sides.collect::<BTreeSet<_>>().len()
     }
@@ -114,10 +105,7 @@ impl<'a> Oracle<'a> {
             let lists = || self.lists(*ones).cmp(&self.lists(*others));
             one.cmp(other).then_with(lists)
         })?;
-        Some(Choice {
-            ids: self.members(*set),
-            score: *score,
-        })
+        Some(Choice { ids: self.members(*set), score: *score })
     }
 
     /// The ascending lists of addresses, then of ids.
@@ -186,10 +174,7 @@ fn all_ids(node: &Node) -> Vec<DeviceId> {
     };
     let addresses = node.devices.iter().map(|device| device.id.address);
     let ids = |address| {
-        let id = move |replica: &Option<u32>| DeviceId {
-            address,
-            replica: *replica,
-        };
+        let id = move |replica: &Option<u32>| DeviceId { address, replica: *replica };
         replicas.iter().map(id).collect::<Vec<_>>()
     };
     addresses.flat_map(ids).collect()
@@ -214,18 +199,12 @@ fn distances(node: &Node, ids: &[DeviceId]) -> Vec<Vec<u64>> {
 }
 
 fn choices(ids: &[DeviceId], must: &[DeviceId], size: usize) -> Vec<u32> {
-    let must: u32 = (0..ids.len())
-        .map(|i| u32::from(must.contains(&ids[i])) << i)
-        .sum();
+    let must: u32 = (0..ids.len()).map(|i| u32::from(must.contains(&ids[i])) << i).sum();
     let too_many = must.count_ones() as usize > size;
     let size = size.min(ids.len());
     let fits = |set: &u32| set.count_ones() as usize == size;
     let may = |set: &u32| {
-        if too_many {
-            must & set == *set
-        } else {
-            must & set == must
-        }
+        if too_many { must & set == *set } else { must & set == must }
     };
     (0..1 << ids.len()).filter(fits).filter(may).collect()
 }

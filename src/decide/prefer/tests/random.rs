@@ -38,10 +38,7 @@ impl Draft {
         let places = node.tree.groups.len() + 1;
         for (index, (bus, place)) in self.devices.iter().enumerate() {
             let address = address(*bus, index);
-            node.device(
-                address,
-                Some(place % places).filter(|group| *group + 1 < places),
-            );
+            node.device(address, Some(place % places).filter(|group| *group + 1 < places));
         }
         match self.sharing {
             None => node,
@@ -61,16 +58,11 @@ impl Draft {
             let id = move |replica| DeviceId { address, replica };
             replicas.clone().into_iter().map(id)
         });
-        let known: Vec<_> = ids
-            .zip(self.ids.iter().copied())
-            .filter(|(_, state)| *state > 0)
-            .collect();
+        let known: Vec<_> =
+            ids.zip(self.ids.iter().copied()).filter(|(_, state)| *state > 0).collect();
         let known = &known[..known.len().min(MOST_IDS)];
         let must = known.iter().filter(|(_, state)| *state == 1);
-        (
-            known.iter().map(|(id, _)| *id).collect(),
-            must.map(|(id, _)| *id).collect(),
-        )
+        (known.iter().map(|(id, _)| *id).collect(), must.map(|(id, _)| *id).collect())
     }
 
     /// Fails unless the choice is the oracle's, in every component and every id.
@@ -78,12 +70,9 @@ impl Draft {
         let node = self.node();
         let (available, must_include) = self.lists();
         let oracle = Oracle::new(&node, &available, &must_include, self.size);
-        let request = Request {
-            available: &available,
-            must_include: &must_include,
-            size: self.size,
-        };
-        prop_assert_eq!(prefer(&node.offer(), &request), oracle.best());
+        let request =
+            Request { available: &available, must_include: &must_include, size: self.size };
+        prop_assert_eq!(prefer(&node.stock(), &request), oracle.best());
         Ok(())
     }
 
@@ -92,12 +81,9 @@ impl Draft {
         let node = self.node();
         let (available, must_include) = self.lists();
         let oracle = Oracle::new(&node, &available, &must_include, self.size);
-        let request = Request {
-            available: &available,
-            must_include: &must_include,
-            size: self.size,
-        };
-        let explanation = explain(&node.offer(), &request);
+        let request =
+            Request { available: &available, must_include: &must_include, size: self.size };
+        let explanation = explain(&node.stock(), &request);
         prop_assert_eq!(&explanation.choice, &oracle.best());
         let runner_up = explanation.runner_up.map(|other| other.choice);
         prop_assert_eq!(runner_up, oracle.second(&explanation.choice));
@@ -122,10 +108,7 @@ fn kind_of(kind: usize, index: usize) -> GroupKind {
     let number = u8::try_from(index).expect("few groups");
     match kind {
         0 => GroupKind::NumaNode(number.into()),
-        1 => GroupKind::HostBridge(RootBus {
-            domain: 0,
-            bus: number,
-        }),
+        1 => GroupKind::HostBridge(RootBus { domain: 0, bus: number }),
         2 => GroupKind::Port(address(number, 0)),
         _ => GroupKind::Board(address(number, 1)),
     }
@@ -133,12 +116,7 @@ fn kind_of(kind: usize, index: usize) -> GroupKind {
 
 /// Different for each device, in the order of the buses.
 fn address(bus: u8, index: usize) -> PciAddress {
-    PciAddress {
-        domain: 0,
-        bus,
-        device: u8::try_from(index).expect("few devices"),
-        function: 0,
-    }
+    PciAddress { domain: 0, bus, device: u8::try_from(index).expect("few devices"), function: 0 }
 }
 
 /// Groups and devices, as in a [`Draft`].
@@ -189,22 +167,12 @@ fn draft() -> impl Strategy<Value = Draft> {
         prop::collection::vec(0..4u8, 4 * MOST_IDS),
     ];
     (node, sharing(), ids, 0..=MOST_IDS + 1).prop_map(|((groups, devices), sharing, ids, size)| {
-        Draft {
-            groups,
-            devices,
-            sharing,
-            ids,
-            size,
-        }
+        Draft { groups, devices, sharing, ids, size }
     })
 }
 
 fn cases(cases: u32) -> ProptestConfig {
-    ProptestConfig {
-        cases,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    }
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
 proptest! {

@@ -1,0 +1,107 @@
+//! `discovery` and `container`: which functions are chips, and what containers get and are told.
+
+use super::cursor::{Cursor, shown};
+use super::node::Yaml;
+use super::section::Section;
+use crate::model::config::{ContainerRules, DiscoveryRules, VisibleDevices};
+
+const KEYS: [&str; 3] = ["vendorIds", "drivers", "controlNodes"];
+
+pub(super) fn read_discovery(root: &Section) -> DiscoveryRules {
+    let discovery = root.section("discovery", &KEYS);
+    let default = DiscoveryRules::default();
+    DiscoveryRules {
+        vendor_ids: discovery
+            .find("vendorIds")
+            .map_or(default.vendor_ids, |list| read_some(list, read_vendor)),
+        drivers: discovery
+            .find("drivers")
+            .map_or(default.drivers, |list| read_some(list, read_driver)),
+        control_nodes: discovery
+            .find("controlNodes")
+            .map_or(default.control_nodes, |list| list.distinct(read_node)),
+    }
+}
+
+pub(super) fn read_container(root: &Section) -> ContainerRules {
+    let container = root.section("container", &["visibleDevices"]);
+    let words = [("addresses", VisibleDevices::Addresses), ("void", VisibleDevices::Void)];
+    ContainerRules {
+        visible_devices: container
+            .find("visibleDevices")
+            .and_then(|cursor| cursor.word(&words))
+            .unwrap_or_default(),
+    }
+}
+
+/// A list that must not be empty: nothing could be found with it.
+fn read_some<'a, T: Ord + Clone>(
+    list: &Cursor<'a>,
+    read: impl Fn(&Cursor<'a>) -> Option<T>,
+) -> Vec<T> {
+    if list.is_empty_list() {
+        list.problem("the list is empty; no GPU could be found. Remove the key for the default");
+    }
+    list.distinct(read)
+}
+
+/// Hexadecimal, with or without `0x`.
+fn read_vendor(cursor: &Cursor) -> Option<u16> {
+    let vendor = match cursor.yaml() {
+        Yaml::Integer(number) => hexadecimal_number(cursor, *number)?,
+        Yaml::Text(text) => {
+            let digits = text.strip_prefix("0x").unwrap_or(text);
+            let valid = digits.len() == 4 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+            let number = valid.then(|| i128::from_str_radix(digits, 16).ok()).flatten();
+            number.or_else(|| {
+                cursor.mismatch("a PCI vendor id such as \"0x1e3e\"");
+                None
+            })?
+        }
+        _ => {
+            cursor.mismatch("a PCI vendor id such as \"0x1e3e\"; put it in quotes");
+            return None;
+        }
+    };
+    // Reads of a function that is not there give all ones; 0 was never assigned.
+    let assigned = u16::try_from(vendor).ok();
+    let assigned = assigned.filter(|vendor| !matches!(vendor, 0 | 0xffff));
+    if assigned.is_none() {
+        cursor.problem(format!("{vendor:#06x} is not the id of a PCI vendor"));
+    }
+    assigned
+}
+
+/// YAML has lost how a number was written, and `8086` is not 0x8086.
+fn hexadecimal_number(cursor: &Cursor, number: i128) -> Option<i128> {
+    let spelling = cursor.spelling().unwrap_or_default();
+    if spelling.starts_with("0x") {
+        return Some(number);
+    }
+    cursor.problem(format!(
+        "`{}` is a decimal number to YAML; write a vendor id in quotes, such as \"0x1e3e\"",
+        shown(&spelling)
+    ));
+    None
+}
+
+fn read_driver(cursor: &Cursor) -> Option<String> {
+    let driver = cursor.text()?;
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if !driver.bytes().all(allowed) || matches!(driver, "." | "..") {
+        cursor.mismatch("the name of a kernel driver, as in /sys/bus/pci/drivers");
+        return None;
+    }
+    Some(driver.to_owned())
+}
+
+fn read_node(cursor: &Cursor) -> Option<String> {
+    let path = cursor.text()?;
+    let plain = |name: &str| !matches!(name, "" | "." | "..");
+    let below_dev = path.strip_prefix("/dev/").is_some_and(|rest| rest.split('/').all(plain));
+    if !below_dev {
+        cursor.mismatch("the path of a device node below /dev, such as /dev/itrctl");
+        return None;
+    }
+    Some(path.to_owned())
+}

@@ -1,0 +1,116 @@
+//! The configuration file, from YAML to what is meant. Strict: what is not understood is a
+//! problem, all problems are found at once, and nothing is half applied.
+
+mod problem;
+
+mod node;
+mod text;
+
+mod cursor;
+mod section;
+
+mod resource_name;
+
+mod boards;
+mod discovery;
+mod flags;
+mod sharing;
+
+mod resources;
+
+pub use problem::{ConfigProblems, Problem};
+
+use cursor::{Cursor, Reading};
+use node::{Node, SyntaxError, Yaml};
+use resources::ResourceDefaults;
+use section::Section;
+
+use crate::model::config::Config;
+
+const KEYS: [&str; 8] = [
+    "version",
+    "resourceName",
+    "flags",
+    "sharing",
+    "resources",
+    "boards",
+    "discovery",
+    "container",
+];
+
+/// What flags and environment variables say in place of the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// `--resource-name`, for `resourceName`.
+    pub resource_name: Option<String>,
+    /// `--splitboard` or `SPLIT_BOARD`, for `flags.splitboard`.
+    pub split_board: Option<bool>,
+    /// `--usevolcano` or `USE_VOLCANO`, for `flags.usevolcano`; true is refused.
+    pub use_volcano: Option<bool>,
+    /// `--reset_gpu` or `RESET_GPU`, for `flags.reset_gpu`; true is refused.
+    pub reset_gpu: Option<bool>,
+}
+
+/// The meaning of a configuration file; an empty one means the default.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn parse_config(text: &str) -> Result<Config, ConfigProblems> {
+    parse_config_with(text, &Overrides::default())
+}
+
+/// The meaning of a configuration file where flags and environment variables have the last word.
+///
+/// # Errors
+/// Everything that is wrong with the file and with the overrides.
+pub fn parse_config_with(text: &str, overrides: &Overrides) -> Result<Config, ConfigProblems> {
+    // Editors on Windows write it, and positions would be off by one.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let tree =
+        text::check_text(text).and_then(|()| node::parse_tree(text)).map_err(syntax_problem)?;
+    let reading = Reading::new(text);
+    let config = read_config(&reading, &tree, overrides);
+    reading.finish(config)
+}
+
+/// With a syntax error nothing else can be said.
+fn syntax_problem(error: SyntaxError) -> ConfigProblems {
+    ConfigProblems::new(vec![Problem {
+        path: String::new(),
+        line: error.line,
+        message: error.message,
+    }])
+}
+
+fn read_config(reading: &Reading, tree: &Node, overrides: &Overrides) -> Config {
+    let cursor = Cursor::root(reading, tree);
+    if is_manifest(&tree.yaml) {
+        cursor.problem(
+            "this is a Kubernetes manifest; the configuration is the text under its `data`",
+        );
+        return Config::default();
+    }
+    // `version` may be anything: the replaced plugin had 4.2.0, its operator 4.1.1.
+    let root = Section::open(&cursor, &KEYS);
+    let defaults = ResourceDefaults {
+        granularity: flags::read_flags(&root, overrides, reading),
+        sharing: sharing::read_sharing(&root),
+    };
+    Config {
+        resources: resources::read_resources(&root, overrides, &defaults, reading),
+        boards: boards::read_boards(&root),
+        discovery: discovery::read_discovery(&root),
+        container: discovery::read_container(&root),
+    }
+}
+
+/// A whole `ConfigMap` where its content belongs: the most likely slip of all.
+fn is_manifest(yaml: &Yaml) -> bool {
+    let Yaml::Mapping(entries) = yaml else {
+        return false;
+    };
+    let has = |name: &str| {
+        entries.iter().any(|(key, _)| matches!(&key.yaml, Yaml::Text(text) if text == name))
+    };
+    has("kind") && has("apiVersion")
+}

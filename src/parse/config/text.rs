@@ -1,0 +1,37 @@
+//! What is refused before YAML is parsed, because parsing it takes too long.
+
+use super::node::SyntaxError;
+
+/// A `ConfigMap` holds at most 1 MiB.
+const TEXT_LIMIT: usize = 1 << 20;
+
+/// libyaml looks at every open bracket for every token, which is quadratic: 1 MiB of `{a: ` takes
+/// it minutes. A limit on all brackets, closed or not, needs no second YAML parser to be sure.
+const BRACKET_LIMIT: usize = 4096;
+
+/// Refuses what is too large, has too many brackets, or has directives.
+pub(super) fn check_text(text: &str) -> Result<(), SyntaxError> {
+    if text.len() > TEXT_LIMIT {
+        return Err(SyntaxError {
+            line: None,
+            message: format!("{} bytes are too many; a ConfigMap holds at most 1 MiB", text.len()),
+        });
+    }
+    let brackets = text.bytes().filter(|byte| matches!(byte, b'[' | b'{'));
+    if brackets.count() > BRACKET_LIMIT {
+        return Err(SyntaxError {
+            line: None,
+            message: format!(
+                "more than {BRACKET_LIMIT} opening brackets; write lists with `-` instead"
+            ),
+        });
+    }
+    // Each %TAG is compared with all before it, quadratic again; no configuration needs one.
+    match text.lines().position(|line| line.starts_with('%')) {
+        None => Ok(()),
+        Some(index) => Err(SyntaxError {
+            line: Some(index + 1),
+            message: "a line that starts with `%` is a YAML directive; remove it".to_owned(),
+        }),
+    }
+}

@@ -1,0 +1,44 @@
+//! Booleans in environment variables, spelt as the replaced plugin took them.
+
+/// A text that is not a boolean.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not a boolean; write true or false")]
+pub struct EnvBoolError {
+    text: String,
+}
+
+/// The spellings of Go's `strconv.ParseBool`, which is what manifests in use rely on; an empty
+/// variable is false, as it is there.
+///
+/// # Errors
+/// Names the text.
+pub fn parse_env_bool(text: &str) -> Result<bool, EnvBoolError> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" | "" => Ok(false),
+        _ => Err(EnvBoolError { text: text.to_owned() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_environment_boolean_has_the_spellings_of_go() {
+        for text in ["1", "t", "T", "TRUE", "true", "True"] {
+            assert_eq!(parse_env_bool(text), Ok(true), "{text}");
+        }
+        for text in ["0", "f", "F", "FALSE", "false", "False", ""] {
+            assert_eq!(parse_env_bool(text), Ok(false), "{text}");
+        }
+    }
+
+    #[test]
+    fn other_spellings_are_refused() {
+        for text in ["yes", "on", "tRUE", " true", "2"] {
+            let error = parse_env_bool(text).unwrap_err().to_string();
+            assert_eq!(error, format!("`{text}` is not a boolean; write true or false"));
+        }
+    }
+}
