@@ -26,7 +26,7 @@ const WAITING_TRIGGERS: usize = 16;
 #[derive(Debug)]
 pub struct Settings {
     /// The machine to look at.
-    pub root: Root,
+    pub root: Arc<Root>,
     /// The configuration in force at the start.
     pub config: Config,
     /// The kubelet's device plugin directory.
@@ -56,7 +56,7 @@ pub fn build(settings: Settings) -> Bound {
     let Settings { root, config, kubelet_directory, inotify, uevents } = settings;
     let (stop, config) = (CancellationToken::new(), Arc::new(config));
     let (triggers, receiver) = mpsc::channel(WAITING_TRIGGERS);
-    let (owner, offers) = InventoryOwner::new(Arc::new(root), Arc::clone(&config), receiver);
+    let (owner, offers) = InventoryOwner::new(root, Arc::clone(&config), receiver);
     let (sessions, view) = Sessions::new(kubelet_directory, inotify, offers.clone());
     let mut tasks = JoinSet::new();
     tasks.spawn(named("inventory owner", owner.run(stop.clone())));

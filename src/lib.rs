@@ -13,9 +13,9 @@
 //! | [`wire`] | decisions to and from other people's formats | I/O |
 //! | [`host`] | the only code that touches the machine | decide |
 //! | [`daemon`] | loops that own something | read files themselves |
-//! | [`demo`] | a kubelet of its own, and the story that `demo` plays | |
-//! | [`app`] | wires the daemon together | |
-//! | [`cli`] | what can be typed | |
+//! | [`app`] | wires the daemon together | read files itself |
+//! | [`demo`] | a kubelet of its own, and the story that `demo` plays | touch the real kubelet |
+//! | [`cli`] | what can be typed | work: it calls those below |
 //!
 //! A change on the PCI bus becomes a list at the kubelet: [`host::uevents`] → a trigger →
 //! [`daemon::inventory_owner`] → [`host::scan`] → [`decide::inventory`] → published if changed →
@@ -33,8 +33,8 @@ pub mod host;
 
 pub mod daemon;
 
-pub mod demo;
-
 pub mod app;
+
+pub mod demo;
 
 pub mod cli;

@@ -11,6 +11,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::demo::story::Story;
+
 pub use self::output::Failure;
 
 /// Kubernetes device plugin for Iluvatar CoreX GPUs.
@@ -191,6 +193,20 @@ pub struct DemoArgs {
     /// Machine to play on; a shipped one with 16 chips if absent.
     #[arg(long, value_name = "FILE")]
     pub node: Option<PathBuf>,
+    /// Which part to play.
+    #[arg(long, default_value = "all", value_name = "NAME")]
+    pub story: Story,
+    /// `text` for people, `json` for scripts: one object a line.
+    #[arg(short, long, default_value = "text", value_name = "FORMAT")]
+    pub output: DemoFormat,
+}
+
+/// Formats of `demo`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[expect(missing_docs, reason = "DemoArgs::output says what each is for")]
+pub enum DemoFormat {
+    Text,
+    Json,
 }
 
 /// How log lines look.

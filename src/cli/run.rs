@@ -1,5 +1,7 @@
 //! `run`: the daemon, until SIGTERM or SIGINT.
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -24,7 +26,7 @@ pub(super) fn run(common: &Common, args: &RunArgs) -> Result<(), Failure> {
         "starting"
     );
     let settings = Settings {
-        root,
+        root: Arc::new(root),
         config,
         kubelet_directory: args.kubelet_dir.clone(),
         inotify: true,

@@ -1,3 +1,9 @@
-//! A node without a cluster: the embedded kubelet.
+//! A node without a cluster: an embedded kubelet, a machine that can be pulled apart, and the story
+//! that `demo` plays on them.
 
 pub mod kubelet;
+
+pub mod machine;
+pub mod timeline;
+
+pub mod story;

@@ -120,6 +120,28 @@ pub fn unpack(machine: &Machine, directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes one entry again at `path`, in place of what is there.
+///
+/// # Errors
+/// As the calls that make it.
+pub fn replace(path: &Path, entry: &Entry) -> io::Result<()> {
+    remove(path)?;
+    unpack_entry(path, entry)
+}
+
+/// Removes a file, a link, or a directory with all that is in it; what is not there is removed.
+///
+/// # Errors
+/// As `unlink` and `rmdir`.
+pub fn remove(path: &Path) -> io::Result<()> {
+    let is_directory = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir());
+    let removed = if is_directory { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 fn unpack_entry(path: &Path, entry: &Entry) -> io::Result<()> {
     match entry {
         Entry::Directory => fs::create_dir_all(path),

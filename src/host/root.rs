@@ -1,12 +1,14 @@
 //! Where a machine is looked at: `/`, a directory that holds another machine's tree, or a `.node`
 //! file, which is unpacked for as long as the root lives.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 use thiserror::Error;
 
 use super::files;
+use crate::model::machine::Machine;
 use crate::parse::node_file::{self, NodeFileError};
 
 /// A directory that holds `sys` and `dev`.
@@ -22,13 +24,13 @@ pub struct Root {
 pub enum RootError {
     /// Nothing there, or not to be read.
     #[error("cannot read the root {0}: {1}")]
-    Unreadable(PathBuf, #[source] std::io::Error),
+    Unreadable(PathBuf, #[source] io::Error),
     /// A file that is no `.node` file.
     #[error("{0} is not a machine: {1}")]
     BadNodeFile(PathBuf, #[source] NodeFileError),
     /// No room, no rights.
     #[error("cannot unpack {0}: {1}")]
-    CannotUnpack(PathBuf, #[source] std::io::Error),
+    CannotUnpack(PathBuf, #[source] io::Error),
 }
 
 impl Root {
@@ -44,12 +46,16 @@ impl Root {
         let text = files::read_text(path).map_err(unreadable)?;
         let machine = node_file::parse_node_file(&text)
             .map_err(|error| RootError::BadNodeFile(path.to_owned(), error))?;
-        let cannot_unpack = |error| RootError::CannotUnpack(path.to_owned(), error);
-        let directory = tempfile::Builder::new()
-            .prefix("ix-device-plugin-")
-            .tempdir()
-            .map_err(cannot_unpack)?;
-        files::unpack(&machine, directory.path()).map_err(cannot_unpack)?;
+        Self::unpack(&machine).map_err(|error| RootError::CannotUnpack(path.to_owned(), error))
+    }
+
+    /// Makes a machine in a temporary directory.
+    ///
+    /// # Errors
+    /// No room, no rights.
+    pub fn unpack(machine: &Machine) -> io::Result<Self> {
+        let directory = tempfile::Builder::new().prefix("ix-device-plugin-").tempdir()?;
+        files::unpack(machine, directory.path())?;
         Ok(Self { path: directory.path().to_owned(), _unpacked: Some(directory) })
     }
 
