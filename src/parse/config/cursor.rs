@@ -103,8 +103,8 @@ impl<'a> Cursor<'a> {
             (false, path) => format!("{path}[\"{}\"]", shown(key)),
         };
         Self {
-            path,
             node,
+            path,
             ..*self
         }
     }

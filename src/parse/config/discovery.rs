@@ -52,6 +52,7 @@ fn read_some<'a, T: Ord + Clone>(
 fn read_vendor(cursor: &Cursor) -> Option<u16> {
     let vendor = match cursor.yaml() {
         Yaml::Integer(number) => hexadecimal_number(cursor, *number)?,
+        Yaml::Float(_) => hexadecimal_number(cursor, 0)?,
         Yaml::Text(text) => {
             let digits = text.strip_prefix("0x").unwrap_or(text);
             let valid = digits.len() == 4 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -84,7 +85,7 @@ fn hexadecimal_number(cursor: &Cursor, number: i128) -> Option<i128> {
         return Some(number);
     }
     cursor.problem(format!(
-        "`{}` is a decimal number to YAML; write a vendor id in quotes, such as \"0x1e3e\"",
+        "`{}` is a decimal number in YAML; write a vendor id in quotes, such as \"0x1e3e\"",
         shown(&spelling)
     ));
     None
