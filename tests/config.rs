@@ -222,7 +222,7 @@ fn arb_text() -> impl Strategy<Value = String> {
     ];
     prop_oneof![
         prop::sample::select(TRAPS.as_slice()).prop_map(str::to_owned),
-        "[^\\p{Cc}\\p{Zs}\\p{Zl}\\p{Zp}][^\\p{Cc}]{0,40}",
+        "[^\\p{Cc}\\s]([^\\p{Cc}]{0,40}[^\\p{Cc}\\s])?",
     ]
 }
 
@@ -293,7 +293,7 @@ fn arb_boards() -> impl Strategy<Value = BoardRules> {
 fn arb_config() -> impl Strategy<Value = Config> {
     let vendors = prop::collection::btree_set(1_u16..0xffff, 1..4);
     let drivers = prop::collection::btree_set("[a-z0-9][a-z0-9_.-]{0,20}", 1..4);
-    let nodes = prop::collection::btree_set("/dev/[a-z]{1,8}(/[^\\p{Cc}/.]{1,8})?", 0..4);
+    let nodes = prop::collection::btree_set("/dev/[a-z]{1,8}(/[^\\p{Cc}\\s/.]{1,8})?", 0..4);
     let discovery =
         (vendors, drivers, nodes).prop_map(|(vendors, drivers, nodes)| DiscoveryRules {
             vendor_ids: vendors.into_iter().collect(),

@@ -190,14 +190,19 @@ impl<'a> Cursor<'a> {
         None
     }
 
-    /// Not empty, without control characters.
+    /// Not empty, without control characters, no white space around it.
     pub(super) fn text(&self) -> Option<&'a str> {
         match self.yaml() {
             Yaml::Text(text) if text.trim().is_empty() => {
                 self.problem("the text is empty; remove the key or give it a value");
             }
             Yaml::Text(text) if text.chars().any(char::is_control) => {
-                self.problem(format!("`{}` has control characters", shown(text)));
+                let text = shown(text);
+                self.problem(format!("`{text}` has control characters; remove them"));
+            }
+            Yaml::Text(text) if text.trim() != text => {
+                let text = shown(text);
+                self.problem(format!("`{text}` begins or ends with a space; remove it"));
             }
             Yaml::Text(text) => return Some(text),
             Yaml::Bool(_) | Yaml::Integer(_) | Yaml::Float(_) => {

@@ -9,7 +9,7 @@ use serde::de::{
     VariantAccess, Visitor,
 };
 
-/// What one tree may take, in bytes as counted by [`Walk::enter`] and [`Walk::charge`].
+/// What one tree may take, in bytes: its nodes and the text in them.
 ///
 /// `yaml_serde` bounds the number of aliases it follows, not what they expand to: a list of 400
 /// aliases to a list of 400 is already 160,000 nodes. 8 MiB is far above any configuration.
@@ -185,7 +185,7 @@ impl Walk {
         self.taken.set(taken);
         if taken > TREE_LIMIT {
             return Err(E::custom(format_args!(
-                "more than {} MiB once its aliases are expanded",
+                "more than {} MiB in memory with its aliases expanded",
                 TREE_LIMIT >> 20
             )));
         }
