@@ -34,6 +34,14 @@ pub struct Cli {
     pub verb: Option<Verb>,
 }
 
+impl Cli {
+    /// True for verbs whose own output tells the story; `-v` adds the log to it.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        !matches!(self.verb, None | Some(Verb::Run(_)))
+    }
+}
+
 /// What every verb understands.
 #[derive(Args, Debug)]
 pub struct Common {

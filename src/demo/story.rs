@@ -199,7 +199,8 @@ impl Stage<'_> {
     }
 
     async fn pod(&mut self, count: usize) -> anyhow::Result<()> {
-        let name = format!("wants-{count}");
+        let number = self.told.pods + self.told.refused + 1;
+        let name = format!("pod {number} asks for {count}");
         let pod = PodRequest::single(&name, &self.resource, count);
         match self.kubelet.admit(pod).await {
             Ok(admission) => {
@@ -209,7 +210,7 @@ impl Stage<'_> {
             }
             Err(error) => {
                 self.told.refused += 1;
-                let text = format!("{name}: refused\n{error}");
+                let text = format!("{name} and is refused\n{error}");
                 self.tell(Actor::Pod, &text, &json!({ "pod": name, "error": error.to_string() }))
             }
         }
@@ -228,7 +229,7 @@ impl Stage<'_> {
         let visible = container.injection.envs.get("IX_VISIBLE_DEVICES").cloned();
         let visible = visible.unwrap_or_default();
         let text = format!(
-            "{name}: got {}\nnodes {}\nIX_VISIBLE_DEVICES={visible}\nNUMA {numa:?}",
+            "{name} and gets {}\nnodes {}\nIX_VISIBLE_DEVICES={visible}\nNUMA {numa:?}",
             ids.join(", "),
             nodes.join(" "),
         );

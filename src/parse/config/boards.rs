@@ -105,7 +105,7 @@ fn read_pair(
     let most = usize::try_from(*CHIPS.end()).unwrap_or(usize::MAX);
     if pair.is_list() && !(2..=most).contains(&items.len()) {
         pair.problem(format!(
-            "{} addresses in a pair; name the 2 to {most} chips of one board",
+            "{} addresses do not make a board; name its 2 to {most} chips",
             items.len()
         ));
     }

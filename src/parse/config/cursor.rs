@@ -88,7 +88,7 @@ impl<'a> Cursor<'a> {
             (true, path) => format!("{path}.{}", shown(key)),
             (false, path) => format!("{path}[\"{}\"]", shown(key)),
         };
-        Self { path, node, ..*self }
+        Self { node, path, ..*self }
     }
 
     /// A key without a name of its own, for example a list; it has the path of its mapping.
@@ -166,14 +166,19 @@ impl<'a> Cursor<'a> {
         None
     }
 
-    /// Not empty, without control characters.
+    /// Not empty, without control characters, no white space around it.
     pub(super) fn text(&self) -> Option<&'a str> {
         match self.yaml() {
             Yaml::Text(text) if text.trim().is_empty() => {
                 self.problem("the text is empty; remove the key or give it a value");
             }
             Yaml::Text(text) if text.chars().any(char::is_control) => {
-                self.problem(format!("`{}` has control characters", shown(text)));
+                let text = shown(text);
+                self.problem(format!("`{text}` has control characters; remove them"));
+            }
+            Yaml::Text(text) if text.trim() != text => {
+                let text = shown(text);
+                self.problem(format!("`{text}` begins or ends with a space; remove it"));
             }
             Yaml::Text(text) => return Some(text),
             Yaml::Bool(_) | Yaml::Integer(_) | Yaml::Float(_) => {

@@ -49,6 +49,7 @@ fn read_some<'a, T: Ord + Clone>(
 fn read_vendor(cursor: &Cursor) -> Option<u16> {
     let vendor = match cursor.yaml() {
         Yaml::Integer(number) => hexadecimal_number(cursor, *number)?,
+        Yaml::Float(_) => hexadecimal_number(cursor, 0)?,
         Yaml::Text(text) => {
             let digits = text.strip_prefix("0x").unwrap_or(text);
             let valid = digits.len() == 4 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -72,15 +73,15 @@ fn read_vendor(cursor: &Cursor) -> Option<u16> {
     assigned
 }
 
-/// YAML has lost how a number was written, and `8086` is not 0x8086.
+/// The number, if it is written in hexadecimal: YAML has lost how, and `8086` is not 0x8086.
 fn hexadecimal_number(cursor: &Cursor, number: i128) -> Option<i128> {
-    let spelling = cursor.spelling().unwrap_or_default();
-    if spelling.starts_with("0x") {
+    let spelling = cursor.spelling();
+    if spelling.as_ref().is_some_and(|text| text.starts_with("0x")) {
         return Some(number);
     }
     cursor.problem(format!(
-        "`{}` is a decimal number to YAML; write a vendor id in quotes, such as \"0x1e3e\"",
-        shown(&spelling)
+        "`{}` is a decimal number in YAML; write a vendor id in quotes, such as \"0x1e3e\"",
+        shown(&spelling.unwrap_or_else(|| number.to_string()))
     ));
     None
 }

@@ -65,7 +65,7 @@ pub fn parse_config(text: &str) -> Result<Config, ConfigProblems> {
 /// Everything that is wrong with the file and with the overrides.
 pub fn parse_config_with(text: &str, overrides: &Overrides) -> Result<Config, ConfigProblems> {
     // Editors on Windows write it, and positions would be off by one.
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let text = text.trim_start_matches('\u{feff}');
     let tree =
         text::check_text(text).and_then(|()| node::parse_tree(text)).map_err(syntax_problem)?;
     let reading = Reading::new(text);

@@ -9,7 +9,7 @@ use serde::de::{
     VariantAccess, Visitor,
 };
 
-/// What one tree may take, in bytes as counted by [`Walk::enter`] and [`Walk::charge`].
+/// What one tree may take, in bytes: its nodes and the text in them.
 ///
 /// `yaml_serde` bounds the number of aliases it follows, not what they expand to: a list of 400
 /// aliases to a list of 400 is already 160,000 nodes. 8 MiB is far above any configuration.
@@ -73,36 +73,43 @@ pub(super) fn parse_tree(text: &str) -> Result<Node, SyntaxError> {
 pub(super) fn find_spot(text: &str, number: usize) -> Option<Spot> {
     let walk = Walk { stop_at: Some(number), ..Walk::default() };
     let error = (&walk).deserialize(serde_yaml::Deserializer::from_str(text)).err()?;
-    Some(Spot { line: error.location()?.line(), raw: walk.raw.into_inner() })
+    Some(Spot { line: line_of(text, error.location()?.index()), raw: walk.raw.into_inner() })
+}
+
+/// The line of a character as editors count: libyaml also breaks lines at U+0085, U+2028 and
+/// U+2029, and sees one more line at the end of the file.
+fn line_of(text: &str, character: usize) -> usize {
+    let before = text.chars().take(character);
+    let line = before.filter(|character| *character == '\n').count() + 1;
+    line.min(text.lines().count()).max(1)
 }
 
 fn syntax_error(text: &str, error: &serde_yaml::Error) -> SyntaxError {
     let full = error.to_string();
-    let Some((line, column)) = error_place(error) else {
+    // An error of the character reader and one about the document as a whole carry no mark, which
+    // reads as the first character of the file.
+    let place = error.location().filter(|place| (place.line(), place.column()) != (1, 1));
+    let Some(place) = place else {
         return SyntaxError {
             line: control_character_line(text, &full),
             message: format!("not readable as YAML: {}", in_our_words(&full)),
         };
     };
-    let at_line = format!(" at line {line} column {column}");
-    let message = full.replacen(&at_line, &format!(" at column {column}"), 1);
+    let theirs = format!(" at line {} column {}", place.line(), place.column());
+    let ours = if place.index() >= text.chars().count() {
+        " at the end of the file".to_owned()
+    } else {
+        format!(" at column {}", place.column())
+    };
+    let line = line_of(text, place.index());
     SyntaxError {
         line: Some(line),
         message: format!(
             "not readable as YAML: {}{}",
-            in_our_words(&message),
+            in_our_words(&full.replacen(&theirs, &ours, 1)),
             tab_hint(text, line)
         ),
     }
-}
-
-/// Line and column. An error of the character reader and one about the document as a whole carry
-/// no mark, which reads as the first character of the file.
-fn error_place(error: &serde_yaml::Error) -> Option<(usize, usize)> {
-    error
-        .location()
-        .map(|location| (location.line(), location.column()))
-        .filter(|place| *place != (1, 1))
 }
 
 /// `yaml_serde` speaks to programmers where it does not hand on what libyaml says.
@@ -158,7 +165,7 @@ impl Walk {
         self.taken.set(taken);
         if taken > TREE_LIMIT {
             return Err(E::custom(format_args!(
-                "more than {} MiB once its aliases are expanded",
+                "more than {} MiB in memory with its aliases expanded",
                 TREE_LIMIT >> 20
             )));
         }

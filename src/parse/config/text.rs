@@ -6,8 +6,9 @@ use super::node::SyntaxError;
 const TEXT_LIMIT: usize = 1 << 20;
 
 /// libyaml looks at every open bracket for every token, which is quadratic: 1 MiB of `{a: ` takes
-/// it minutes. A limit on all brackets, closed or not, needs no second YAML parser to be sure.
-const BRACKET_LIMIT: usize = 4096;
+/// it minutes, with this limit a second. It counts all brackets, closed or not, as telling which
+/// are closed would take a YAML parser.
+const BRACKET_LIMIT: usize = 1024;
 
 /// Refuses what is too large, has too many brackets, or has directives.
 pub(super) fn check_text(text: &str) -> Result<(), SyntaxError> {

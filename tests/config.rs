@@ -1,0 +1,334 @@
+//! The configuration as its users meet it: files in, effective configuration or messages out.
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "fixtures are files, and tests read them directly, or fail"
+)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ix_device_plugin::model::config::{
+    BoardRules, Config, ContainerRules, DiscoveryRules, Granularity, Pairing, ResourceRule,
+    Selector, Sharing, SharingPolicy, VisibleDevices,
+};
+use ix_device_plugin::model::list_size::{KUBELET_LIST_LIMIT, largest_replicas};
+use ix_device_plugin::model::pci::{PciAddress, PciId};
+use ix_device_plugin::parse::config::{Overrides, parse_config, parse_config_with};
+use ix_device_plugin::wire::config_yaml::effective_yaml;
+use ix_device_plugin::wire::v1beta1;
+use proptest::prelude::*;
+use prost::Message;
+
+/// The `.yaml` files of a folder, in order, with their text.
+fn files(folder: &str) -> Vec<(PathBuf, String)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/configs").join(folder);
+    let mut files: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        .map(|path| (path.clone(), fs::read_to_string(path).unwrap()))
+        .collect();
+    files.sort();
+    files
+}
+
+/// What stands beside a fixture. `UPDATE_FIXTURES=1` writes it anew, to be read in the diff.
+#[track_caller]
+fn check_beside(fixture: &Path, extension: &str, actual: &str) {
+    let beside = fixture.with_extension(extension);
+    if std::env::var_os("UPDATE_FIXTURES").is_some() {
+        fs::write(&beside, actual).unwrap();
+    }
+    let expected = fs::read_to_string(&beside).unwrap_or_default();
+    assert_eq!(actual, expected, "{}", beside.display());
+}
+
+#[test]
+fn every_good_file_has_the_effective_configuration_beside_it() {
+    let files = files("good");
+    assert!(files.len() >= 12, "{} files", files.len());
+    for (path, text) in files {
+        let config =
+            parse_config(&text).unwrap_or_else(|problems| panic!("{}: {problems}", path.display()));
+        let effective = effective_yaml(&config);
+        check_beside(&path, "effective", &effective);
+        assert_eq!(parse_config(&effective), Ok(config), "{}", path.display());
+    }
+}
+
+#[test]
+fn every_bad_file_has_its_whole_message_beside_it() {
+    let files = files("bad");
+    assert!(files.len() >= 25, "{} files", files.len());
+    for (path, text) in files {
+        let problems = parse_config(&text).expect_err(&path.display().to_string());
+        check_beside(&path, "expected", &format!("{problems}\n"));
+    }
+}
+
+#[track_caller]
+fn check_message(text: &str, overrides: &Overrides, expected: &str) {
+    let problems = parse_config_with(text, overrides).unwrap_err();
+    assert_eq!(problems.to_string(), expected);
+}
+
+#[test]
+fn a_problem_names_its_line_in_every_style_of_yaml() {
+    let plain = Overrides::default();
+    check_message(
+        "\u{feff}# a comment\r\n\r\nflags: {\r\n  \"splitboard\":\r\n    7 }\r\n",
+        &plain,
+        "1 problem\n  line 5: flags.splitboard: `7` is not a boolean; write true or false",
+    );
+    check_message(
+        "version: &x |\n  flags:\n    splitbord: 1\nflags: {? splitbord : *x}",
+        &plain,
+        "1 problem\n  line 4: flags.splitbord: unknown key; did you mean `splitboard`?",
+    );
+    check_message(
+        "version: &x [1]\n\nflags: *x",
+        &plain,
+        "1 problem\n  line 1: flags: a list is not a mapping of keys to values",
+    );
+}
+
+#[test]
+fn a_file_larger_than_a_config_map_is_refused_unread() {
+    let text = "#".repeat((1 << 20) + 1);
+    check_message(
+        &text,
+        &Overrides::default(),
+        "1 problem\n  1048577 bytes are too many; a ConfigMap holds at most 1 MiB",
+    );
+    assert_eq!(parse_config(&text[1..]), Ok(Config::default()));
+}
+
+#[test]
+fn flags_and_variables_have_the_last_word() {
+    let text = "resourceName: a.b/c\nflags: {splitboard: true, usevolcano: true}";
+    let overrides = Overrides {
+        resource_name: Some("d.e/f".to_owned()),
+        split_board: Some(false),
+        use_volcano: Some(false),
+        reset_gpu: Some(false),
+    };
+    let config = parse_config_with(text, &overrides).unwrap();
+    assert_eq!(config.resources[0].name, "d.e/f");
+    assert_eq!(config.resources[0].granularity, Granularity::Board);
+
+    let entries = "resources: [{name: a.b/c, match: {model: x}}, \
+                   {name: a.b/d, match: {model: y}, splitboard: false}]";
+    let overrides = Overrides { split_board: Some(true), ..Overrides::default() };
+    let config = parse_config_with(entries, &overrides).unwrap();
+    let granularities = config.resources.iter().map(|rule| rule.granularity);
+    assert_eq!(granularities.collect::<Vec<_>>(), [Granularity::Chip, Granularity::Board]);
+}
+
+#[test]
+fn a_problem_with_a_flag_names_the_flag() {
+    let overrides = Overrides {
+        resource_name: Some("gpu".to_owned()),
+        split_board: None,
+        use_volcano: Some(true),
+        reset_gpu: Some(true),
+    };
+    check_message(
+        "flags: {splitboard: 1}",
+        &overrides,
+        "4 problems
+  line 1: flags.splitboard: `1` is not a boolean; write true or false
+  --reset_gpu (RESET_GPU): resetting a GPU before it is handed out is not supported; set it to false
+  --resource-name: `gpu`: a domain and a slash are needed, for example `iluvatar.com/gpu`
+  --usevolcano (USE_VOLCANO): the Volcano mode is not supported; set it to false: the kubelet \
+         chooses the devices",
+    );
+    let overrides = Overrides { resource_name: Some("a.b/c".to_owned()), ..Overrides::default() };
+    check_message(
+        "resources: [{name: a.b/c}]",
+        &overrides,
+        "1 problem\n  --resource-name: does not go with `resources`, where each entry has its own \
+         name; remove one of the two",
+    );
+}
+
+/// The longest list of one device, shared so often, as the kubelet receives it.
+fn longest_list(replicas: u32) -> usize {
+    let device = |index| v1beta1::Device {
+        id: format!("ffffffff:ff:1f.7::{index}"),
+        health: "Unhealthy".to_owned(),
+        topology: Some(v1beta1::TopologyInfo {
+            nodes: vec![v1beta1::NumaNode { id: u32::MAX.into() }; 2],
+        }),
+    };
+    v1beta1::ListAndWatchResponse { devices: (0..replicas).map(device).collect() }.encoded_len()
+}
+
+#[test]
+fn the_largest_number_of_replicas_just_fits_into_a_kubelets_list() {
+    let limit = usize::try_from(KUBELET_LIST_LIMIT).unwrap();
+    let largest = largest_replicas(1);
+    assert!(longest_list(largest) <= limit);
+    assert!(longest_list(largest + 1) > limit);
+    let text = |replicas| format!("sharing: {{timeSlicing: {{replicas: {replicas}}}}}");
+    assert!(parse_config(&text(largest)).is_ok());
+    assert!(parse_config(&text(largest + 1)).is_err());
+}
+
+fn arb_address() -> impl Strategy<Value = PciAddress> {
+    let domain = prop_oneof![Just(0_u32), any::<u32>()];
+    (domain, any::<u8>(), 0_u8..32, 0_u8..8)
+        .prop_map(|(domain, bus, device, function)| PciAddress { domain, bus, device, function })
+}
+
+fn arb_id() -> impl Strategy<Value = PciId> {
+    any::<(u16, u16)>().prop_map(|(vendor, device)| PciId { vendor, device })
+}
+
+/// Texts that YAML would take for something else, and ordinary ones.
+fn arb_text() -> impl Strategy<Value = String> {
+    const TRAPS: [&str; 12] =
+        ["off", "true", "~", "0x1", "1e3", "- a", "a: b", "#", "'", "\"", "007", "<<"];
+    prop_oneof![
+        prop::sample::select(TRAPS.as_slice()).prop_map(str::to_owned),
+        "[^\\p{Cc}\\s]([^\\p{Cc}]{0,40}[^\\p{Cc}\\s])?",
+    ]
+}
+
+/// Rules that do not overlap: each has a model of its own.
+fn arb_resources() -> impl Strategy<Value = Vec<ResourceRule>> {
+    let policy = prop_oneof![Just(SharingPolicy::Spread), Just(SharingPolicy::Pack)];
+    let entry = (
+        prop::option::of(arb_id()),
+        prop::collection::btree_set(arb_address(), 0..4),
+        any::<bool>(),
+        prop::option::of(2_u32..=largest_replicas(1)),
+    );
+    let entries = prop::collection::vec(entry, 1..4);
+    let names =
+        prop::collection::btree_set("[a-z]{1,9}\\.[a-z]{1,9}/[a-z]([a-z._-]{0,61}[a-z])?", 4);
+    let models = prop::collection::btree_set(arb_text(), 4);
+    (entries, names, models, any::<bool>(), policy).prop_map(
+        |(entries, names, models, fail_requests_greater_than_one, policy)| {
+            let labels = names.into_iter().zip(models);
+            entries
+                .into_iter()
+                .zip(labels)
+                .map(|((pci_id, addresses, split, replicas), (name, model))| ResourceRule {
+                    name,
+                    selector: Selector {
+                        model: Some(model),
+                        pci_id,
+                        addresses: addresses.into_iter().collect(),
+                    },
+                    granularity: if split { Granularity::Chip } else { Granularity::Board },
+                    sharing: replicas.map(|replicas| Sharing {
+                        replicas,
+                        fail_requests_greater_than_one,
+                        policy,
+                    }),
+                })
+                .collect()
+        },
+    )
+}
+
+fn arb_boards() -> impl Strategy<Value = BoardRules> {
+    (
+        prop_oneof![Just(Pairing::Auto), Just(Pairing::Off)],
+        prop::collection::btree_map(arb_id(), 1_usize..=16, 0..4),
+        prop::collection::btree_set(arb_address(), 0..12),
+        prop::collection::btree_map(arb_id(), arb_text(), 0..4),
+    )
+        .prop_map(|(pairing, chips_per_board, chips, models)| BoardRules {
+            pairing,
+            chips_per_board,
+            pairs: chips
+                .into_iter()
+                .collect::<Vec<_>>()
+                .chunks_exact(2)
+                .map(<[_]>::to_vec)
+                .collect(),
+            models,
+        })
+}
+
+fn arb_config() -> impl Strategy<Value = Config> {
+    let vendors = prop::collection::btree_set(1_u16..0xffff, 1..4);
+    let drivers = prop::collection::btree_set("[a-z0-9][a-z0-9_.-]{0,20}", 1..4);
+    let nodes = prop::collection::btree_set("/dev/[a-z]{1,8}(/[^\\p{Cc}\\s/.]{1,8})?", 0..4);
+    let discovery =
+        (vendors, drivers, nodes).prop_map(|(vendors, drivers, nodes)| DiscoveryRules {
+            vendor_ids: vendors.into_iter().collect(),
+            drivers: drivers.into_iter().collect(),
+            control_nodes: nodes.into_iter().collect(),
+        });
+    let visible = prop_oneof![Just(VisibleDevices::Addresses), Just(VisibleDevices::Void)];
+    (arb_resources(), arb_boards(), discovery, visible).prop_map(
+        |(resources, boards, discovery, visible_devices)| Config {
+            resources,
+            boards,
+            discovery,
+            container: ContainerRules { visible_devices },
+        },
+    )
+}
+
+/// Whatever it is, it is a configuration or a message, and a configuration survives printing.
+fn check_any(text: &str) {
+    match parse_config(text) {
+        Ok(config) => assert_eq!(parse_config(&effective_yaml(&config)), Ok(config)),
+        Err(problems) => {
+            let places: BTreeSet<_> = problems.problems.iter().map(|one| one.line).collect();
+            let lines = text.lines().count().max(1);
+            assert!(places.into_iter().flatten().all(|line| (1..=lines).contains(&line)));
+            assert!(problems.to_string().lines().count() > 1);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_effective_configuration_reads_back_as_itself(config in arb_config()) {
+        prop_assert_eq!(parse_config(&effective_yaml(&config)), Ok(config));
+    }
+
+    #[test]
+    fn any_text_is_a_configuration_or_a_message(text in "(?s).{0,200}") {
+        check_any(&text);
+    }
+
+    #[test]
+    fn any_yaml_like_text_is_a_configuration_or_a_message(
+        words in prop::collection::vec(
+            prop::sample::select(
+                ["flags", "splitboard", "resources", "name", "boards", "pairs", "sharing",
+                 "timeSlicing", "replicas", ":", ": ", "\n", "  ", "- ", "[", "]", "{", "}", ",",
+                 "&a ", "*a", "!t ", "? ", "|", ">", "'", "\"", "\t", "#", "---\n", "true", "0x1",
+                 "1e3", "~", "<<", "a.b/c", "0000:13:00.0"].as_slice(),
+            ),
+            0..40,
+        )
+    ) {
+        check_any(&words.concat());
+    }
+
+    #[test]
+    fn a_damaged_file_is_a_configuration_or_a_message(
+        file in prop::sample::select(files("good")),
+        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<char>(), 0..3), 1..6),
+    ) {
+        let mut text: Vec<char> = file.1.chars().collect();
+        for (place, character, edit) in edits {
+            let place = place.index(text.len() + 1);
+            match edit {
+                0 if place < text.len() => { text.remove(place); }
+                1 if place < text.len() => text[place] = character,
+                _ => text.insert(place, character),
+            }
+        }
+        check_any(&text.into_iter().collect::<String>());
+    }
+}
