@@ -1,0 +1,48 @@
+# Everything a newcomer needs: `make demo` shows it working, `make test` checks all of it.
+# Both install libudev's headers first where they are missing and it is allowed.
+
+CARGO ?= cargo
+
+.PHONY: help setup demo build test fmt-check lint unit doc fuzz-check bench fuzz
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+setup: ## Install what building needs and is missing (libudev-dev, pkg-config)
+	@sh .ci/setup
+
+demo: setup ## Play the plugin against an embedded kubelet on a machine with 16 chips
+	$(CARGO) run --quiet --locked -- demo
+
+build: setup ## Build the release binary
+	$(CARGO) build --locked --release
+
+test: setup fmt-check lint unit doc fuzz-check ## Check everything: format, lints, tests, documentation
+
+fmt-check:
+	$(CARGO) fmt --check
+
+lint:
+	$(CARGO) clippy --locked --all-targets -- --deny warnings
+
+unit:
+	$(CARGO) test --locked
+
+doc:
+	RUSTDOCFLAGS='--deny warnings' $(CARGO) doc --locked --no-deps --document-private-items
+
+# libFuzzer is C++; where there is no compiler for it, the targets are left alone, aloud.
+fuzz-check:
+	@if command -v c++ >/dev/null; then \
+	  $(CARGO) check --manifest-path fuzz/Cargo.toml --target-dir target/fuzz-check; \
+	else \
+	  echo 'fuzz targets not checked: there is no C++ compiler (c++)'; \
+	fi
+
+bench: setup ## Measure; the README says what and on which machine
+	$(CARGO) bench --locked
+
+fuzz: setup ## Fuzz every parser for two minutes each (needs cargo-fuzz)
+	for target in $$(cargo fuzz list); do \
+	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --sanitizer none $$target -- -max_total_time=120 || exit 1; \
+	done
