@@ -60,6 +60,15 @@ fn every_good_file_has_the_effective_configuration_beside_it() {
 }
 
 #[test]
+fn the_annotated_file_says_what_the_default_is() {
+    let (_, text) = files("good")
+        .into_iter()
+        .find(|(path, _)| path.ends_with("annotated.yaml"))
+        .unwrap();
+    assert_eq!(parse_config(&text), Ok(Config::default()));
+}
+
+#[test]
 fn every_bad_file_has_its_whole_message_beside_it() {
     let files = files("bad");
     assert!(files.len() >= 25, "{} files", files.len());
