@@ -5,14 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::anyhow;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::daemon::config_watch::ConfigWatch;
+use crate::daemon::handout_ledger::{self, FILE_NAME};
 use crate::daemon::inventory_owner::{InventoryOwner, Offers, Trigger};
+use crate::daemon::plugin_service::Sources;
 use crate::daemon::sessions::{Sessions, SessionsView};
 use crate::daemon::uevent_pump;
+use crate::host::config_file::ConfigSource;
 use crate::host::root::Root;
 use crate::model::config::Config;
 
@@ -29,6 +33,8 @@ pub struct Settings {
     pub root: Arc<Root>,
     /// The configuration in force at the start.
     pub config: Config,
+    /// Where to follow it from then on; absent where it does not change.
+    pub config_source: Option<ConfigSource>,
     /// The kubelet's device plugin directory.
     pub kubelet_directory: PathBuf,
     /// False where changes of that directory are only to be polled.
@@ -46,6 +52,8 @@ pub struct Bound {
     pub sessions: watch::Receiver<SessionsView>,
     /// Leads to another look.
     pub triggers: mpsc::Sender<Trigger>,
+    /// Leads to another look at the configuration file.
+    pub reload: Arc<Notify>,
     stop: CancellationToken,
     tasks: JoinSet<&'static str>,
 }
@@ -53,19 +61,27 @@ pub struct Bound {
 /// Starts every task of the daemon on the present runtime.
 #[must_use]
 pub fn build(settings: Settings) -> Bound {
-    let Settings { root, config, kubelet_directory, inotify, uevents } = settings;
-    let (stop, config) = (CancellationToken::new(), Arc::new(config));
+    let Settings { root, config, config_source, kubelet_directory, inotify, uevents } = settings;
+    let (stop, reload) = (CancellationToken::new(), Arc::new(Notify::new()));
+    let (config, in_force) = watch::channel(Arc::new(config));
     let (triggers, receiver) = mpsc::channel(WAITING_TRIGGERS);
-    let (owner, offers) = InventoryOwner::new(root, Arc::clone(&config), receiver);
-    let (sessions, view) = Sessions::new(kubelet_directory, inotify, offers.clone());
+    let (owner, offers) = InventoryOwner::new(root, in_force.clone(), receiver);
+    let (ledger, writer) = handout_ledger::open(kubelet_directory.join(FILE_NAME));
+    let sources = Sources { offers: offers.clone(), ledger };
+    let (sessions, view) = Sessions::new(kubelet_directory, inotify, sources);
     let mut tasks = JoinSet::new();
     tasks.spawn(named("inventory owner", owner.run(stop.clone())));
     tasks.spawn(named("sessions", sessions.run(stop.clone())));
+    tasks.spawn(named("handout ledger", writer.run(stop.clone())));
+    if let Some(source) = config_source {
+        let follow = ConfigWatch::new(source, config, offers.clone(), Arc::clone(&reload), inotify);
+        tasks.spawn(named("configuration", follow.run(stop.clone())));
+    }
     if uevents {
-        let pump = uevent_pump::run(config, triggers.clone(), stop.clone());
+        let pump = uevent_pump::run(in_force, triggers.clone(), stop.clone());
         tasks.spawn(named("uevent pump", pump));
     }
-    Bound { offers, sessions: view, triggers, stop, tasks }
+    Bound { offers, sessions: view, triggers, reload, stop, tasks }
 }
 
 async fn named(name: &'static str, task: impl Future<Output = ()>) -> &'static str {

@@ -61,10 +61,8 @@ fn every_good_file_has_the_effective_configuration_beside_it() {
 
 #[test]
 fn the_annotated_file_says_what_the_default_is() {
-    let (_, text) = files("good")
-        .into_iter()
-        .find(|(path, _)| path.ends_with("annotated.yaml"))
-        .unwrap();
+    let (_, text) =
+        files("good").into_iter().find(|(path, _)| path.ends_with("annotated.yaml")).unwrap();
     assert_eq!(parse_config(&text), Ok(Config::default()));
 }
 

@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
 use tracing::info;
 
 use super::output::Failure;
 use super::{Common, RunArgs, config};
 use crate::app::{self, Settings};
 use crate::daemon::inventory_owner::Trigger;
+use crate::decide::advertise::oversized;
 use crate::host::root::Root;
+use crate::host::scan::scan;
+use crate::model::config::Config;
 
 pub(super) fn run(common: &Common, args: &RunArgs) -> Result<(), Failure> {
     let source = config::source(common)?;
@@ -25,14 +27,26 @@ pub(super) fn run(common: &Common, args: &RunArgs) -> Result<(), Failure> {
         in_force = ?config,
         "starting"
     );
+    check_size(&root, &config)?;
     let settings = Settings {
         root: Arc::new(root),
         config,
+        config_source: Some(source),
         kubelet_directory: args.kubelet_dir.clone(),
         inotify: true,
         uevents: true,
     };
     Ok(runtime()?.block_on(serve(settings))?)
+}
+
+/// A shared resource's list must fit the kubelet on this node. A machine that cannot be looked at
+/// now is looked at again later, by the daemon.
+fn check_size(root: &Root, config: &Config) -> Result<(), Failure> {
+    if config.resources.iter().all(|resource| resource.sharing.is_none()) {
+        return Ok(());
+    }
+    let problem = scan(root, config).ok().and_then(|scan| oversized(&scan.inventory, config));
+    problem.map_or(Ok(()), |problem| Err(Failure::Configuration(anyhow!(problem))))
 }
 
 /// One thread serves all: the work is little and the memory stays small.
@@ -49,8 +63,13 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     let hangup = listen(SignalKind::hangup())?;
     let bound = app::build(settings);
-    let triggers = bound.triggers.clone();
-    bound.run_until_stopped(asked_to_stop(terminate, interrupt, hangup, triggers)).await
+    let (triggers, reload) = (bound.triggers.clone(), Arc::clone(&bound.reload));
+    let look_again = move || {
+        reload.notify_one();
+        // A full channel already holds a reason to look.
+        drop(triggers.try_send(Trigger::Request));
+    };
+    bound.run_until_stopped(asked_to_stop(terminate, interrupt, hangup, look_again)).await
 }
 
 /// Waits for SIGTERM or SIGINT; SIGHUP leads to another look in the meantime.
@@ -58,14 +77,16 @@ async fn asked_to_stop(
     mut terminate: Signal,
     mut interrupt: Signal,
     mut hangup: Signal,
-    triggers: mpsc::Sender<Trigger>,
+    look_again: impl Fn(),
 ) {
     loop {
         tokio::select! {
             _ = terminate.recv() => return info!("SIGTERM: stopping"),
             _ = interrupt.recv() => return info!("SIGINT: stopping"),
-            // A full channel already holds a reason to look.
-            _ = hangup.recv() => drop(triggers.try_send(Trigger::Request)),
+            _ = hangup.recv() => {
+                info!("SIGHUP: looking at the machine and the configuration again");
+                look_again();
+            }
         }
     }
 }

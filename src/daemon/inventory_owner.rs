@@ -25,8 +25,6 @@ pub enum Trigger {
     Uevent,
     /// An operator asked (SIGHUP).
     Request,
-    /// Another configuration is in force from now on.
-    Configuration(Arc<Config>),
 }
 
 /// What all loops share: none until the first scan that succeeded.
@@ -38,7 +36,7 @@ const RESCAN: Duration = Duration::from_secs(60);
 /// Owns the machine's root, the configuration in force and the last inventory.
 pub struct InventoryOwner {
     root: Arc<Root>,
-    config: Arc<Config>,
+    config: watch::Receiver<Arc<Config>>,
     triggers: mpsc::Receiver<Trigger>,
     offers: watch::Sender<Option<Arc<Offer>>>,
     failures: u32,
@@ -49,7 +47,7 @@ impl InventoryOwner {
     #[must_use]
     pub fn new(
         root: Arc<Root>,
-        config: Arc<Config>,
+        config: watch::Receiver<Arc<Config>>,
         triggers: mpsc::Receiver<Trigger>,
     ) -> (Self, Offers) {
         let (offers, receiver) = watch::channel(None);
@@ -67,30 +65,23 @@ impl InventoryOwner {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = tokio::time::sleep(wait) => debug!("time for another look"),
-                Some(trigger) = self.triggers.recv() => self.take(trigger),
+                Some(trigger) = self.triggers.recv() => debug!(?trigger, "looking again"),
+                Ok(()) = self.config.changed() => debug!("looking again under a new configuration"),
             }
             // What else has come in the meantime is answered by the same look.
-            while let Ok(trigger) = self.triggers.try_recv() {
-                self.take(trigger);
-            }
-        }
-    }
-
-    fn take(&mut self, trigger: Trigger) {
-        match trigger {
-            Trigger::Uevent => debug!("the kernel announced a change"),
-            Trigger::Request => info!("looking again on request"),
-            Trigger::Configuration(config) => self.config = config,
+            while self.triggers.try_recv().is_ok() {}
         }
     }
 
     async fn look(&mut self) {
-        let (root, config) = (Arc::clone(&self.root), Arc::clone(&self.config));
-        let looked = tokio::task::spawn_blocking(move || scan(&root, &config)).await;
+        let root = Arc::clone(&self.root);
+        let config = Arc::clone(&self.config.borrow_and_update());
+        let scanned = Arc::clone(&config);
+        let looked = tokio::task::spawn_blocking(move || scan(&root, &scanned)).await;
         match looked {
             Ok(Ok(scan)) => {
                 self.failures = 0;
-                self.publish(scan);
+                self.publish(scan, &config);
             }
             Ok(Err(error)) => self.failed(&format!("{error}")),
             Err(error) => self.failed(&format!("the scan ended early: {error}")),
@@ -106,8 +97,8 @@ impl InventoryOwner {
         }
     }
 
-    fn publish(&mut self, scan: Scan) {
-        let offer = Offer::new(scan.inventory, &self.config);
+    fn publish(&mut self, scan: Scan, config: &Config) {
+        let offer = Offer::new(scan.inventory, config);
         let last = self.offers.borrow().clone();
         if last.as_deref() == Some(&offer) {
             return;
@@ -131,8 +122,8 @@ fn say_what_changed(last: Option<&Offer>, now: &Offer, functions_seen: usize) {
     for old in before.iter().filter(|old| after.iter().all(|board| board.address != old.address)) {
         warn!(board = %old.address, model = old.model, "board left");
     }
-    let warned = last.map_or(&[][..], |offer| &offer.inventory.warnings);
-    for warning in now.inventory.warnings.iter().filter(|warning| !warned.contains(warning)) {
+    let warned: Vec<_> = last.into_iter().flat_map(Offer::warnings).collect();
+    for warning in now.warnings().filter(|warning| !warned.contains(warning)) {
         warn!("{warning}");
     }
     if after.is_empty() {

@@ -1,5 +1,7 @@
 //! Loops that own something. Each waits for `stop`; none holds a lock or a borrow across an await.
 
+pub mod config_watch;
+pub mod handout_ledger;
 pub mod inventory_owner;
 pub mod uevent_pump;
 

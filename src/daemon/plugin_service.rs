@@ -16,10 +16,13 @@ use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status};
 use tracing::{debug, info, warn};
 
+use super::handout_ledger::HandoutLedger;
 use super::inventory_owner::Offers;
 use crate::decide::advertise::Offer;
-use crate::decide::allocate::allocate;
+use crate::decide::allocate::{Grant, allocate};
+use crate::decide::handouts;
 use crate::host::kubelet::Peer;
+use crate::model::device::{DeviceId, Resource};
 use crate::wire::device_plugin;
 use crate::wire::v1beta1::device_plugin_server::DevicePlugin;
 use crate::wire::v1beta1::{
@@ -31,10 +34,19 @@ use crate::wire::v1beta1::{
 /// Open ListAndWatch streams by number, with the process at the other end of each.
 pub type OpenStreams = BTreeMap<u64, Peer>;
 
+/// What every answer is taken from; clones see the same.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// The latest snapshot.
+    pub offers: Offers,
+    /// What was handed out.
+    pub ledger: HandoutLedger,
+}
+
 /// One resource's service on one server.
 pub struct PluginService {
     resource: String,
-    offers: Offers,
+    sources: Sources,
     streams: Arc<watch::Sender<OpenStreams>>,
     closing: CancellationToken,
 }
@@ -44,16 +56,41 @@ impl PluginService {
     #[must_use]
     pub fn new(
         resource: String,
-        offers: Offers,
+        sources: Sources,
         closing: CancellationToken,
     ) -> (Self, watch::Receiver<OpenStreams>) {
         let (streams, open) = watch::channel(OpenStreams::new());
-        (Self { resource, offers, streams: Arc::new(streams), closing }, open)
+        (Self { resource, sources, streams: Arc::new(streams), closing }, open)
     }
 
     fn offer(&self) -> Result<Arc<Offer>, Status> {
-        let offer = self.offers.borrow().clone();
+        let offer = self.sources.offers.borrow().clone();
         offer.ok_or_else(|| Status::unavailable("the machine has not been looked at yet"))
+    }
+
+    fn remember(&self, offer: &Offer, resource: &Resource, grant: &Grant) {
+        info!(resource = self.resource, devices = grant.ids_text(), "allocated");
+        let handouts = grant.ids.iter().filter_map(|id| {
+            let device = resource.find(*id)?;
+            Some((*id, handouts::handout(&offer.inventory, device)))
+        });
+        self.sources.ledger.record(&self.resource, handouts);
+    }
+
+    /// A container may start with an id of which nothing is known: it was handed out by another
+    /// plugin, or what we knew was lost.
+    fn check(&self, offer: &Offer, text: &str) -> Result<(), Status> {
+        let id: DeviceId = text.parse().map_err(|_| {
+            Status::not_found(format!("{}: there is no device `{text}`", self.resource))
+        })?;
+        let Some(handout) = self.sources.ledger.find(&self.resource, id) else {
+            debug!(resource = self.resource, device = %id, "started; not known what it was given");
+            return Ok(());
+        };
+        handouts::check(id, &handout, &offer.inventory).map_err(|outdated| {
+            warn!(resource = self.resource, "a container may not start: {outdated}");
+            Status::failed_precondition(format!("{}: {outdated}", self.resource))
+        })
     }
 
     fn unknown_resource(&self) -> Status {
@@ -80,7 +117,7 @@ impl DevicePlugin for PluginService {
         debug!(resource = self.resource, ?peer, "stream opened");
         Ok(Response::new(Lists {
             resource: self.resource.clone(),
-            offers: WatchStream::new(self.offers.clone()),
+            offers: WatchStream::new(self.sources.offers.clone()),
             last: None,
             closing: Box::pin(self.closing.clone().cancelled_owned()),
             _open: OpenStream::new(Arc::clone(&self.streams), peer),
@@ -118,15 +155,20 @@ impl DevicePlugin for PluginService {
             device_plugin::status(&error)
         })?;
         for grant in &grants {
-            info!(resource = self.resource, devices = ?grant.ids_text(), "allocated");
+            self.remember(&offer, resource, grant);
         }
         Ok(Response::new(device_plugin::allocate_response(grants)))
     }
 
     async fn pre_start_container(
         &self,
-        _: Request<PreStartContainerRequest>,
+        request: Request<PreStartContainerRequest>,
     ) -> Result<Response<PreStartContainerResponse>, Status> {
+        self.sources.ledger.settled().await;
+        let offer = self.offer()?;
+        for text in &request.into_inner().devices_ids {
+            self.check(&offer, text)?;
+        }
         Ok(Response::new(PreStartContainerResponse {}))
     }
 }

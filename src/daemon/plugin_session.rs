@@ -1,7 +1,6 @@
 //! One resource's session with the kubelet: does what `decide::session` says, and tells it what is
 //! seen. Inotify, streams and answers are hints to look; a look at intervals is the truth.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,8 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tracing::{debug, info, warn};
 
-use super::inventory_owner::Offers;
-use super::plugin_service::{OpenStreams, PluginService};
+use super::plugin_service::{OpenStreams, PluginService, Sources};
 use crate::decide::session::{OwnSocket, Reason, Session, Sight, SocketIdentity, Step};
 use crate::host::authority_stream::NormalisedStream;
 use crate::host::directory_watch::DirectoryWatch;
@@ -55,7 +53,7 @@ pub enum Progress {
 /// Serves and registers until `stop`, whatever happens to the kubelet.
 pub async fn run(
     settings: SessionSettings,
-    offers: Offers,
+    sources: Sources,
     progress: watch::Sender<Progress>,
     stop: CancellationToken,
 ) {
@@ -63,7 +61,7 @@ pub async fn run(
     let mut driver = Driver {
         machine: Session::new(seed),
         settings,
-        offers,
+        sources,
         progress,
         server: None,
         registering: JoinSet::new(),
@@ -81,7 +79,7 @@ pub async fn run(
 
 struct Driver {
     settings: SessionSettings,
-    offers: Offers,
+    sources: Sources,
     progress: watch::Sender<Progress>,
     machine: Session,
     server: Option<RunningServer>,
@@ -192,7 +190,8 @@ impl Driver {
     fn start_server(&self, socket: PlacedSocket) -> RunningServer {
         let closing = CancellationToken::new();
         let resource = self.settings.resource.clone();
-        let (service, streams) = PluginService::new(resource, self.offers.clone(), closing.clone());
+        let (service, streams) =
+            PluginService::new(resource, self.sources.clone(), closing.clone());
         let incoming = UnixListenerStream::new(socket.listener)
             .map(|accepted| accepted.map(NormalisedStream::new));
         let serving = Server::builder()
@@ -234,7 +233,7 @@ impl Driver {
         tokio::select! {
             () = stop.cancelled() => {}
             () = tokio::time::sleep_until(until) => {}
-            result = changed(self.watch.as_ref()) => {
+            result = DirectoryWatch::changed_or_never(self.watch.as_ref()) => {
                 if result.is_err() {
                     self.watch = None;
                 }
@@ -274,13 +273,6 @@ impl Driver {
             server.task.shutdown().await;
         }
         kubelet::remove_socket(&self.own_path(), server.identity);
-    }
-}
-
-async fn changed(watch: Option<&DirectoryWatch>) -> io::Result<()> {
-    match watch {
-        Some(watch) => watch.changed().await,
-        None => std::future::pending().await,
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::inventory_owner::Offers;
+use super::plugin_service::Sources;
 use super::plugin_session::{self, Progress, SessionSettings, socket_name};
 
 /// How far each resource's session is, by resource name.
@@ -19,7 +19,7 @@ pub type SessionsView = BTreeMap<String, watch::Receiver<Progress>>;
 pub struct Sessions {
     directory: PathBuf,
     inotify: bool,
-    offers: Offers,
+    sources: Sources,
     view: watch::Sender<SessionsView>,
     /// By socket name and resource, with the token that ends each.
     running: BTreeMap<(String, String), CancellationToken>,
@@ -32,11 +32,11 @@ impl Sessions {
     pub fn new(
         directory: PathBuf,
         inotify: bool,
-        offers: Offers,
+        sources: Sources,
     ) -> (Self, watch::Receiver<SessionsView>) {
         let (view, receiver) = watch::channel(SessionsView::new());
         let (running, tasks) = (BTreeMap::new(), JoinSet::new());
-        (Self { directory, inotify, offers, view, running, tasks }, receiver)
+        (Self { directory, inotify, sources, view, running, tasks }, receiver)
     }
 
     /// Keeps the sessions in step with the offer, from the first scan that succeeded until `stop`.
@@ -45,7 +45,7 @@ impl Sessions {
             self.keep_in_step(&stop);
             tokio::select! {
                 () = stop.cancelled() => break,
-                changed = self.offers.changed() => {
+                changed = self.sources.offers.changed() => {
                     if changed.is_err() {
                         break;
                     }
@@ -61,7 +61,7 @@ impl Sessions {
     }
 
     fn keep_in_step(&mut self, stop: &CancellationToken) {
-        let offer = self.offers.borrow_and_update().clone();
+        let offer = self.sources.offers.borrow_and_update().clone();
         let Some(offer) = offer else { return };
         let names = offer.resources.iter().map(|resource| &resource.name).enumerate();
         let wanted: Vec<_> =
@@ -90,8 +90,8 @@ impl Sessions {
         info!(resource, socket = socket_name, "offering a resource");
         let (progress, view) = watch::channel(Progress::Waiting);
         let token = stop.child_token();
-        let offers = self.offers.clone();
-        self.tasks.spawn(plugin_session::run(settings, offers, progress, token.clone()));
+        let sources = self.sources.clone();
+        self.tasks.spawn(plugin_session::run(settings, sources, progress, token.clone()));
         self.view.send_modify(|sessions| {
             sessions.insert(resource.clone(), view);
         });

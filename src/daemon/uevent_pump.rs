@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -17,7 +17,11 @@ use crate::model::config::Config;
 const POLL: Duration = Duration::from_secs(2);
 
 /// Listens until `stop`; polls where netlink cannot be opened.
-pub async fn run(config: Arc<Config>, triggers: mpsc::Sender<Trigger>, stop: CancellationToken) {
+pub async fn run(
+    config: watch::Receiver<Arc<Config>>,
+    triggers: mpsc::Sender<Trigger>,
+    stop: CancellationToken,
+) {
     let listened = match Uevents::open() {
         Ok(mut uevents) => tokio::select! {
             () = stop.cancelled() => return,
@@ -33,7 +37,7 @@ pub async fn run(config: Arc<Config>, triggers: mpsc::Sender<Trigger>, stop: Can
 
 async fn pump(
     uevents: &mut Uevents,
-    config: &Config,
+    config: &watch::Receiver<Arc<Config>>,
     triggers: &mpsc::Sender<Trigger>,
 ) -> std::io::Result<()> {
     loop {
@@ -41,7 +45,8 @@ async fn pump(
         for event in &events {
             debug!(?event, "uevent");
         }
-        if events.iter().any(|event| is_relevant(event, config)) {
+        let config = Arc::clone(&config.borrow());
+        if events.iter().any(|event| is_relevant(event, &config)) {
             notify(triggers);
         }
     }

@@ -1,12 +1,13 @@
 //! What the kubelet is told: the boards of an inventory as devices of one or more resources.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::health;
 use crate::model::board::{Board, Chip};
 use crate::model::config::{Config, ContainerRules, Granularity, ResourceRule, Selector};
 use crate::model::device::{Device, DeviceId, Resource};
 use crate::model::inventory::Inventory;
+use crate::model::list_size::largest_replicas;
 use crate::model::pci::PciAddress;
 
 /// The resources of a configuration, in its order. A chip is offered once: by the first resource
@@ -25,6 +26,45 @@ pub fn advertise(inventory: &Inventory, rules: &[ResourceRule]) -> Vec<Resource>
             Resource { name: rule.name.clone(), sharing: rule.sharing, devices }
         })
         .collect()
+}
+
+/// Devices that a resource wants but an earlier one already offers.
+fn overlaps(inventory: &Inventory, rules: &[ResourceRule]) -> Vec<String> {
+    let mut offered: BTreeMap<PciAddress, &str> = BTreeMap::new();
+    let mut overlaps = Vec::new();
+    for rule in rules {
+        for device in inventory.boards.iter().flat_map(|board| devices_of(board, rule)) {
+            let taken = device.chips.iter().find_map(|chip| offered.get(chip));
+            match taken {
+                Some(first) => overlaps.push(format!(
+                    "{}: {} also matches, but {first} offers it already; make the matches exclude \
+                     each other",
+                    device.id, rule.name
+                )),
+                None => offered.extend(device.chips.iter().map(|chip| (*chip, rule.name.as_str()))),
+            }
+        }
+    }
+    overlaps
+}
+
+/// What is wrong where a resource has so many replicas that its list would not reach a kubelet on
+/// this node; with the number that would fit.
+#[must_use]
+pub fn oversized(inventory: &Inventory, config: &Config) -> Option<String> {
+    let resources = advertise(inventory, &config.resources);
+    resources.iter().find_map(|resource| {
+        let replicas = resource.sharing?.replicas;
+        let devices = resource.devices.len();
+        let largest = largest_replicas(devices);
+        (replicas > largest).then(|| {
+            format!(
+                "{}: {replicas} replicas of each of {devices} devices make a list above the \
+                 kubelet's limit of 4 MiB; at most {largest} fit",
+                resource.name
+            )
+        })
+    })
 }
 
 fn devices_of(board: &Board, rule: &ResourceRule) -> Vec<Device> {
@@ -78,6 +118,8 @@ pub struct Offer {
     pub resources: Vec<Resource>,
     /// What containers are told.
     pub container: ContainerRules,
+    /// Chips that more than one resource wants, one sentence each.
+    pub overlaps: Vec<String>,
 }
 
 impl Offer {
@@ -85,7 +127,13 @@ impl Offer {
     #[must_use]
     pub fn new(inventory: Inventory, config: &Config) -> Self {
         let resources = advertise(&inventory, &config.resources);
-        Self { inventory, resources, container: config.container }
+        let overlaps = overlaps(&inventory, &config.resources);
+        Self { inventory, resources, container: config.container, overlaps }
+    }
+
+    /// Everything that an operator should look at.
+    pub fn warnings(&self) -> impl Iterator<Item = &String> {
+        self.inventory.warnings.iter().chain(&self.overlaps)
     }
 
     /// The resource of this name, if the configuration has it.

@@ -11,6 +11,7 @@ pub mod inventory;
 
 pub mod advertise;
 pub mod allocate;
+pub mod handouts;
 pub mod prefer;
 
 pub mod backoff;

@@ -68,6 +68,7 @@ pub async fn play(
     let bound = app::build(Settings {
         root: machine.root(),
         config,
+        config_source: None,
         kubelet_directory: directory.to_owned(),
         inotify: true,
         uevents: false,

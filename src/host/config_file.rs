@@ -46,6 +46,12 @@ impl ConfigSource {
         &self.path
     }
 
+    /// Where the file lies: what a ConfigMap volume changes when it swaps its link.
+    #[must_use]
+    pub fn directory(&self) -> Option<&Path> {
+        self.path.parent()
+    }
+
     /// Reads the file as it is now.
     ///
     /// # Errors

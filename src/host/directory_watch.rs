@@ -39,6 +39,17 @@ impl DirectoryWatch {
         Ok(Self { inotify, ready })
     }
 
+    /// Waits until something changed, or for ever where there is no watch.
+    ///
+    /// # Errors
+    /// As [`DirectoryWatch::changed`].
+    pub async fn changed_or_never(watch: Option<&Self>) -> io::Result<()> {
+        match watch {
+            Some(watch) => watch.changed().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Waits until something changed.
     ///
     /// # Errors

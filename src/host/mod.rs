@@ -2,6 +2,7 @@
 
 pub mod config_file;
 pub mod files;
+pub mod handout_file;
 pub mod root;
 pub mod sysfs;
 

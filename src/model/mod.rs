@@ -13,6 +13,7 @@ pub mod function;
 pub mod board;
 pub mod topology;
 
+pub mod handout;
 pub mod inventory;
 pub mod list_size;
 pub mod survey;

@@ -5,5 +5,6 @@ pub mod duration;
 pub mod env_bool;
 
 pub mod config;
+pub mod handouts;
 pub mod node_file;
 pub mod survey;

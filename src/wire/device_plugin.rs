@@ -16,7 +16,7 @@ use crate::model::topology::DistanceTree;
 /// What the kubelet may ask of us.
 #[must_use]
 pub fn options() -> DevicePluginOptions {
-    DevicePluginOptions { pre_start_required: false, get_preferred_allocation_available: true }
+    DevicePluginOptions { pre_start_required: true, get_preferred_allocation_available: true }
 }
 
 /// How we introduce ourselves: `endpoint` is the socket's file name.

@@ -1,0 +1,94 @@
+//! Whether what a container was given is still what it would open.
+//!
+//! The kubelet restarts a container with the answer to its first Allocate, however old. Nodes are
+//! named by minor numbers, which the driver gives anew when chips come back, so the same path may
+//! be another chip by then.
+
+use thiserror::Error;
+
+use crate::model::board::Chip;
+use crate::model::device::{Device, DeviceId};
+use crate::model::handout::{HandedChip, Handout};
+use crate::model::inventory::Inventory;
+use crate::model::pci::PciAddress;
+
+/// What is to be remembered of a device that is handed out now.
+#[must_use]
+pub fn handout(inventory: &Inventory, device: &Device) -> Handout {
+    let chips = device.chips.iter().filter_map(|address| {
+        let chip = find_chip(inventory, *address)?;
+        let node = chip.node.as_ref()?.path.clone();
+        Some(HandedChip { address: chip.address, id: chip.id, node })
+    });
+    Handout { chips: chips.collect() }
+}
+
+/// Why a container must not start with what it was given.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Outdated {
+    /// The chip is not there.
+    #[error("{id}: chip {address} has left since it was handed out{REMEDY}")]
+    Gone {
+        /// The device.
+        id: DeviceId,
+        /// The chip.
+        address: PciAddress,
+    },
+    /// Another chip is in its place.
+    #[error("{id}: another chip is at {address} now: {now}, not {was}{REMEDY}")]
+    Replaced {
+        /// The device.
+        id: DeviceId,
+        /// The place.
+        address: PciAddress,
+        /// What was handed out.
+        was: String,
+        /// What is there.
+        now: String,
+    },
+    /// The chip's node is another one.
+    #[error("{id}: chip {address} was handed out as {was} and is {now} now{REMEDY}")]
+    Renumbered {
+        /// The device.
+        id: DeviceId,
+        /// The chip.
+        address: PciAddress,
+        /// Path then.
+        was: String,
+        /// Path now, or that there is none.
+        now: String,
+    },
+}
+
+const REMEDY: &str = "; delete the pod, so that its successor gets devices anew";
+
+/// Checks one id that a container is about to start with.
+///
+/// # Errors
+/// The first chip that is not what it was.
+pub fn check(id: DeviceId, was: &Handout, now: &Inventory) -> Result<(), Outdated> {
+    was.chips.iter().try_for_each(|chip| check_chip(id, chip, now))
+}
+
+fn check_chip(id: DeviceId, was: &HandedChip, now: &Inventory) -> Result<(), Outdated> {
+    let address = was.address;
+    let Some(chip) = find_chip(now, address) else {
+        return Err(Outdated::Gone { id, address });
+    };
+    if chip.id != was.id {
+        let (was, now) = (was.id.to_string(), chip.id.to_string());
+        return Err(Outdated::Replaced { id, address, was, now });
+    }
+    match &chip.node {
+        Some(node) if node.path == was.node => Ok(()),
+        node => {
+            let now = node.as_ref().map_or("no node", |node| &node.path).to_owned();
+            Err(Outdated::Renumbered { id, address, was: was.node.clone(), now })
+        }
+    }
+}
+
+fn find_chip(inventory: &Inventory, address: PciAddress) -> Option<&Chip> {
+    let mut chips = inventory.boards.iter().flat_map(|board| &board.chips);
+    chips.find(|chip| chip.address == address)
+}

@@ -1,0 +1,30 @@
+//! What was handed out with a device id, so that a restarted container can be told whether it
+//! still means the same hardware.
+
+use std::collections::BTreeMap;
+
+use super::device::DeviceId;
+use super::pci::{PciAddress, PciId};
+
+/// The chips behind one id as they were when it was allocated, ascending by address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handout {
+    /// One for each chip of the device.
+    pub chips: Vec<HandedChip>,
+}
+
+/// One chip as it was handed out. The major number is left out: it changes whenever the driver is
+/// loaded, while the path, which is what a container's runtime opens, stays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandedChip {
+    /// Which chip.
+    pub address: PciAddress,
+    /// What it was.
+    pub id: PciId,
+    /// The path of its node on the host.
+    pub node: String,
+}
+
+/// By resource, then by id as the kubelet has it. An id is held by one container at a time, so the
+/// last allocation is the one that counts.
+pub type Handouts = BTreeMap<String, BTreeMap<DeviceId, Handout>>;

@@ -1,0 +1,158 @@
+//! The file that keeps what was handed out across our restarts: a line with a checksum, then JSON.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use thiserror::Error;
+
+use crate::model::device::DeviceId;
+use crate::model::handout::{HandedChip, Handout, Handouts};
+
+const NAME: &str = "ix-device-plugin handouts 1";
+
+/// Why a text cannot be believed.
+#[derive(Debug, Error)]
+pub enum HandoutsError {
+    /// Not ours, or of another version.
+    #[error("it does not begin with `{NAME}`")]
+    Unknown,
+    /// Cut off or changed.
+    #[error("its checksum is {found:08x}, but it says {said}")]
+    Damaged {
+        /// Of what is there.
+        found: u32,
+        /// As it is written.
+        said: String,
+    },
+    /// The checksum is right, the rest is not.
+    #[error("it is not what this version writes: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// An id, address or PCI id that is none.
+    #[error("`{0}` is no id of a device")]
+    BadId(String),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ChipRecord {
+    address: String,
+    #[serde(rename = "pciId")]
+    pci_id: String,
+    node: String,
+}
+
+type Records = BTreeMap<String, BTreeMap<String, Vec<ChipRecord>>>;
+
+/// Reads what [`write_handouts`] wrote.
+///
+/// # Errors
+/// [`HandoutsError`]; nothing of such a text counts.
+pub fn parse_handouts(text: &str) -> Result<Handouts, HandoutsError> {
+    let (first, body) = text.split_once('\n').ok_or(HandoutsError::Unknown)?;
+    let said = first.strip_prefix(NAME).and_then(|rest| rest.strip_prefix(' '));
+    let said = said.ok_or(HandoutsError::Unknown)?;
+    let found = crc32fast::hash(body.as_bytes());
+    if said != format!("{found:08x}") {
+        return Err(HandoutsError::Damaged { found, said: said.to_owned() });
+    }
+    let records: Records = serde_json::from_str(body)?;
+    records
+        .into_iter()
+        .map(|(resource, devices)| {
+            let devices: Result<_, _> = devices.into_iter().map(parse_device).collect();
+            Ok((resource, devices?))
+        })
+        .collect()
+}
+
+fn parse_device(
+    (id, chips): (String, Vec<ChipRecord>),
+) -> Result<(DeviceId, Handout), HandoutsError> {
+    let parsed: DeviceId = id.parse().map_err(|_| HandoutsError::BadId(id))?;
+    let chips: Result<_, _> = chips.into_iter().map(parse_chip).collect();
+    Ok((parsed, Handout { chips: chips? }))
+}
+
+fn parse_chip(chip: ChipRecord) -> Result<HandedChip, HandoutsError> {
+    Ok(HandedChip {
+        address: chip.address.parse().map_err(|_| HandoutsError::BadId(chip.address))?,
+        id: chip.pci_id.parse().map_err(|_| HandoutsError::BadId(chip.pci_id))?,
+        node: chip.node,
+    })
+}
+
+/// Writes so that [`parse_handouts`] reads it back.
+#[must_use]
+pub fn write_handouts(handouts: &Handouts) -> String {
+    let resources: Map<_, _> = handouts
+        .iter()
+        .map(|(resource, devices)| {
+            let devices = devices.iter().map(|(id, handout)| (id.to_string(), chips(handout)));
+            (resource.clone(), Value::Object(devices.collect()))
+        })
+        .collect();
+    let body = format!("{:#}\n", Value::Object(resources));
+    format!("{NAME} {:08x}\n{body}", crc32fast::hash(body.as_bytes()))
+}
+
+fn chips(handout: &Handout) -> Value {
+    let chips = handout.chips.iter().map(|chip| {
+        json!({
+            "address": chip.address.to_string(),
+            "pciId": chip.id.to_string(),
+            "node": chip.node,
+        })
+    });
+    chips.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::pci::{PciAddress, PciId};
+    use proptest::prelude::*;
+
+    fn handouts() -> impl Strategy<Value = Handouts> {
+        let address = (any::<u32>(), any::<u8>(), 0u8..32, 0u8..8).prop_map(
+            |(domain, bus, device, function)| PciAddress { domain, bus, device, function },
+        );
+        let id = (any::<u16>(), any::<u16>()).prop_map(|(vendor, device)| PciId { vendor, device });
+        let chip = (address.clone(), id, "/dev/[ -~]{0,9}")
+            .prop_map(|(address, id, node)| HandedChip { address, id, node });
+        let device = (address, any::<Option<u32>>())
+            .prop_map(|(address, replica)| DeviceId { address, replica });
+        let handout = proptest::collection::vec(chip, 0..3).prop_map(|chips| Handout { chips });
+        let devices = proptest::collection::btree_map(device, handout, 0..4);
+        proptest::collection::btree_map("[a-z./]{1,9}", devices, 0..3)
+    }
+
+    #[test]
+    fn a_damaged_file_says_how_it_is_damaged() {
+        let text = write_handouts(&Handouts::new());
+        assert_eq!(text, "ix-device-plugin handouts 1 dda1b006\n{}\n");
+        let check = |text: &str, expected: &str| {
+            assert_eq!(parse_handouts(text).unwrap_err().to_string(), expected);
+        };
+        check("", "it does not begin with `ix-device-plugin handouts 1`");
+        check(&text.replace("{}", "{ }"), "its checksum is df7350c4, but it says dda1b006");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_back(handouts in handouts()) {
+            prop_assert_eq!(parse_handouts(&write_handouts(&handouts)).unwrap(), handouts);
+        }
+
+        #[test]
+        fn a_changed_byte_is_noticed(handouts in handouts(), at: prop::sample::Index, to: u8) {
+            let mut bytes = write_handouts(&handouts).into_bytes();
+            let at = at.index(bytes.len());
+            prop_assume!(bytes[at] != to);
+            bytes[at] = to;
+            if let Ok(text) = String::from_utf8(bytes) {
+                prop_assert!(parse_handouts(&text).is_err());
+            }
+        }
+    }
+}
