@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-const PROTOCOLS: &[&str] = &["deviceplugin/v1beta1/api.proto"];
+const PROTOCOLS: &[&str] = &["deviceplugin/v1beta1/api.proto", "podresources/v1/api.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");

@@ -13,5 +13,6 @@ mod readiness;
 pub mod authority_stream;
 pub mod directory_watch;
 pub mod kubelet;
+pub mod pod_resources;
 pub mod sockets;
 pub mod uevents;

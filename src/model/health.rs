@@ -44,6 +44,8 @@ pub enum ReasonCode {
     DeviceNodeMissing,
     /// The configuration space reads all ones: the chip no longer answers.
     ConfigSpaceUnreadable,
+    /// It left, and stays listed only because a pod holds it or may hold it.
+    Removed,
 }
 
 impl ReasonCode {
@@ -56,6 +58,7 @@ impl ReasonCode {
             Self::DeviceNodeUnknown => "DeviceNodeUnknown",
             Self::DeviceNodeMissing => "DeviceNodeMissing",
             Self::ConfigSpaceUnreadable => "ConfigSpaceUnreadable",
+            Self::Removed => "Removed",
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod board;
 pub mod topology;
 
 pub mod handout;
+pub mod holders;
 pub mod inventory;
 pub mod list_size;
 pub mod survey;

@@ -1,8 +1,10 @@
 //! Decisions to and from other people's formats; pure.
 
 pub mod http2;
+pub mod podresources_v1;
 pub mod v1beta1;
 
 pub mod config_yaml;
 pub mod device_plugin;
+pub mod pod_resources;
 pub mod report;
