@@ -8,11 +8,13 @@ pub mod topology;
 
 pub mod health;
 pub mod inventory;
+pub mod whole_boards;
 
 pub mod advertise;
 pub mod allocate;
 pub mod handouts;
 pub mod prefer;
+pub mod removal;
 
 pub mod backoff;
 pub mod session;

@@ -1,0 +1,262 @@
+//! Devices that left the machine while a pod may still hold them.
+//!
+//! A kubelet tells a pod that a device which is not in the list is Healthy (kubelet 1.36,
+//! cm/devicemanager, `UpdateAllocatedResourcesStatus`). So a device that left stays listed,
+//! unhealthy and without nodes, until the kubelet says that nobody holds it; where the kubelet
+//! says nothing, for a grace period. What is there again replaces what left.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::advertise::Offer;
+use crate::model::device::{Device, DeviceId, Resource};
+use crate::model::health::{Health, Reason, ReasonCode};
+use crate::model::holders::{Holder, Holders};
+use crate::model::inventory::Inventory;
+use crate::model::pci::{PciAddress, PciId};
+
+/// How long a device that left stays listed where nobody says whether it is held.
+pub const GRACE: Duration = Duration::from_secs(5 * 60);
+
+/// What the kubelet told of holders. Times are since any fixed moment, the same one everywhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// When it was asked for: what left later may be held, whatever the answer says.
+    pub asked: Duration,
+    /// Who holds what.
+    pub holders: Holders,
+}
+
+/// What the machine has now, and what left it and is still to be listed.
+#[derive(Clone, Debug)]
+pub struct Departures {
+    grace: Duration,
+    scanned: Option<Offer>,
+    /// By resource and by id without replica.
+    left: BTreeMap<(String, DeviceId), Departure>,
+}
+
+#[derive(Clone, Debug)]
+struct Departure {
+    device: Device,
+    /// What its chips were; empty where it left before we came.
+    chips: BTreeMap<PciAddress, PciId>,
+    since: Duration,
+    /// As the last answer that counts says.
+    holder: Option<Holder>,
+}
+
+impl Departures {
+    /// Nothing seen yet. Devices of which no holder is known are listed for `grace` after they left.
+    #[must_use]
+    pub fn new(grace: Duration) -> Self {
+        Self { grace, scanned: None, left: BTreeMap::new() }
+    }
+
+    /// Takes in what was found at the time `now`: some devices may have left, some come back.
+    pub fn observe(&mut self, offer: Offer, now: Duration) {
+        let chips = chip_ids(&offer.inventory);
+        if let Some(before) = &self.scanned {
+            let gone = gone_devices(before, &offer, &chips, now);
+            self.left.extend(gone);
+        }
+        self.left.retain(|(resource, id), departure| {
+            let resource = offer.resource(resource);
+            resource.is_some_and(|resource| !has(resource, *id)) && !departure.is_back(&chips)
+        });
+        self.scanned = Some(offer);
+    }
+
+    /// Takes in what the kubelet said. Held devices that the machine does not have are listed from
+    /// now on, also those that left before we came.
+    pub fn hear(&mut self, answer: &Answer) {
+        self.left.retain(|(resource, id), departure| {
+            if answer.asked <= departure.since {
+                return true;
+            }
+            departure.holder = holder_of(&answer.holders, resource, *id).cloned();
+            departure.holder.is_some()
+        });
+        let unknown = self.scanned.as_ref().map(|offer| unknown_devices(offer, answer));
+        for (key, departure) in unknown.into_iter().flatten() {
+            self.left.entry(key).or_insert(departure);
+        }
+    }
+
+    /// Everything to be listed at the time `now`; none before anything was found.
+    pub fn offer(&mut self, now: Duration) -> Option<Offer> {
+        let grace = self.grace;
+        self.left.retain(|_, departure| departure.expiry(grace).is_none_or(|end| now < end));
+        let mut offer = self.scanned.clone()?;
+        for ((name, _), departure) in &self.left {
+            let device = departure.listed(&offer.inventory, grace);
+            let resource = offer.resources.iter_mut().find(|resource| resource.name == *name);
+            if let Some(resource) = resource {
+                resource.devices.push(device);
+                resource.devices.sort_by_key(|device| device.id);
+            }
+        }
+        Some(offer)
+    }
+
+    /// When the next device leaves the list, if the kubelet goes on saying nothing.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<Duration> {
+        self.left.values().filter_map(|departure| departure.expiry(self.grace)).min()
+    }
+
+    /// Chips of the devices that left and are still listed.
+    #[must_use]
+    pub fn chips(&self) -> BTreeSet<PciAddress> {
+        self.left.values().flat_map(|departure| &departure.device.chips).copied().collect()
+    }
+}
+
+/// The devices of an offer that left.
+pub fn removed(offer: &Offer) -> impl Iterator<Item = (&Resource, &Device)> {
+    let devices = offer
+        .resources
+        .iter()
+        .flat_map(|resource| resource.devices.iter().map(move |device| (resource, device)));
+    devices.filter(|(_, device)| is_removed(device))
+}
+
+/// Whether a device is listed only because it is, or may be, held.
+#[must_use]
+pub fn is_removed(device: &Device) -> bool {
+    device.reasons.iter().any(|reason| reason.code == ReasonCode::Removed)
+}
+
+impl Departure {
+    /// None while a pod is known to hold it.
+    fn expiry(&self, grace: Duration) -> Option<Duration> {
+        self.holder.is_none().then(|| self.since.saturating_add(grace))
+    }
+
+    /// All its chips are there as they were, so whoever does not list it does so on purpose.
+    fn is_back(&self, there: &BTreeMap<PciAddress, PciId>) -> bool {
+        !self.chips.is_empty() && self.chips.iter().all(|(chip, id)| there.get(chip) == Some(id))
+    }
+
+    /// The sentence says nothing of seconds that pass: a list that changes each second would be
+    /// sent each second.
+    fn listed(&self, inventory: &Inventory, grace: Duration) -> Device {
+        let address = self.device.id.address;
+        let skipped = inventory.skipped.iter().find(|skipped| skipped.address == address);
+        let what = match skipped {
+            Some(skipped) => format!("{address} is {}", skipped.reason),
+            None if self.chips.is_empty() => format!("{address} is not on the PCI bus"),
+            None => format!("{address} left the PCI bus"),
+        };
+        let why = match &self.holder {
+            Some(holder) => format!("still held by {holder}"),
+            None => format!(
+                "stays listed for {} s, as it is not known whether a pod holds it",
+                grace.as_secs()
+            ),
+        };
+        let reason = Reason { code: ReasonCode::Removed, detail: format!("{what}; {why}") };
+        Device {
+            nodes: Vec::new(),
+            health: Health::Unhealthy,
+            reasons: vec![reason],
+            ..self.device.clone()
+        }
+    }
+}
+
+type Keyed = ((String, DeviceId), Departure);
+
+/// Devices that were there before and whose hardware is not. One that the configuration no longer
+/// wants has not left.
+fn gone_devices(
+    before: &Offer,
+    now: &Offer,
+    chips: &BTreeMap<PciAddress, PciId>,
+    since: Duration,
+) -> Vec<Keyed> {
+    let ids = chip_ids(&before.inventory);
+    let devices = before
+        .resources
+        .iter()
+        .flat_map(|resource| resource.devices.iter().map(move |device| (resource, device)));
+    let gone = devices.filter(|(resource, device)| {
+        let resource = now.resource(&resource.name);
+        resource.is_some_and(|resource| !has(resource, device.id))
+            && device.chips.iter().any(|chip| chips.get(chip) != ids.get(chip))
+    });
+    gone.map(|(resource, device)| {
+        let known = |chip: &PciAddress| Some((*chip, *ids.get(chip)?));
+        let departure = Departure {
+            chips: device.chips.iter().filter_map(known).collect(),
+            device: device.clone(),
+            since,
+            holder: None,
+        };
+        ((resource.name.clone(), device.id), departure)
+    })
+    .collect()
+}
+
+/// Devices that are held but that the machine does not have: they left before we looked first.
+fn unknown_devices(offer: &Offer, answer: &Answer) -> Vec<Keyed> {
+    let chips = chip_ids(&offer.inventory);
+    let held = offer.resources.iter().flat_map(|resource| {
+        answer.holders.held(&resource.name).map(move |(id, holder)| (resource, id, holder))
+    });
+    held.filter_map(|(resource, text, holder)| {
+        let id = own_id(resource, text)?;
+        let is_there = has(resource, id) || chips.contains_key(&id.address);
+        (!is_there).then(|| {
+            let departure = Departure {
+                device: unknown_device(id),
+                chips: BTreeMap::new(),
+                since: answer.asked,
+                holder: Some(holder.clone()),
+            };
+            ((resource.name.clone(), id), departure)
+        })
+    })
+    .collect()
+}
+
+/// The id without replica of a text that this resource would list; none for texts of other forms,
+/// as other plugins, or this one under another configuration, may have given them.
+fn own_id(resource: &Resource, text: &str) -> Option<DeviceId> {
+    let id: DeviceId = text.parse().ok()?;
+    let fits = match (id.replica, resource.sharing) {
+        (None, None) => true,
+        (Some(index), Some(sharing)) => index < sharing.replicas,
+        _ => false,
+    };
+    fits.then(|| DeviceId::whole(id.address))
+}
+
+fn unknown_device(id: DeviceId) -> Device {
+    Device {
+        id,
+        chips: vec![id.address],
+        nodes: Vec::new(),
+        health: Health::Unhealthy,
+        reasons: Vec::new(),
+        numa_nodes: Vec::new(),
+    }
+}
+
+/// Whatever form the id has: the resource may have been shared when it was given, and not be now.
+fn holder_of<'a>(holders: &'a Holders, resource: &str, id: DeviceId) -> Option<&'a Holder> {
+    let is_of = |text: &str| text.parse().is_ok_and(|held: DeviceId| held.address == id.address);
+    holders.held(resource).find_map(|(text, holder)| is_of(text).then_some(holder))
+}
+
+fn has(resource: &Resource, id: DeviceId) -> bool {
+    resource.devices.iter().any(|device| device.id == id)
+}
+
+fn chip_ids(inventory: &Inventory) -> BTreeMap<PciAddress, PciId> {
+    let chips = inventory.boards.iter().flat_map(|board| &board.chips);
+    chips.map(|chip| (chip.address, chip.id)).collect()
+}
+
+#[cfg(test)]
+mod tests;
