@@ -137,3 +137,145 @@ fn rename_board(tree: &mut DistanceTree, from: PciAddress, to: PciAddress) {
 fn chips(chips: &[Chip]) -> impl Iterator<Item = PciAddress> {
     chips.iter().map(|chip| chip.address)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::inventory;
+    use crate::model::config::{Config, Pairing};
+    use crate::model::health::{Health, ReasonCode};
+    use crate::model::machine::{Entry, Machine};
+    use crate::parse::node_file::parse_node_file;
+    use crate::parse::survey::{PCI_DEVICES, function_path, parse_survey};
+
+    const X8: &str =
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/nodes/bi-v150-x8.node"));
+
+    /// The chips of one board.
+    const LOWER: &str = "0000:64:00.0";
+    const UPPER: &str = "0000:67:00.0";
+
+    struct Node {
+        machine: Machine,
+        config: Config,
+        seen: WholeBoards,
+    }
+
+    impl Node {
+        /// Seen whole.
+        fn x8() -> Self {
+            let machine = parse_node_file(X8).unwrap();
+            let mut node =
+                Self { machine, config: Config::default(), seen: WholeBoards::default() };
+            node.look();
+            node
+        }
+
+        fn look(&mut self) -> Inventory {
+            let survey = parse_survey(&self.machine, &self.config.discovery);
+            let mut inventory = inventory::build(&survey, &self.config);
+            self.seen.correct(&mut inventory, &self.config.boards);
+            inventory
+        }
+
+        fn unplug(&mut self, chip: &str) {
+            let directory = function_path(&self.machine, chip.parse().unwrap());
+            self.machine.remove(&directory);
+            self.machine.remove(&format!("{PCI_DEVICES}/{chip}"));
+        }
+
+        fn give_id(&mut self, chip: &str, device: &str) {
+            let directory = function_path(&self.machine, chip.parse().unwrap());
+            let device = Entry::File(format!("{device}\n").into_bytes());
+            self.machine.insert(&format!("{directory}/device"), device);
+        }
+    }
+
+    fn board(inventory: &Inventory, address: &str) -> Option<Board> {
+        let address = address.parse().unwrap();
+        inventory.boards.iter().find(|board| board.address == address).cloned()
+    }
+
+    #[track_caller]
+    fn check_half(inventory: &Inventory, chip: &str) {
+        let board = board(inventory, LOWER).expect("the board keeps its id");
+        assert_eq!(board.chips.iter().map(|it| it.address.to_string()).collect::<Vec<_>>(), [chip]);
+        assert_eq!((board.expected_chips, board.health), (2, Health::Unhealthy));
+        assert_eq!(board.reasons[0].code, ReasonCode::ChipMissing);
+        assert_eq!(board.reasons[0].detail, "1 of 2 chips are there");
+        assert_eq!(inventory.boards.len(), 8);
+        assert!(inventory.boards.is_sorted_by_key(|board| board.address));
+        let group = inventory.tree.chips[&chip.parse().unwrap()];
+        assert_eq!(inventory.tree.groups[group].kind, GroupKind::Board(board.address));
+    }
+
+    #[test]
+    fn half_a_board_keeps_the_boards_id_whichever_chip_left() {
+        for (left, stays) in [(LOWER, UPPER), (UPPER, LOWER)] {
+            let mut node = Node::x8();
+            node.unplug(left);
+            check_half(&node.look(), stays);
+            check_half(&node.look(), stays);
+        }
+    }
+
+    #[test]
+    fn a_board_that_was_never_whole_is_what_the_scan_says() {
+        let mut node = Node::x8();
+        node.seen = WholeBoards::default();
+        node.unplug(LOWER);
+        assert_eq!(board(&node.look(), UPPER).unwrap().health, Health::Healthy);
+    }
+
+    #[test]
+    fn a_board_that_is_whole_again_is_as_it_was() {
+        let mut node = Node::x8();
+        let before = node.look();
+        let whole = node.machine.clone();
+        node.unplug(LOWER);
+        node.look();
+        node.machine = whole;
+        assert_eq!(node.look(), before);
+    }
+
+    #[test]
+    fn a_board_that_comes_back_chip_by_chip_is_half_a_board_in_between() {
+        let mut node = Node::x8();
+        let whole = node.machine.clone();
+        node.unplug(LOWER);
+        let half = node.machine.clone();
+        node.unplug(UPPER);
+        let gone = node.look();
+        assert_eq!(gone.boards.len(), 7);
+        node.seen.forget_departed(&gone, &BTreeSet::from([UPPER.parse().unwrap()]));
+        node.machine = half.clone();
+        check_half(&node.look(), UPPER);
+
+        // Nobody waits for it any more: what comes now is judged by itself.
+        node.unplug(UPPER);
+        let gone = node.look();
+        node.seen.forget_departed(&gone, &BTreeSet::new());
+        node.machine = half;
+        assert!(board(&node.look(), UPPER).is_some());
+        node.machine = whole;
+        assert_eq!(node.look().boards.len(), 8);
+    }
+
+    #[test]
+    fn another_chip_in_its_place_ends_the_board() {
+        let mut node = Node::x8();
+        node.give_id(LOWER, "0x0009");
+        let inventory = node.look();
+        for chip in [LOWER, UPPER] {
+            assert_eq!(board(&inventory, chip).unwrap().chips.len(), 1, "{chip}");
+        }
+    }
+
+    #[test]
+    fn the_configuration_has_the_last_word() {
+        let mut node = Node::x8();
+        node.config.boards.pairing = Pairing::Off;
+        node.unplug(LOWER);
+        assert_eq!(board(&node.look(), UPPER).unwrap().health, Health::Healthy);
+    }
+}
