@@ -7,11 +7,13 @@ use std::time::Duration;
 use anyhow::anyhow;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::daemon::config_watch::ConfigWatch;
 use crate::daemon::handout_ledger::{self, FILE_NAME};
+use crate::daemon::holders_watch::HoldersWatch;
 use crate::daemon::inventory_owner::{InventoryOwner, Offers, Trigger};
 use crate::daemon::plugin_service::Sources;
 use crate::daemon::sessions::{Sessions, SessionsView};
@@ -37,6 +39,11 @@ pub struct Settings {
     pub config_source: Option<ConfigSource>,
     /// The kubelet's device plugin directory.
     pub kubelet_directory: PathBuf,
+    /// Where the kubelet tells who holds which devices; absent where it is not to be asked.
+    pub pod_resources_socket: Option<PathBuf>,
+    /// How long a device that left stays listed where it is not known who holds it; by rule
+    /// [`crate::decide::removal::GRACE`].
+    pub removal_grace: Duration,
     /// False where changes of that directory are only to be polled.
     pub inotify: bool,
     /// False where the kernel's uevents are not to be followed; then only `triggers` and the timer
@@ -61,15 +68,22 @@ pub struct Bound {
 /// Starts every task of the daemon on the present runtime.
 #[must_use]
 pub fn build(settings: Settings) -> Bound {
-    let Settings { root, config, config_source, kubelet_directory, inotify, uevents } = settings;
+    let Settings { root, config, config_source, kubelet_directory, inotify, uevents, .. } =
+        settings;
     let (stop, reload) = (CancellationToken::new(), Arc::new(Notify::new()));
     let (config, in_force) = watch::channel(Arc::new(config));
     let (triggers, receiver) = mpsc::channel(WAITING_TRIGGERS);
-    let (owner, offers) = InventoryOwner::new(root, in_force.clone(), receiver);
+    let (began, grace) = (Instant::now(), settings.removal_grace);
+    let (mut owner, offers) = InventoryOwner::new(root, in_force.clone(), receiver, (began, grace));
     let (ledger, writer) = handout_ledger::open(kubelet_directory.join(FILE_NAME));
     let sources = Sources { offers: offers.clone(), ledger };
     let (sessions, view) = Sessions::new(kubelet_directory, inotify, sources);
     let mut tasks = JoinSet::new();
+    if let Some(socket) = settings.pod_resources_socket {
+        let (watch, answers) = HoldersWatch::new(socket, began, offers.clone());
+        owner = owner.hearing(answers);
+        tasks.spawn(named("holders", watch.run(stop.clone())));
+    }
     tasks.spawn(named("inventory owner", owner.run(stop.clone())));
     tasks.spawn(named("sessions", sessions.run(stop.clone())));
     tasks.spawn(named("handout ledger", writer.run(stop.clone())));

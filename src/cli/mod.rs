@@ -97,6 +97,15 @@ pub struct RunArgs {
         value_name = "DIR"
     )]
     pub kubelet_dir: PathBuf,
+    /// Where the kubelet tells which pods hold which devices. It need not be there: GPUs that are
+    /// pulled out then stay listed as unhealthy for five minutes, instead of until they are free.
+    #[arg(
+        long,
+        env = "IX_POD_RESOURCES_SOCKET",
+        default_value = "/var/lib/kubelet/pod-resources/kubelet.sock",
+        value_name = "PATH"
+    )]
+    pub pod_resources_socket: PathBuf,
 }
 
 /// Everything it can do.

@@ -1,7 +1,10 @@
 //! Loops that own something. Each waits for `stop`; none holds a lock or a borrow across an await.
 
+pub mod until;
+
 pub mod config_watch;
 pub mod handout_ledger;
+pub mod holders_watch;
 pub mod inventory_owner;
 pub mod uevent_pump;
 

@@ -18,6 +18,7 @@ use super::timeline::{Actor, Timeline};
 use crate::app::{self, Settings};
 use crate::daemon::inventory_owner::{Offers, Trigger};
 use crate::decide::advertise::Offer;
+use crate::decide::removal::GRACE;
 use crate::model::board::Board;
 use crate::model::config::Config;
 use crate::model::health::Health;
@@ -64,12 +65,19 @@ pub async fn play(
     let started = Instant::now();
     let machine = PlayMachine::unpack(machine).context("cannot unpack the machine")?;
     let resource = config.resources[0].name.clone();
-    let kubelet = EmbeddedKubelet::start(directory, KubeletSettings::default()).await?;
+    let pod_resources_socket = Some(directory.join("pod-resources/kubelet.sock"));
+    let settings = KubeletSettings {
+        pod_resources_socket: pod_resources_socket.clone(),
+        ..KubeletSettings::default()
+    };
+    let kubelet = EmbeddedKubelet::start(directory, settings).await?;
     let bound = app::build(Settings {
         root: machine.root(),
         config,
         config_source: None,
         kubelet_directory: directory.to_owned(),
+        pod_resources_socket,
+        removal_grace: GRACE,
         inotify: true,
         uevents: false,
     });

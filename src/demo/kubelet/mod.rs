@@ -20,17 +20,19 @@ mod node;
 mod admission;
 mod streams;
 
+mod pod_resources;
 mod registration;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use self::node::ShutDown;
+pub use self::pod_resources::NAMESPACE;
 pub use self::pods::{
     Admission, AdmissionError, AdmittedContainer, Cause, ContainerRequest, Injection, PodRequest,
     StartError,
@@ -43,7 +45,7 @@ pub use self::view::{DeviceView, NodeView, ResourceHealth, ResourceView};
 /// Why the kubelet could not start, restart or stop.
 #[derive(Debug, thiserror::Error)]
 pub enum KubeletError {
-    /// The directory cannot be made or wiped, or `kubelet.sock` cannot be bound.
+    /// The directory cannot be made or wiped, or a socket cannot be bound.
     #[error("device plugin directory of the embedded kubelet: {0}")]
     Directory(#[from] io::Error),
     /// There is no kubelet any more.
@@ -56,6 +58,7 @@ pub enum KubeletError {
 pub struct EmbeddedKubelet {
     asker: node::Asker,
     applicants: mpsc::Sender<admission::Applicant>,
+    pod_resources_socket: Option<PathBuf>,
     view: watch::Receiver<NodeView>,
     tasks: JoinSet<()>,
     stop: DropGuard,
@@ -72,11 +75,13 @@ impl EmbeddedKubelet {
         let (applicants, queue) = mpsc::channel(16);
         let (publisher, view) = watch::channel(NodeView::default());
         let stop = CancellationToken::new();
+        let pod_resources_socket = settings.pod_resources_socket.clone();
         let node = node::Node::new(directory.to_owned(), settings);
         let mut tasks = JoinSet::new();
         tasks.spawn(node.run(questions, publisher, stop.clone()));
         tasks.spawn(admission::admit_one_by_one(asker.clone(), queue));
-        let kubelet = Self { asker, applicants, view, tasks, stop: stop.drop_guard() };
+        let stop = stop.drop_guard();
+        let kubelet = Self { asker, applicants, pod_resources_socket, view, tasks, stop };
         kubelet.restart().await?;
         Ok(kubelet)
     }
@@ -108,8 +113,20 @@ impl EmbeddedKubelet {
     /// As for [`EmbeddedKubelet::start`].
     pub async fn restart(&self) -> Result<(), KubeletError> {
         self.end_process().await?;
+        let pod_resources = self.pod_resources_socket.as_deref().map(pod_resources::bind);
+        let pod_resources = pod_resources.transpose()?;
         let asker = self.asker.clone();
-        let serve = |listener, terms| registration::serve(listener, terms, asker);
+        let serve = |listener, terms: process::Terms| async move {
+            let severed = terms.severed.clone();
+            let registration = registration::serve(listener, terms, asker.clone());
+            match pod_resources {
+                Some(socket) => {
+                    let pod_resources = pod_resources::serve(socket, severed, asker);
+                    tokio::join!(registration, pod_resources);
+                }
+                None => registration.await,
+            }
+        };
         Ok(self.asker.ask(|node| node.start(serve)).await??)
     }
 

@@ -27,6 +27,7 @@ pub(super) struct Node {
     pub(super) pods: PodDevices,
     pub(super) register: RegisterBehaviour,
     pub(super) register_calls: u64,
+    pub(super) pod_resources_calls: u64,
     pub(super) settings: Settings,
     directory: PathBuf,
     connections: BTreeMap<ClientId, Connection>,
@@ -87,6 +88,7 @@ impl Node {
             pods: PodDevices::default(),
             register: RegisterBehaviour::Accept,
             register_calls: 0,
+            pod_resources_calls: 0,
             settings,
             directory,
             connections: BTreeMap::new(),
@@ -252,6 +254,7 @@ impl Node {
         let now = NodeView {
             serving: self.process.is_some(),
             register_calls: self.register_calls,
+            pod_resources_calls: self.pod_resources_calls,
             resources: self.resources.view(),
         };
         view.send_if_modified(|before| {

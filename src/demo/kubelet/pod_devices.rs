@@ -45,6 +45,11 @@ impl PodDevices {
         self.pods.get(pod).into_iter().flatten()
     }
 
+    /// Of every pod that holds something.
+    pub(super) fn names(&self) -> impl Iterator<Item = &String> {
+        self.pods.keys()
+    }
+
     /// Frees all devices of the pod.
     pub(super) fn remove(&mut self, pod: &str) {
         self.pods.remove(pod);

@@ -1,6 +1,7 @@
 //! Which kubelet to be, and how to misbehave on request.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How long a resource without a stream stays in the node's capacity.
@@ -27,6 +28,9 @@ pub struct Settings {
     pub pre_start_timeout: Duration,
     /// NUMA nodes that the topology manager hints for every container; none is its policy `none`.
     pub numa_affinity: Option<BTreeSet<i64>>,
+    /// Where it tells which pods hold which devices, `pod-resources/kubelet.sock` on a real node;
+    /// nowhere if absent.
+    pub pod_resources_socket: Option<PathBuf>,
 }
 
 impl Default for Settings {
@@ -37,6 +41,7 @@ impl Default for Settings {
             dial_timeout: DIAL_TIMEOUT,
             pre_start_timeout: PRE_START_TIMEOUT,
             numa_affinity: None,
+            pod_resources_socket: None,
         }
     }
 }

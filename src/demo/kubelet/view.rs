@@ -11,6 +11,8 @@ pub struct NodeView {
     pub serving: bool,
     /// How often Register was called, refused calls included, since the embedded kubelet began.
     pub register_calls: u64,
+    /// How often somebody asked who holds what, since the embedded kubelet began.
+    pub pod_resources_calls: u64,
     /// By resource name. A resource stays here, with nothing in it, once the kubelet dropped it.
     pub resources: BTreeMap<String, ResourceView>,
 }

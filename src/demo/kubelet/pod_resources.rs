@@ -1,0 +1,137 @@
+//! The kubelet's second service: which pod holds which devices, on a socket of its own.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+use tokio::net::UnixListener;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::{Request, Response, Status};
+
+use super::connection::Severable;
+use super::node::{Asker, Node, ShutDown};
+use super::pod_devices::Held;
+use crate::host::sockets;
+use crate::wire::podresources_v1::pod_resources_lister_server::{
+    PodResourcesLister, PodResourcesListerServer,
+};
+use crate::wire::podresources_v1::{
+    AllocatableResourcesRequest, AllocatableResourcesResponse, ContainerDevices,
+    ContainerResources, GetPodResourcesRequest, GetPodResourcesResponse, ListPodResourcesRequest,
+    ListPodResourcesResponse, NumaNode, PodResources, TopologyInfo,
+};
+
+/// Namespace of every pod here.
+pub const NAMESPACE: &str = "default";
+
+/// Listens on `socket`, in place of what an earlier life left there.
+pub(super) fn bind(socket: &Path) -> io::Result<UnixListener> {
+    if let Some(directory) = socket.parent() {
+        sockets::create_directory(directory)?;
+    }
+    sockets::remove_file_if_there(socket)?;
+    UnixListener::bind(socket)
+}
+
+/// Serves until the task is dropped; the connections end with `severed`.
+pub(super) async fn serve(listener: UnixListener, severed: CancellationToken, asker: Asker) {
+    let connections = UnixListenerStream::new(listener)
+        .map(move |accepted| accepted.map(|stream| Severable::new(stream, &severed)));
+    let served = Server::builder()
+        .add_service(PodResourcesListerServer::new(Service { asker }))
+        .serve_with_incoming(connections)
+        .await;
+    if let Err(error) = served {
+        tracing::warn!(%error, "the embedded kubelet no longer tells who holds what");
+    }
+}
+
+struct Service {
+    asker: Asker,
+}
+
+#[tonic::async_trait]
+impl PodResourcesLister for Service {
+    async fn list(
+        &self,
+        _: Request<ListPodResourcesRequest>,
+    ) -> Result<Response<ListPodResourcesResponse>, Status> {
+        let pods = self.asker.ask(|node| {
+            node.pod_resources_calls += 1;
+            let names: Vec<_> = node.pods.names().cloned().collect();
+            names.iter().map(|name| pod_resources(node, name)).collect()
+        });
+        Ok(Response::new(ListPodResourcesResponse { pod_resources: pods.await.map_err(stopped)? }))
+    }
+
+    async fn get_allocatable_resources(
+        &self,
+        _: Request<AllocatableResourcesRequest>,
+    ) -> Result<Response<AllocatableResourcesResponse>, Status> {
+        let devices = self.asker.ask(|node| {
+            let resources = node.resources.view().into_keys();
+            resources.flat_map(|resource| allocatable(node, &resource)).collect()
+        });
+        let devices = devices.await.map_err(stopped)?;
+        Ok(Response::new(AllocatableResourcesResponse { devices, ..Default::default() }))
+    }
+
+    async fn get(
+        &self,
+        request: Request<GetPodResourcesRequest>,
+    ) -> Result<Response<GetPodResourcesResponse>, Status> {
+        let GetPodResourcesRequest { pod_name, pod_namespace } = request.into_inner();
+        let name = pod_name.clone();
+        let pod = self.asker.ask(move |node| {
+            let is_known = pod_namespace == NAMESPACE && node.pods.names().any(|pod| *pod == name);
+            is_known.then(|| pod_resources(node, &name))
+        });
+        match pod.await.map_err(stopped)? {
+            Some(pod) => Ok(Response::new(GetPodResourcesResponse { pod_resources: Some(pod) })),
+            None => Err(Status::unknown(format!("pod {pod_name} not found"))),
+        }
+    }
+}
+
+fn allocatable(node: &Node, resource: &str) -> Vec<ContainerDevices> {
+    let ids = node.resources.healthy(resource).into_iter().flatten();
+    ids.map(|id| devices(node, resource, id)).collect()
+}
+
+fn pod_resources(node: &Node, pod: &str) -> PodResources {
+    let containers = node.pods.containers(pod).map(|(name, held)| ContainerResources {
+        name: name.clone(),
+        devices: container_devices(node, held),
+        ..ContainerResources::default()
+    });
+    PodResources {
+        name: pod.to_owned(),
+        namespace: NAMESPACE.to_owned(),
+        containers: containers.collect(),
+    }
+}
+
+fn container_devices(node: &Node, held: &BTreeMap<String, Held>) -> Vec<ContainerDevices> {
+    let held = held.iter().flat_map(|(resource, held)| {
+        held.devices.iter().map(move |device| devices(node, resource, device))
+    });
+    held.collect()
+}
+
+/// One message for each device, as the kubelet writes them.
+fn devices(node: &Node, resource: &str, device: &str) -> ContainerDevices {
+    let nodes = node.resources.numa_nodes(resource, device);
+    let nodes: Vec<_> = nodes.iter().map(|id| NumaNode { id: *id }).collect();
+    ContainerDevices {
+        resource_name: resource.to_owned(),
+        device_ids: vec![device.to_owned()],
+        topology: (!nodes.is_empty()).then_some(TopologyInfo { nodes }),
+    }
+}
+
+fn stopped(_: ShutDown) -> Status {
+    Status::unavailable("the kubelet is stopping")
+}
