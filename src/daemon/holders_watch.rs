@@ -21,7 +21,7 @@ use crate::model::device::DeviceId;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How often to ask while a device that left is listed.
-const INTERVAL: Duration = Duration::from_secs(3);
+const INTERVAL: Duration = Duration::from_secs(2);
 
 /// The least time between two questions: a flapping device must not have the kubelet asked more
 /// often than it answers anybody.

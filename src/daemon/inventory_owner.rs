@@ -186,7 +186,7 @@ fn say_what_left(last: Option<&Offer>, now: &Offer) {
     for (resource, device) in removed(now) {
         if !before.iter().any(|(_, old)| *old == device) {
             let reasons = reasons(&device.reasons);
-            warn!(resource = resource.name, device = %device.id, reasons, "device left");
+            warn!(resource = resource.name, device = %device.id, reasons, "device left, still listed");
         }
     }
     for (resource, device) in before {

@@ -1,6 +1,7 @@
 //! The story that `demo` plays: the whole daemon, a kubelet in the same process, and a machine that
 //! is pulled apart under them. Nothing is shown that did not happen.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use super::timeline::{Actor, Timeline};
 use crate::app::{self, Settings};
 use crate::daemon::inventory_owner::{Offers, Trigger};
 use crate::decide::advertise::Offer;
-use crate::decide::removal::GRACE;
+use crate::decide::removal::{GRACE, removed};
 use crate::model::board::Board;
 use crate::model::config::Config;
 use crate::model::health::Health;
@@ -39,7 +40,7 @@ pub enum Story {
     Pods,
     /// The kubelet restarts.
     Restart,
-    /// A board leaves and comes back.
+    /// A board leaves, the pod that held it goes, and the board comes back.
     Hotplug,
     /// A chip stops answering and recovers.
     Health,
@@ -90,6 +91,7 @@ pub async fn play(
         offers: bound.offers.clone(),
         triggers: bound.triggers.clone(),
         told: Summary::default(),
+        held: BTreeMap::new(),
     };
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
     let daemon = bound.run_until_stopped(async {
@@ -122,6 +124,8 @@ struct Stage<'a> {
     offers: Offers,
     triggers: mpsc::Sender<Trigger>,
     told: Summary,
+    /// Which pod has which device.
+    held: BTreeMap<String, String>,
 }
 
 impl Stage<'_> {
@@ -209,12 +213,14 @@ impl Stage<'_> {
 
     async fn pod(&mut self, count: usize) -> anyhow::Result<()> {
         let number = self.told.pods + self.told.refused + 1;
-        let name = format!("pod {number} asks for {count}");
-        let pod = PodRequest::single(&name, &self.resource, count);
+        let pod = format!("pod-{number}");
+        let name = format!("{pod} asks for {count}");
+        let pod = PodRequest::single(&pod, &self.resource, count);
         match self.kubelet.admit(pod).await {
             Ok(admission) => {
                 self.told.pods += 1;
                 let (text, facts) = self.admitted(&name, &admission)?;
+                self.note_held(&admission);
                 self.tell(Actor::Pod, &text, &facts)
             }
             Err(error) => {
@@ -223,6 +229,12 @@ impl Stage<'_> {
                 self.tell(Actor::Pod, &text, &json!({ "pod": name, "error": error.to_string() }))
             }
         }
+    }
+
+    fn note_held(&mut self, admission: &Admission) {
+        let devices = admission.containers.iter().flat_map(|container| &container.devices);
+        let ids = devices.flat_map(|(_, ids)| ids);
+        self.held.extend(ids.map(|id| (id.clone(), admission.pod.clone())));
     }
 
     fn admitted(&self, name: &str, admission: &Admission) -> anyhow::Result<(String, Value)> {
@@ -279,20 +291,44 @@ impl Stage<'_> {
 
     async fn hotplug(&mut self) -> anyhow::Result<()> {
         let board = self.last_board()?;
-        let (capacity, _) = self.count();
+        let (capacity, allocatable) = self.count();
         self.tell(
             Actor::Hardware,
             &format!("board {} is pulled out", board.address),
             &Value::Null,
         )?;
         self.machine.unplug(&board).context("cannot unplug")?;
-        self.change("a device less", move |view, resource| view.capacity(resource) < capacity)
-            .await?;
+        self.change("a healthy device less", move |view, resource| {
+            view.allocatable(resource) < allocatable
+        })
+        .await?;
+        self.release(&board).await?;
+        let resource = self.resource.clone();
+        self.until("a device less", move |view| view.capacity(&resource) < capacity).await?;
+        self.node("counts it no longer;")?;
         let text = format!("board {} is back in its place", board.address);
         self.tell(Actor::Hardware, &text, &Value::Null)?;
         self.machine.replug(&board).context("cannot replug")?;
         self.change("all devices again", move |view, resource| view.capacity(resource) == capacity)
             .await
+    }
+
+    /// Deletes the pod that holds the board, if one does, once the plugin knows of it.
+    async fn release(&mut self, board: &Board) -> anyhow::Result<()> {
+        let Some(pod) = self.held.get(&board.address.to_string()).cloned() else { return Ok(()) };
+        let mut offers = self.offers.clone();
+        let is_known = |offer: &Option<Arc<Offer>>| {
+            let offer = offer.iter();
+            offer
+                .flat_map(|offer| removed(offer))
+                .any(|(_, device)| device.reasons.iter().any(|reason| reason.detail.contains(&pod)))
+        };
+        timeout(PATIENCE, offers.wait_for(is_known)).await.context("nobody holds the board")??;
+        self.reasons()?;
+        self.tell(Actor::Pod, &format!("{pod} is deleted"), &json!({ "pod": pod }))?;
+        self.kubelet.remove(&pod).await?;
+        self.held.retain(|_, holder| *holder != pod);
+        Ok(())
     }
 
     async fn health(&mut self) -> anyhow::Result<()> {
@@ -337,6 +373,14 @@ impl Stage<'_> {
                 let text = format!("board {}: {}: {}", board.address, reason.code, reason.detail);
                 let facts =
                     json!({ "board": board.address.to_string(), "reason": reason.code.name() });
+                self.tell(Actor::Plugin, &text, &facts)?;
+            }
+        }
+        for (_, device) in removed(&offer) {
+            for reason in &device.reasons {
+                let text = format!("device {}: {}: {}", device.id, reason.code, reason.detail);
+                let facts =
+                    json!({ "device": device.id.to_string(), "reason": reason.code.name() });
                 self.tell(Actor::Plugin, &text, &facts)?;
             }
         }

@@ -15,7 +15,7 @@ use crate::wire::podresources_v1::ListPodResourcesRequest;
 use crate::wire::podresources_v1::pod_resources_lister_client::PodResourcesListerClient;
 
 /// The most that is read of an answer, in bytes. The kubelet's own tests read as much (kubernetes,
-/// test/e2e_node/util.go, `defaultPodResourcesMaxSize`).
+/// `test/e2e_node/util.go`, `defaultPodResourcesMaxSize`).
 const LARGEST_ANSWER: usize = 16 * 1024 * 1024;
 
 /// Why it is not known who holds what.
