@@ -296,6 +296,10 @@ async fn another_board_in_its_place_is_a_new_device() {
 fn renumber(root: &Path, chip: &Path, from: &str, to: &str) {
     let class = chip.join("iluvatar-sys");
     fs::rename(class.join(from), class.join(to)).unwrap();
+    let uevent = class.join(to).join("uevent");
+    let told = fs::read_to_string(&uevent).unwrap();
+    fs::write(uevent, told.replace(&format!("DEVNAME={from}\n"), &format!("DEVNAME={to}\n")))
+        .unwrap();
     fs::rename(root.join("dev").join(from), root.join("dev").join(to)).unwrap();
     let links = root.join("sys/class/iluvatar-sys");
     let target = fs::read_link(links.join(from)).unwrap();
