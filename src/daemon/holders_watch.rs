@@ -1,7 +1,6 @@
-//! Asks the kubelet who holds what: once at the start, and for as long as a device that left is
-//! listed. Never on the way of an Allocate, and nobody waits for its answers.
+//! Asks the kubelet who holds what. Never on the way of an Allocate, and nobody waits for its
+//! answers.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,22 +12,16 @@ use tracing::{debug, info, warn};
 
 use super::inventory_owner::{Answers, Offers};
 use super::until::until;
-use crate::decide::removal::{Answer, removed};
+use crate::decide::removal::Answer;
+use crate::decide::removal::questions::Questions;
 use crate::host::pod_resources::{self, PodResourcesError};
-use crate::model::device::DeviceId;
 
 /// How long the kubelet may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How often to ask while a device that left is listed.
-const INTERVAL: Duration = Duration::from_secs(2);
-
 /// The least time between two questions: a flapping device must not have the kubelet asked more
 /// often than it answers anybody.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// Where nobody ever answered, the start's question is asked less and less often, down to this.
-const LONGEST_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Owns the questions.
 #[derive(Debug)]
@@ -38,8 +31,7 @@ pub struct HoldersWatch {
     began: Instant,
     offers: Offers,
     answers: watch::Sender<Option<Arc<Answer>>>,
-    /// Since the last answer.
-    failures: u32,
+    questions: Questions,
 }
 
 impl HoldersWatch {
@@ -47,12 +39,16 @@ impl HoldersWatch {
     #[must_use]
     pub fn new(socket: PathBuf, began: Instant, offers: Offers) -> (Self, Answers) {
         let (answers, receiver) = watch::channel(None);
-        (Self { socket, began, offers, answers, failures: 0 }, receiver)
+        (Self { socket, began, offers, answers, questions: Questions::default() }, receiver)
     }
 
-    /// Asks when there is something to ask about, until `stop`.
+    /// Asks when there is something to ask, until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        stop.run_until_cancelled(self.ask_when_needed()).await;
+        let asked = stop.run_until_cancelled(self.ask_when_needed()).await;
+        if asked.is_some() {
+            // No more offers will come; ending early would be taken for a fault of ours.
+            stop.cancelled().await;
+        }
     }
 
     async fn ask_when_needed(&mut self) {
@@ -60,26 +56,21 @@ impl HoldersWatch {
         if self.offers.wait_for(Option::is_some).await.is_err() {
             return;
         }
-        let mut about = self.departed();
+        self.is_due();
         loop {
             self.ask().await;
             sleep(PAUSE).await;
-            if !self.time_to_ask(&mut about).await {
+            if !self.time_to_ask().await {
                 return;
             }
         }
     }
 
     /// False once there will be no more offers.
-    async fn time_to_ask(&mut self, about: &mut Departed) -> bool {
-        let again = self.interval(about).map(|interval| Instant::now() + interval);
+    async fn time_to_ask(&mut self) -> bool {
+        let again = self.questions.interval().map(|interval| Instant::now() + interval);
         loop {
-            let departed = self.departed();
-            // Also when the last one left the list: a pod that was being admitted when it was asked
-            // about may hold it since.
-            let is_news = !departed.is_subset(about) || departed.is_empty() && !about.is_empty();
-            *about = departed;
-            if is_news {
+            if self.is_due() {
                 return true;
             }
             tokio::select! {
@@ -89,30 +80,18 @@ impl HoldersWatch {
         }
     }
 
-    /// None where nothing is left to ask.
-    fn interval(&self, about: &Departed) -> Option<Duration> {
-        let never_answered = self.answers.borrow().is_none();
-        match (about.is_empty(), never_answered) {
-            (false, _) => Some(INTERVAL),
-            (true, true) => Some(LONGEST_INTERVAL.min(INTERVAL.saturating_mul(self.failures))),
-            (true, false) => None,
-        }
-    }
-
-    fn departed(&mut self) -> Departed {
+    fn is_due(&mut self) -> bool {
         let offer = self.offers.borrow_and_update().clone();
-        let removed = offer.iter().flat_map(|offer| removed(offer));
-        removed.map(|(resource, device)| (resource.name.clone(), device.id)).collect()
+        self.questions.is_due(offer.as_deref())
     }
 
     async fn ask(&mut self) {
         let asked = self.began.elapsed();
         match pod_resources::list(&self.socket, PATIENCE).await {
             Ok(holders) => {
-                if self.failures > 0 {
-                    info!("the kubelet tells again which pods hold devices");
+                if self.questions.answered() {
+                    info!("the kubelet tells which pods hold devices");
                 }
-                self.failures = 0;
                 self.answers.send_replace(Some(Arc::new(Answer { asked, holders })));
             }
             Err(error) => self.failed(&error),
@@ -120,18 +99,14 @@ impl HoldersWatch {
     }
 
     fn failed(&mut self, error: &PodResourcesError) {
-        self.failures = self.failures.saturating_add(1);
         let socket = self.socket.display();
-        match self.failures {
+        match self.questions.failed() {
             1 if error.is_absent() => info!(
                 %socket,
                 "no pod resources socket: devices that leave stay listed for a fixed time"
             ),
             1 => warn!(%socket, %error, "it is not known which pods hold devices; asking again"),
-            _ => debug!(%socket, %error, self.failures, "still not known which pods hold devices"),
+            failures => debug!(%socket, %error, failures, "still not known who holds devices"),
         }
     }
 }
-
-/// What left and is still listed, by resource.
-type Departed = BTreeSet<(String, DeviceId)>;

@@ -5,6 +5,8 @@
 //! unhealthy and without nodes, until the kubelet says that nobody holds it; where the kubelet
 //! says nothing, for a grace period. What is there again replaces what left.
 
+pub mod questions;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

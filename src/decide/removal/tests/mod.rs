@@ -1,4 +1,4 @@
-mod node;
+pub(crate) mod node;
 mod random;
 
 use std::time::Duration;

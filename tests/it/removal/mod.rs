@@ -2,166 +2,24 @@
 
 #![expect(clippy::disallowed_methods, reason = "a test rearranges the machine's files itself")]
 
+mod node;
+mod pod_resources;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ix_device_plugin::app::{self, Bound, Settings};
-use ix_device_plugin::daemon::inventory_owner::Trigger;
-use ix_device_plugin::decide::removal::{GRACE, removed};
-use ix_device_plugin::demo::kubelet::{
-    EmbeddedKubelet, NodeView, PodRequest, Settings as KubeletSettings,
-};
-use ix_device_plugin::demo::machine::PlayMachine;
+use ix_device_plugin::decide::removal::GRACE;
 use ix_device_plugin::host::kubelet::channel_over;
 use ix_device_plugin::model::board::Board;
 use ix_device_plugin::model::config::{Config, Granularity};
 use ix_device_plugin::model::health::Health;
-use ix_device_plugin::model::pci::PciAddress;
-use ix_device_plugin::parse::node_file::parse_node_file;
-use ix_device_plugin::parse::survey::PCI_DEVICES;
 use ix_device_plugin::wire::v1beta1::device_plugin_client::DevicePluginClient;
 use ix_device_plugin::wire::v1beta1::{AllocateRequest, ContainerAllocateRequest};
 use tempfile::TempDir;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::time::timeout;
 
-const GPU: &str = "iluvatar.com/gpu";
-
-/// Eight boards of two chips.
-const X8: &str =
-    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/nodes/bi-v150-x8.node"));
-
-/// Longer than anything here takes; a test that waits for this has failed.
-const FOR_EVER: Duration = Duration::from_secs(30);
-
-/// The kubelet's pod resources, where it serves them.
-fn pod_resources(directory: &TempDir) -> PathBuf {
-    directory.path().join("pod-resources/kubelet.sock")
-}
-
-struct Node {
-    directory: TempDir,
-    machine: PlayMachine,
-    kubelet: EmbeddedKubelet,
-    plugin: Option<Bound>,
-    config: Config,
-    socket: Option<PathBuf>,
-    grace: Duration,
-}
-
-impl Node {
-    /// The kubelet tells who holds what, and the plugin asks it.
-    async fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let socket = Some(pod_resources(&directory));
-        Self::start_with(directory, Config::default(), socket, GRACE).await
-    }
-
-    /// With a plugin that asks at `socket`.
-    async fn start_with(
-        directory: TempDir,
-        config: Config,
-        socket: Option<PathBuf>,
-        grace: Duration,
-    ) -> Self {
-        let settings = KubeletSettings {
-            pod_resources_socket: Some(pod_resources(&directory)),
-            ..KubeletSettings::default()
-        };
-        let kubelet = EmbeddedKubelet::start(directory.path(), settings).await.unwrap();
-        let machine = PlayMachine::unpack(parse_node_file(X8).unwrap()).unwrap();
-        let mut node = Self { directory, machine, kubelet, plugin: None, config, socket, grace };
-        node.start_plugin();
-        node.until(|view| view.allocatable(GPU) >= 8).await;
-        node
-    }
-
-    fn start_plugin(&mut self) {
-        self.plugin = Some(app::build(Settings {
-            root: self.machine.root(),
-            config: self.config.clone(),
-            config_source: None,
-            kubelet_directory: self.directory.path().to_owned(),
-            pod_resources_socket: self.socket.clone(),
-            removal_grace: self.grace,
-            inotify: true,
-            uevents: false,
-        }));
-    }
-
-    fn plugin(&self) -> &Bound {
-        self.plugin.as_ref().expect("the plugin runs")
-    }
-
-    async fn until(&self, seen: impl FnMut(&NodeView) -> bool) -> NodeView {
-        let view = timeout(FOR_EVER, self.kubelet.wait_for(seen)).await;
-        view.expect("the kubelet never saw it").unwrap()
-    }
-
-    async fn until_health(&self, id: &str, health: Option<Health>) {
-        self.until(|view| {
-            let devices = &view.resources[GPU].devices;
-            devices.get(id).map(|device| device.health) == health
-        })
-        .await;
-    }
-
-    /// Waits until the plugin's list gives this reason for a device that left.
-    async fn until_reason(&self, part: &str) {
-        let mut offers = self.plugin().offers.clone();
-        let gives = offers.wait_for(|offer| {
-            let mut removed = offer.iter().flat_map(|offer| removed(offer));
-            removed.any(|(_, device)| device.reasons.iter().any(|it| it.detail.contains(part)))
-        });
-        timeout(FOR_EVER, gives).await.expect("the reason never came").unwrap();
-    }
-
-    async fn look(&self) {
-        self.plugin().triggers.send(Trigger::Uevent).await.unwrap();
-    }
-
-    fn board(&self, id: &str) -> Board {
-        let offer = self.plugin().offers.borrow().clone().unwrap();
-        let address: PciAddress = id.parse().unwrap();
-        let board = offer.inventory.boards.iter().find(|board| board.address == address);
-        board.unwrap().clone()
-    }
-
-    async fn unplug(&self, board: &Board) {
-        self.machine.unplug(board).unwrap();
-        self.look().await;
-    }
-
-    async fn replug(&self, board: &Board) {
-        self.machine.replug(board).unwrap();
-        self.look().await;
-    }
-
-    /// The device and the nodes that a pod with one device gets.
-    async fn admit(&self, pod: &str) -> (String, Vec<String>) {
-        let admission = self.kubelet.admit(PodRequest::single(pod, GPU, 1)).await.unwrap();
-        let container = &admission.containers[0];
-        let nodes = container.injection.devices.iter().map(|device| device.host_path.clone());
-        (container.devices[GPU][0].clone(), nodes.collect())
-    }
-
-    async fn status(&self, pod: &str) -> Health {
-        let status = self.kubelet.allocated_resources_status(pod).await.unwrap();
-        *status["main"][GPU].values().next().unwrap()
-    }
-
-    async fn start_container(&self, pod: &str) -> Result<(), String> {
-        let started = self.kubelet.start_container(pod, "main").await;
-        started.map(drop).map_err(|error| error.to_string())
-    }
-
-    /// Where the machine has the chip's own files.
-    fn directory_of(&self, chip: PciAddress) -> PathBuf {
-        let listed = self.machine.root().path().join(PCI_DEVICES).join(chip.to_string());
-        fs::canonicalize(listed).unwrap()
-    }
-}
+use self::node::{GPU, Node, pod_resources};
 
 #[tokio::test]
 async fn a_held_board_stays_listed_as_unhealthy_until_its_pod_is_gone() {
@@ -208,7 +66,7 @@ async fn harms_nothing(directory: TempDir, socket: PathBuf) {
     let grace = Duration::from_millis(500);
     let node = Node::start_with(directory, Config::default(), Some(socket), grace).await;
     let (id, _) = node.admit("train").await;
-    node.start_container("train").await.unwrap();
+    node.start_container("train").await.expect("it may start");
     node.unplug(&node.board(&id)).await;
     node.until_health(&id, Some(Health::Unhealthy)).await;
     assert_ne!(node.admit("other").await.0, id);
@@ -293,18 +151,18 @@ async fn another_board_in_its_place_is_a_new_device() {
 }
 
 /// Gives a chip that is there another minor number, as the driver does when it comes back.
-fn renumber(root: &Path, chip: &Path, from: &str, to: &str) {
+fn renumber(root: &Path, chip: &Path, from: &str, to: &str) -> std::io::Result<()> {
     let class = chip.join("iluvatar-sys");
-    fs::rename(class.join(from), class.join(to)).unwrap();
+    fs::rename(class.join(from), class.join(to))?;
     let uevent = class.join(to).join("uevent");
-    let told = fs::read_to_string(&uevent).unwrap();
-    fs::write(uevent, told.replace(&format!("DEVNAME={from}\n"), &format!("DEVNAME={to}\n")))
-        .unwrap();
-    fs::rename(root.join("dev").join(from), root.join("dev").join(to)).unwrap();
+    let told = fs::read_to_string(&uevent)?;
+    let tells = told.replace(&format!("DEVNAME={from}\n"), &format!("DEVNAME={to}\n"));
+    fs::write(uevent, tells)?;
+    fs::rename(root.join("dev").join(from), root.join("dev").join(to))?;
     let links = root.join("sys/class/iluvatar-sys");
-    let target = fs::read_link(links.join(from)).unwrap();
-    fs::remove_file(links.join(from)).unwrap();
-    std::os::unix::fs::symlink(target.with_file_name(to), links.join(to)).unwrap();
+    let target = fs::read_link(links.join(from))?;
+    fs::remove_file(links.join(from))?;
+    std::os::unix::fs::symlink(target.with_file_name(to), links.join(to))
 }
 
 #[tokio::test]
@@ -320,7 +178,7 @@ async fn a_board_that_comes_back_with_other_nodes_is_given_anew_only() {
         let from = chip.node.as_ref().unwrap().path.trim_start_matches("/dev/").to_owned();
         let root = node.machine.root();
         let to = format!("iluvatar{}", 40 + number);
-        renumber(root.path(), &node.directory_of(chip.address), &from, &to);
+        renumber(root.path(), &node.directory_of(chip.address), &from, &to).unwrap();
     }
     node.look().await;
     node.until_health(&id, Some(Health::Healthy)).await;

@@ -1,0 +1,128 @@
+//! When to ask the kubelet who holds what: once at the start, and while a device that left is
+//! listed. A node where nothing left asks nobody.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::removed;
+use crate::decide::advertise::Offer;
+use crate::model::device::DeviceId;
+
+/// How often to ask while a device that left is listed.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+/// Where nobody ever answered, the start's question is asked less and less often, down to this.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What was asked about so far.
+#[derive(Clone, Debug, Default)]
+pub struct Questions {
+    /// Devices that left and are listed, by resource.
+    about: BTreeSet<(String, DeviceId)>,
+    ever_answered: bool,
+    /// Since the last answer.
+    failures: u32,
+}
+
+impl Questions {
+    /// Whether what is listed now calls for a question at once: another device left, or the last
+    /// one left the list. A pod that was being admitted when it was asked about may hold it since.
+    pub fn is_due(&mut self, offer: Option<&Offer>) -> bool {
+        let removed = offer.into_iter().flat_map(removed);
+        let about = removed.map(|(resource, device)| (resource.name.clone(), device.id)).collect();
+        let before = std::mem::replace(&mut self.about, about);
+        let is_over = self.about.is_empty() && !before.is_empty();
+        is_over || !self.about.is_subset(&before)
+    }
+
+    /// How long to wait for such a change before asking again; none where nothing is left to ask.
+    #[must_use]
+    pub fn interval(&self) -> Option<Duration> {
+        if !self.about.is_empty() {
+            return Some(INTERVAL);
+        }
+        let growing = INTERVAL.saturating_mul(self.failures.max(1));
+        (!self.ever_answered).then(|| growing.min(LONGEST_INTERVAL))
+    }
+
+    /// The kubelet answered. True where it did not the last time.
+    pub fn answered(&mut self) -> bool {
+        self.ever_answered = true;
+        std::mem::take(&mut self.failures) > 0
+    }
+
+    /// It did not answer. Returns how often that happened since the last answer.
+    pub fn failed(&mut self) -> u32 {
+        self.failures = self.failures.saturating_add(1);
+        self.failures
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::removal::tests::node::{Node, board, second};
+    use crate::decide::removal::{Departures, GRACE};
+
+    /// The offer after boards at these buses left.
+    fn offer_without(buses: &[u8]) -> Offer {
+        let all = [0x13, 0x40, 0x64];
+        let mut departures = Departures::new(GRACE);
+        for gone in [&[][..], buses] {
+            let there = all.iter().filter(|bus| !gone.contains(bus));
+            let boards = there.map(|bus| board(*bus, 1)).collect();
+            departures.observe(Node { boards, ..Node::default() }.offer(), second(1));
+        }
+        departures.offer(second(1)).unwrap()
+    }
+
+    #[test]
+    fn a_node_where_nothing_left_is_asked_about_once() {
+        let mut questions = Questions::default();
+        questions.answered();
+        assert!(!questions.is_due(Some(&offer_without(&[]))));
+        assert_eq!(questions.interval(), None);
+    }
+
+    #[test]
+    fn each_departure_is_asked_about_at_once_and_then_at_intervals() {
+        let mut questions = Questions::default();
+        questions.answered();
+        for (gone, is_due) in [
+            (&[0x13][..], true),
+            (&[0x13], false),
+            (&[0x13, 0x40], true),
+            (&[0x40], false),
+            (&[0x64], true),
+        ] {
+            assert_eq!(questions.is_due(Some(&offer_without(gone))), is_due, "{gone:x?}");
+            assert_eq!(questions.interval(), Some(INTERVAL));
+        }
+    }
+
+    #[test]
+    fn once_more_is_asked_after_the_last_one_left_the_list() {
+        let mut questions = Questions::default();
+        questions.answered();
+        questions.is_due(Some(&offer_without(&[0x13])));
+        let nothing = offer_without(&[]);
+        assert!(questions.is_due(Some(&nothing)));
+        assert!(!questions.is_due(Some(&nothing)));
+        assert_eq!(questions.interval(), None);
+    }
+
+    #[test]
+    fn without_any_answer_the_first_question_is_repeated_ever_more_slowly() {
+        let mut questions = Questions::default();
+        let waits = (0..40).map(|_| {
+            questions.failed();
+            questions.interval().unwrap()
+        });
+        let waits: Vec<_> = waits.collect();
+        assert!(waits.is_sorted());
+        assert_eq!((waits[0], waits[39]), (INTERVAL, LONGEST_INTERVAL));
+        assert!(questions.answered());
+        assert!(!questions.answered());
+        assert_eq!(questions.interval(), None);
+    }
+}
