@@ -18,6 +18,7 @@ use crate::daemon::inventory_owner::{InventoryOwner, Offers, Trigger};
 use crate::daemon::plugin_service::Sources;
 use crate::daemon::sessions::{Sessions, SessionsView};
 use crate::daemon::uevent_pump;
+use crate::decide::removal::Stay;
 use crate::host::config_file::ConfigSource;
 use crate::host::root::Root;
 use crate::model::config::Config;
@@ -41,9 +42,8 @@ pub struct Settings {
     pub kubelet_directory: PathBuf,
     /// Where the kubelet tells who holds which devices; absent where it is not to be asked.
     pub pod_resources_socket: Option<PathBuf>,
-    /// How long a device that left stays listed where it is not known who holds it; by rule
-    /// [`crate::decide::removal::GRACE`].
-    pub removal_grace: Duration,
+    /// How long devices that left stay listed.
+    pub stay: Stay,
     /// False where changes of that directory are only to be polled.
     pub inotify: bool,
     /// False where the kernel's uevents are not to be followed; then only `triggers` and the timer
@@ -73,14 +73,14 @@ pub fn build(settings: Settings) -> Bound {
     let (stop, reload) = (CancellationToken::new(), Arc::new(Notify::new()));
     let (config, in_force) = watch::channel(Arc::new(config));
     let (triggers, receiver) = mpsc::channel(WAITING_TRIGGERS);
-    let (began, grace) = (Instant::now(), settings.removal_grace);
-    let (mut owner, offers) = InventoryOwner::new(root, in_force.clone(), receiver, (began, grace));
+    let time = (Instant::now(), settings.stay);
+    let (mut owner, offers) = InventoryOwner::new(root, in_force.clone(), receiver, time);
     let (ledger, writer) = handout_ledger::open(kubelet_directory.join(FILE_NAME));
     let sources = Sources { offers: offers.clone(), ledger };
     let (sessions, view) = Sessions::new(kubelet_directory, inotify, sources);
     let mut tasks = JoinSet::new();
     if let Some(socket) = settings.pod_resources_socket {
-        let (watch, answers) = HoldersWatch::new(socket, began, offers.clone());
+        let (watch, answers) = HoldersWatch::new(socket, time.0, offers.clone());
         owner = owner.hearing(answers);
         tasks.spawn(named("holders", watch.run(stop.clone())));
     }

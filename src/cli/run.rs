@@ -11,7 +11,7 @@ use super::{Common, RunArgs, config};
 use crate::app::{self, Settings};
 use crate::daemon::inventory_owner::Trigger;
 use crate::decide::advertise::oversized;
-use crate::decide::removal::GRACE;
+use crate::decide::removal::Stay;
 use crate::host::root::Root;
 use crate::host::scan::scan;
 use crate::model::config::Config;
@@ -35,7 +35,7 @@ pub(super) fn run(common: &Common, args: &RunArgs) -> Result<(), Failure> {
         config_source: Some(source),
         kubelet_directory: args.kubelet_dir.clone(),
         pod_resources_socket: Some(args.pod_resources_socket.clone()),
-        removal_grace: GRACE,
+        stay: Stay::default(),
         inotify: true,
         uevents: true,
     };

@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 use super::until::until;
 use crate::decide::advertise::Offer;
 use crate::decide::backoff::backoff;
-use crate::decide::removal::{Answer, Departures, removed};
+use crate::decide::removal::{Answer, Departures, Stay, removed};
 use crate::decide::whole_boards::WholeBoards;
 use crate::host::root::Root;
 use crate::host::scan::{Scan, scan};
@@ -57,16 +57,16 @@ pub struct InventoryOwner {
 
 impl InventoryOwner {
     /// An owner that has not looked yet, and what it will publish. Devices that left stay listed
-    /// for `grace` where it is not known who holds them; `began` is when time begins.
+    /// as `stay` says; `began` is when time begins.
     #[must_use]
     pub fn new(
         root: Arc<Root>,
         config: watch::Receiver<Arc<Config>>,
         triggers: mpsc::Receiver<Trigger>,
-        (began, grace): (Instant, Duration),
+        (began, stay): (Instant, Stay),
     ) -> (Self, Offers) {
         let (offers, receiver) = watch::channel(None);
-        let (whole_boards, departures) = (WholeBoards::default(), Departures::new(grace));
+        let (whole_boards, departures) = (WholeBoards::default(), Departures::new(stay));
         let owner = Self {
             root,
             config,

@@ -19,7 +19,7 @@ use super::timeline::{Actor, Timeline};
 use crate::app::{self, Settings};
 use crate::daemon::inventory_owner::{Offers, Trigger};
 use crate::decide::advertise::Offer;
-use crate::decide::removal::{GRACE, removed};
+use crate::decide::removal::{Stay, removed};
 use crate::model::board::Board;
 use crate::model::config::Config;
 use crate::model::health::Health;
@@ -78,7 +78,8 @@ pub async fn play(
         config_source: None,
         kubelet_directory: directory.to_owned(),
         pod_resources_socket,
-        removal_grace: GRACE,
+        // This kubelet knows its pods at any time.
+        stay: Stay { released: Duration::ZERO, ..Stay::default() },
         inotify: true,
         uevents: false,
     });

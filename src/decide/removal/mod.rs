@@ -3,7 +3,7 @@
 //! A kubelet tells a pod that a device which is not in the list is Healthy (kubelet 1.36,
 //! cm/devicemanager, `UpdateAllocatedResourcesStatus`). So a device that left stays listed,
 //! unhealthy and without nodes, until the kubelet says that nobody holds it; where the kubelet
-//! says nothing, for a grace period. What is there again replaces what left.
+//! says nothing, for a fixed time. What is there again replaces what left.
 
 pub mod questions;
 
@@ -17,8 +17,21 @@ use crate::model::holders::{Holder, Holders};
 use crate::model::inventory::Inventory;
 use crate::model::pci::{PciAddress, PciId};
 
-/// How long a device that left stays listed where nobody says whether it is held.
-pub const GRACE: Duration = Duration::from_secs(5 * 60);
+/// How long a device that left stays listed, where no rule of the kubelet says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stay {
+    /// Since it left, where nobody says whether it is held.
+    pub unknown: Duration,
+    /// Since an answer first did not show it held any more. A kubelet that has just started answers
+    /// before it knows its pods, and must not be taken at its word.
+    pub released: Duration,
+}
+
+impl Default for Stay {
+    fn default() -> Self {
+        Self { unknown: Duration::from_secs(5 * 60), released: Duration::from_secs(30) }
+    }
+}
 
 /// What the kubelet told of holders. Times are since any fixed moment, the same one everywhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +45,7 @@ pub struct Answer {
 /// What the machine has now, and what left it and is still to be listed.
 #[derive(Clone, Debug)]
 pub struct Departures {
-    grace: Duration,
+    stay: Stay,
     scanned: Option<Offer>,
     /// By resource and by id without replica.
     left: BTreeMap<(String, DeviceId), Departure>,
@@ -44,15 +57,17 @@ struct Departure {
     /// What its chips were; empty where it left before we came.
     chips: BTreeMap<PciAddress, PciId>,
     since: Duration,
-    /// As the last answer that counts says.
+    /// As the last answer says that shows one.
     holder: Option<Holder>,
+    /// When the first answer after that was asked for.
+    released: Option<Duration>,
 }
 
 impl Departures {
-    /// Nothing seen yet. Devices of which no holder is known are listed for `grace` after they left.
+    /// Nothing seen yet.
     #[must_use]
-    pub fn new(grace: Duration) -> Self {
-        Self { grace, scanned: None, left: BTreeMap::new() }
+    pub fn new(stay: Stay) -> Self {
+        Self { stay, scanned: None, left: BTreeMap::new() }
     }
 
     /// Takes in what was found at the time `now`: some devices may have left, some come back.
@@ -72,12 +87,10 @@ impl Departures {
     /// Takes in what the kubelet said. Held devices that the machine does not have are listed from
     /// now on, also those that left before we came.
     pub fn hear(&mut self, answer: &Answer) {
+        let stay = self.stay;
         self.left.retain(|(resource, id), departure| {
-            if answer.asked <= departure.since {
-                return true;
-            }
-            departure.holder = holder_of(&answer.holders, resource, *id).cloned();
-            departure.holder.is_some()
+            let holder = holder_of(&answer.holders, resource, *id);
+            answer.asked <= departure.since || departure.stays(holder, answer.asked, stay)
         });
         let unknown = self.scanned.as_ref().map(|offer| unknown_devices(offer, answer));
         for (key, departure) in unknown.into_iter().flatten() {
@@ -87,11 +100,11 @@ impl Departures {
 
     /// Everything to be listed at the time `now`; none before anything was found.
     pub fn offer(&mut self, now: Duration) -> Option<Offer> {
-        let grace = self.grace;
-        self.left.retain(|_, departure| departure.expiry(grace).is_none_or(|end| now < end));
+        let stay = self.stay;
+        self.left.retain(|_, departure| departure.expiry(stay).is_none_or(|end| now < end));
         let mut offer = self.scanned.clone()?;
         for ((name, _), departure) in &self.left {
-            let device = departure.listed(&offer.inventory, grace);
+            let device = departure.listed(&offer.inventory, stay);
             let resource = offer.resources.iter_mut().find(|resource| resource.name == *name);
             if let Some(resource) = resource {
                 resource.devices.push(device);
@@ -104,7 +117,7 @@ impl Departures {
     /// When the next device leaves the list, if the kubelet goes on saying nothing.
     #[must_use]
     pub fn next_expiry(&self) -> Option<Duration> {
-        self.left.values().filter_map(|departure| departure.expiry(self.grace)).min()
+        self.left.values().filter_map(|departure| departure.expiry(self.stay)).min()
     }
 
     /// Chips of the devices that left and are still listed.
@@ -130,9 +143,20 @@ pub fn is_removed(device: &Device) -> bool {
 }
 
 impl Departure {
-    /// None while a pod is known to hold it.
-    fn expiry(&self, grace: Duration) -> Option<Duration> {
-        self.holder.is_none().then(|| self.since.saturating_add(grace))
+    /// Whether it is still to be listed after an answer that was asked for at `asked`.
+    fn stays(&mut self, holder: Option<&Holder>, asked: Duration, stay: Stay) -> bool {
+        if holder.is_some() {
+            self.holder = holder.cloned();
+            self.released = None;
+            return true;
+        }
+        let released = *self.released.get_or_insert(asked);
+        self.holder.is_some() && asked.saturating_sub(released) < stay.released
+    }
+
+    /// None where an answer was seen that shows it held: then only answers end it.
+    fn expiry(&self, stay: Stay) -> Option<Duration> {
+        self.holder.is_none().then(|| self.since.saturating_add(stay.unknown))
     }
 
     /// All its chips are there as they were, so whoever does not list it does so on purpose.
@@ -142,7 +166,7 @@ impl Departure {
 
     /// The sentence says nothing of seconds that pass: a list that changes each second would be
     /// sent each second.
-    fn listed(&self, inventory: &Inventory, grace: Duration) -> Device {
+    fn listed(&self, inventory: &Inventory, stay: Stay) -> Device {
         let address = self.device.id.address;
         let skipped = inventory.skipped.iter().find(|skipped| skipped.address == address);
         let what = match skipped {
@@ -150,11 +174,17 @@ impl Departure {
             None if self.chips.is_empty() => format!("{address} is not on the PCI bus"),
             None => format!("{address} left the PCI bus"),
         };
-        let why = match &self.holder {
-            Some(holder) => format!("still held by {holder}"),
-            None => format!(
+        let why = match (&self.holder, self.released) {
+            (Some(holder), None) => format!("still held by {holder}"),
+            (Some(holder), Some(_)) => {
+                format!(
+                    "stays listed for {} s after {holder} let go of it",
+                    stay.released.as_secs()
+                )
+            }
+            (None, _) => format!(
                 "stays listed for {} s, as it is not known whether a pod holds it",
-                grace.as_secs()
+                stay.unknown.as_secs()
             ),
         };
         let reason = Reason { code: ReasonCode::Removed, detail: format!("{what}; {why}") };
@@ -194,6 +224,7 @@ fn gone_devices(
             device: device.clone(),
             since,
             holder: None,
+            released: None,
         };
         ((resource.name.clone(), device.id), departure)
     })
@@ -215,6 +246,7 @@ fn unknown_devices(offer: &Offer, answer: &Answer) -> Vec<Keyed> {
                 chips: BTreeMap::new(),
                 since: answer.asked,
                 holder: Some(holder.clone()),
+                released: None,
             };
             ((resource.name.clone(), id), departure)
         })

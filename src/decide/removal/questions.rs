@@ -1,5 +1,5 @@
-//! When to ask the kubelet who holds what: once at the start, and while a device that left is
-//! listed. A node where nothing left asks nobody.
+//! When to ask the kubelet who holds what: at the start, and while a device that left is listed.
+//! A node where nothing left asks nobody.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,14 +14,29 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// Where nobody ever answered, the start's question is asked less and less often, down to this.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(60);
 
+/// How long after the first question on a node where nothing is listed that left the last one comes:
+/// a kubelet that has just started answers before it knows its pods.
+const SECOND_LOOK: Duration = Duration::from_secs(30);
+
+/// Questions on such a node: one at once, one as a second look.
+const CLOSING: u8 = 2;
+
 /// What was asked about so far.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Questions {
     /// Devices that left and are listed, by resource.
     about: BTreeSet<(String, DeviceId)>,
+    /// Answers still wanted though nothing is listed that left.
+    closing: u8,
     ever_answered: bool,
     /// Since the last answer.
     failures: u32,
+}
+
+impl Default for Questions {
+    fn default() -> Self {
+        Self { about: BTreeSet::new(), closing: CLOSING, ever_answered: false, failures: 0 }
+    }
 }
 
 impl Questions {
@@ -32,6 +47,9 @@ impl Questions {
         let about = removed.map(|(resource, device)| (resource.name.clone(), device.id)).collect();
         let before = std::mem::replace(&mut self.about, about);
         let is_over = self.about.is_empty() && !before.is_empty();
+        if is_over {
+            self.closing = CLOSING;
+        }
         is_over || !self.about.is_subset(&before)
     }
 
@@ -41,13 +59,18 @@ impl Questions {
         if !self.about.is_empty() {
             return Some(INTERVAL);
         }
-        let growing = INTERVAL.saturating_mul(self.failures.max(1));
-        (!self.ever_answered).then(|| growing.min(LONGEST_INTERVAL))
+        if !self.ever_answered {
+            return Some(INTERVAL.saturating_mul(self.failures.max(1)).min(LONGEST_INTERVAL));
+        }
+        (self.closing > 0).then_some(SECOND_LOOK)
     }
 
     /// The kubelet answered. True where it did not the last time.
     pub fn answered(&mut self) -> bool {
         self.ever_answered = true;
+        if self.about.is_empty() {
+            self.closing = self.closing.saturating_sub(1);
+        }
         std::mem::take(&mut self.failures) > 0
     }
 
@@ -62,12 +85,12 @@ impl Questions {
 mod tests {
     use super::*;
     use crate::decide::removal::tests::node::{Node, board, second};
-    use crate::decide::removal::{Departures, GRACE};
+    use crate::decide::removal::{Departures, Stay};
 
     /// The offer after boards at these buses left.
     fn offer_without(buses: &[u8]) -> Offer {
         let all = [0x13, 0x40, 0x64];
-        let mut departures = Departures::new(GRACE);
+        let mut departures = Departures::new(Stay::default());
         for gone in [&[][..], buses] {
             let there = all.iter().filter(|bus| !gone.contains(bus));
             let boards = there.map(|bus| board(*bus, 1)).collect();
@@ -76,10 +99,18 @@ mod tests {
         departures.offer(second(1)).unwrap()
     }
 
-    #[test]
-    fn a_node_where_nothing_left_is_asked_about_once() {
-        let mut questions = Questions::default();
+    #[track_caller]
+    fn check_second_look(questions: &mut Questions) {
         questions.answered();
+        assert_eq!(questions.interval(), Some(SECOND_LOOK));
+        questions.answered();
+        assert_eq!(questions.interval(), None);
+    }
+
+    #[test]
+    fn a_node_where_nothing_left_is_asked_about_twice_and_never_again() {
+        let mut questions = Questions::default();
+        check_second_look(&mut questions);
         assert!(!questions.is_due(Some(&offer_without(&[]))));
         assert_eq!(questions.interval(), None);
     }
@@ -101,14 +132,14 @@ mod tests {
     }
 
     #[test]
-    fn once_more_is_asked_after_the_last_one_left_the_list() {
+    fn twice_more_is_asked_after_the_last_one_left_the_list() {
         let mut questions = Questions::default();
         questions.answered();
         questions.is_due(Some(&offer_without(&[0x13])));
         let nothing = offer_without(&[]);
         assert!(questions.is_due(Some(&nothing)));
         assert!(!questions.is_due(Some(&nothing)));
-        assert_eq!(questions.interval(), None);
+        check_second_look(&mut questions);
     }
 
     #[test]
@@ -123,6 +154,5 @@ mod tests {
         assert_eq!((waits[0], waits[39]), (INTERVAL, LONGEST_INTERVAL));
         assert!(questions.answered());
         assert!(!questions.answered());
-        assert_eq!(questions.interval(), None);
     }
 }

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ix_device_plugin::decide::removal::GRACE;
+use ix_device_plugin::decide::removal::Stay;
 use ix_device_plugin::host::kubelet::channel_over;
 use ix_device_plugin::model::board::Board;
 use ix_device_plugin::model::config::{Config, Granularity};
@@ -19,7 +19,7 @@ use ix_device_plugin::wire::v1beta1::{AllocateRequest, ContainerAllocateRequest}
 use tempfile::TempDir;
 use tokio::net::{UnixListener, UnixStream};
 
-use self::node::{GPU, Node, pod_resources};
+use self::node::{AT_ONCE, GPU, Node, pod_resources};
 
 #[tokio::test]
 async fn a_held_board_stays_listed_as_unhealthy_until_its_pod_is_gone() {
@@ -51,8 +51,8 @@ async fn a_board_that_nobody_holds_leaves_the_list() {
 #[tokio::test]
 async fn without_pod_resources_it_stays_for_the_grace_period() {
     let directory = tempfile::tempdir().unwrap();
-    let grace = Duration::from_millis(500);
-    let node = Node::start_with(directory, Config::default(), None, grace).await;
+    let stay = Stay { unknown: Duration::from_millis(500), ..AT_ONCE };
+    let node = Node::start_with(directory, Config::default(), None, stay).await;
     let (id, _) = node.admit("train").await;
     node.unplug(&node.board(&id)).await;
     node.until_health(&id, Some(Health::Unhealthy)).await;
@@ -63,8 +63,8 @@ async fn without_pod_resources_it_stays_for_the_grace_period() {
 
 /// What a plugin finds at the pod resources socket does not keep it from its work.
 async fn harms_nothing(directory: TempDir, socket: PathBuf) {
-    let grace = Duration::from_millis(500);
-    let node = Node::start_with(directory, Config::default(), Some(socket), grace).await;
+    let stay = Stay { unknown: Duration::from_millis(500), ..AT_ONCE };
+    let node = Node::start_with(directory, Config::default(), Some(socket), stay).await;
     let (id, _) = node.admit("train").await;
     node.start_container("train").await.expect("it may start");
     node.unplug(&node.board(&id)).await;
@@ -243,7 +243,7 @@ async fn of_a_split_board_the_chip_that_stays_goes_on() {
     let socket = Some(pod_resources(&directory));
     let mut config = Config::default();
     config.resources[0].granularity = Granularity::Chip;
-    let node = Node::start_with(directory, config, socket, GRACE).await;
+    let node = Node::start_with(directory, config, socket, AT_ONCE).await;
     node.until(|view| view.allocatable(GPU) == 16).await;
     let (id, _) = node.admit("train").await;
 

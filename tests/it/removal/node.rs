@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ix_device_plugin::app::{self, Bound, Settings};
 use ix_device_plugin::daemon::inventory_owner::Trigger;
-use ix_device_plugin::decide::removal::{GRACE, removed};
+use ix_device_plugin::decide::removal::{Stay, removed};
 use ix_device_plugin::demo::kubelet::{
     EmbeddedKubelet, NodeView, PodRequest, Settings as KubeletSettings,
 };
@@ -26,6 +26,10 @@ pub(crate) const GPU: &str = "iluvatar.com/gpu";
 const X8: &str =
     include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/nodes/bi-v150-x8.node"));
 
+/// The embedded kubelet knows its pods at any time, so it may be taken at its word.
+pub(crate) const AT_ONCE: Stay =
+    Stay { unknown: Duration::from_secs(300), released: Duration::ZERO };
+
 /// Longer than anything here takes; a test that waits for this has failed.
 const FOR_EVER: Duration = Duration::from_secs(30);
 
@@ -41,7 +45,7 @@ pub(crate) struct Node {
     pub(crate) plugin: Option<Bound>,
     config: Config,
     socket: Option<PathBuf>,
-    grace: Duration,
+    stay: Stay,
 }
 
 impl Node {
@@ -49,7 +53,7 @@ impl Node {
     pub(crate) async fn start() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let socket = Some(pod_resources(&directory));
-        Self::start_with(directory, Config::default(), socket, GRACE).await
+        Self::start_with(directory, Config::default(), socket, AT_ONCE).await
     }
 
     /// With a plugin that asks at `socket`.
@@ -57,7 +61,7 @@ impl Node {
         directory: TempDir,
         config: Config,
         socket: Option<PathBuf>,
-        grace: Duration,
+        stay: Stay,
     ) -> Self {
         let settings = KubeletSettings {
             pod_resources_socket: Some(pod_resources(&directory)),
@@ -68,7 +72,7 @@ impl Node {
             .expect("the directory is ours");
         let machine =
             PlayMachine::unpack(parse_node_file(X8).expect("a good fixture")).expect("room for it");
-        let mut node = Self { directory, machine, kubelet, plugin: None, config, socket, grace };
+        let mut node = Self { directory, machine, kubelet, plugin: None, config, socket, stay };
         node.start_plugin();
         node.until(|view| view.allocatable(GPU) >= 8).await;
         node
@@ -81,7 +85,7 @@ impl Node {
             config_source: None,
             kubelet_directory: self.directory.path().to_owned(),
             pod_resources_socket: self.socket.clone(),
-            removal_grace: self.grace,
+            stay: self.stay,
             inotify: true,
             uevents: false,
         }));

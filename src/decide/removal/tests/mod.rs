@@ -29,12 +29,14 @@ const LEFT: &str = "0000:64:00.0 Unhealthy Removed: 0000:64:00.0 left the PCI bu
                     stays listed for 300 s, as it is not known whether a pod holds it";
 const HELD: &str = "0000:64:00.0 Unhealthy Removed: 0000:64:00.0 left the PCI bus; \
                     still held by container main of pod team/train";
+const RELEASED: &str = "0000:64:00.0 Unhealthy Removed: 0000:64:00.0 left the PCI bus; \
+                        stays listed for 30 s after container main of pod team/train let go of it";
 const STAYS: &str = "0000:13:00.0 Healthy";
 const IS_BACK: &str = "0000:64:00.0 Healthy";
 
 /// Two boards, of which the one at bus 64 left in second 10.
 fn one_left(node: &mut Node) -> Departures {
-    let mut departures = Departures::new(GRACE);
+    let mut departures = Departures::new(Stay::default());
     node.boards = vec![board(0x13, 1), board(0x64, 1)];
     departures.observe(node.offer(), second(0));
     node.boards.pop();
@@ -58,8 +60,23 @@ fn a_held_device_stays_until_an_answer_shows_it_released() {
     departures.hear(&holding(second(11), &[(GPU, "0000:64:00.0")]));
     check(departures, second(100_000), &[STAYS, HELD]);
     assert_eq!(departures.next_expiry(), None);
-    departures.hear(&holding(second(100_001), &[]));
-    check(departures, second(100_001), &[STAYS]);
+    for asked in [100_001, 100_030] {
+        departures.hear(&holding(second(asked), &[]));
+        check(departures, second(asked), &[STAYS, RELEASED]);
+    }
+    departures.hear(&holding(second(100_031), &[]));
+    check(departures, second(100_031), &[STAYS]);
+}
+
+#[test]
+fn a_kubelet_that_does_not_know_its_pods_yet_releases_nothing() {
+    let departures = &mut one_left(&mut Node::default());
+    for asked in [11, 1_000, 2_000] {
+        departures.hear(&holding(second(asked), &[(GPU, "0000:64:00.0")]));
+        check(departures, second(asked), &[STAYS, HELD]);
+        departures.hear(&holding(second(asked + 29), &[]));
+        check(departures, second(asked + 900), &[STAYS, RELEASED]);
+    }
 }
 
 #[test]
@@ -112,7 +129,7 @@ fn a_removed_device_is_refused_with_its_reason_and_gives_no_node() {
 #[test]
 fn what_the_configuration_no_longer_wants_has_not_left() {
     let mut node = Node { boards: vec![board(0x13, 1), board(0x64, 1)], ..Node::default() };
-    let departures = &mut Departures::new(GRACE);
+    let departures = &mut Departures::new(Stay::default());
     departures.observe(node.offer(), second(0));
     let selector = Selector { addresses: vec![node.boards[0].address], ..Selector::default() };
     node.config.resources[0].selector = selector;
@@ -160,7 +177,7 @@ fn one_held_replica_keeps_the_device() {
 fn of_a_split_board_the_chip_that_left_is_listed_by_itself() {
     let mut node = Node { boards: vec![board(0x64, 2)], ..Node::default() };
     node.config.resources[0].granularity = Granularity::Chip;
-    let departures = &mut Departures::new(GRACE);
+    let departures = &mut Departures::new(Stay::default());
     departures.observe(node.offer(), second(0));
     node.boards[0].chips.remove(0);
     departures.observe(node.offer(), second(1));
@@ -170,7 +187,7 @@ fn of_a_split_board_the_chip_that_left_is_listed_by_itself() {
 #[test]
 fn held_devices_that_left_before_we_came_are_listed() {
     let node = Node { boards: vec![board(0x13, 2)], ..Node::default() };
-    let departures = &mut Departures::new(GRACE);
+    let departures = &mut Departures::new(Stay::default());
     departures.observe(node.offer(), second(0));
     // The upper chip's id was given while boards were split; texts of other forms are no devices.
     let held = ["0000:13:00.0", "0000:16:00.0", "0000:64:00.0", "0000:65:00.0::0", "GPU-7", ""];
@@ -178,8 +195,10 @@ fn held_devices_that_left_before_we_came_are_listed() {
     let line = "0000:64:00.0 Unhealthy Removed: 0000:64:00.0 is not on the PCI bus; still held by \
                 container main of pod team/train";
     check(departures, second(1000), &[STAYS, line]);
-    departures.hear(&holding(second(1), &[]));
-    check(departures, second(1001), &[STAYS]);
+    for asked in [1001, 1031] {
+        departures.hear(&holding(second(asked), &[]));
+    }
+    check(departures, second(1031), &[STAYS]);
 }
 
 #[test]

@@ -34,14 +34,25 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// What the kubelet said of a device since it left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    Nothing,
+    Held,
+    /// Since when, in a row.
+    ReleasedAt(u64),
+    /// So that it is listed no more.
+    Free,
+}
+
 /// The world, and what must be true of the list by a simple account of it.
 struct World {
     now: u64,
     /// By number, true for the other kind.
     there: BTreeMap<u8, bool>,
     held: BTreeSet<u8>,
-    /// Since when, and whether the last answer that counts showed it held.
-    away: BTreeMap<u8, (u64, Option<bool>)>,
+    /// Since when.
+    away: BTreeMap<u8, (u64, Said)>,
     asked: Option<(u64, BTreeSet<u8>)>,
     departures: Departures,
 }
@@ -49,7 +60,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let there = (0..BOARDS).map(|board| (board, false)).collect();
-        let departures = Departures::new(GRACE);
+        let departures = Departures::new(Stay::default());
         let (held, away) = (BTreeSet::new(), BTreeMap::new());
         let mut world = Self { now: 0, there, held, away, asked: None, departures };
         world.scan();
@@ -82,7 +93,7 @@ impl World {
 
     fn leave(&mut self, board: u8) {
         if self.there.remove(&board).is_some() {
-            self.away.insert(board, (self.now, None));
+            self.away.insert(board, (self.now, Said::Nothing));
             self.scan();
         }
     }
@@ -102,20 +113,25 @@ impl World {
         let ids: Vec<_> = held.iter().map(|board| id(*board)).collect();
         let ids: Vec<_> = ids.iter().map(|id| (GPU, &id[..])).collect();
         self.departures.hear(&holding(second(asked), &ids));
-        for (board, (since, last)) in &mut self.away {
-            let is_listed =
-                *last != Some(false) && (*last == Some(true) || self.now < *since + 300);
-            if asked > *since || held.contains(board) && !is_listed {
-                *last = Some(held.contains(board));
-            }
+        for (board, (since, said)) in &mut self.away {
+            // What is not listed any more is listed again once it proves to be held.
+            let is_over = *said == Said::Free || *said == Said::Nothing && self.now >= *since + 300;
+            *said = match (held.contains(board), *said) {
+                (true, _) if asked > *since || is_over => Said::Held,
+                (false, Said::Nothing) if asked > *since => Said::Free,
+                (false, Said::Held) if asked > *since => Said::ReleasedAt(asked),
+                (false, Said::ReleasedAt(first)) if asked >= first + 30 => Said::Free,
+                (_, before) => before,
+            };
         }
     }
 
     /// The kubelet's list must be just this.
     fn expected(&self) -> BTreeMap<String, bool> {
-        let away = self.away.iter().filter(|(_, (since, held))| match held {
-            Some(held) => *held,
-            None => self.now < since + 300,
+        let away = self.away.iter().filter(|(_, (since, said))| match said {
+            Said::Held | Said::ReleasedAt(_) => true,
+            Said::Nothing => self.now < since + 300,
+            Said::Free => false,
         });
         let there = self.there.keys().map(|board| (id(*board), true));
         there.chain(away.map(|(board, _)| (id(*board), false))).collect()
