@@ -4,19 +4,21 @@
 //! inventory stays, and the scan is tried again.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::decide::advertise::Offer;
-use crate::decide::backoff::backoff;
+use crate::decide::rescan::Rescan;
 use crate::host::root::Root;
 use crate::host::scan::{Scan, scan};
-use crate::model::board::Board;
+use crate::model::board::{Board, Chip};
 use crate::model::config::Config;
 use crate::model::health::Health;
+use crate::model::inventory::Inventory;
+use crate::model::pci::PciAddress;
 
 /// Why to look again.
 #[derive(Clone, Debug)]
@@ -30,16 +32,14 @@ pub enum Trigger {
 /// What all loops share: none until the first scan that succeeded.
 pub type Offers = watch::Receiver<Option<Arc<Offer>>>;
 
-/// How long to look away when nothing is heard: the safety net below lost events.
-const RESCAN: Duration = Duration::from_secs(60);
-
 /// Owns the machine's root, the configuration in force and the last inventory.
 pub struct InventoryOwner {
     root: Arc<Root>,
     config: watch::Receiver<Arc<Config>>,
     triggers: mpsc::Receiver<Trigger>,
     offers: watch::Sender<Option<Arc<Offer>>>,
-    failures: u32,
+    rescan: Rescan,
+    started: Instant,
 }
 
 impl InventoryOwner {
@@ -51,25 +51,26 @@ impl InventoryOwner {
         triggers: mpsc::Receiver<Trigger>,
     ) -> (Self, Offers) {
         let (offers, receiver) = watch::channel(None);
-        (Self { root, config, triggers, offers, failures: 0 }, receiver)
+        let rescan = Rescan::new(config.borrow().discovery.rescan, u64::from(std::process::id()));
+        let started = Instant::now();
+        (Self { root, config, triggers, offers, rescan, started }, receiver)
     }
 
     /// Looks, publishes what changed, and waits for a reason to look again; until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        while !stop.is_cancelled() {
-            self.look().await;
-            let wait = match self.failures {
-                0 => RESCAN,
-                failures => backoff(failures, u64::from(std::process::id())),
-            };
+        loop {
+            let next = self.started + self.rescan.next();
             tokio::select! {
-                () = stop.cancelled() => {}
-                () = tokio::time::sleep(wait) => debug!("time for another look"),
-                Some(trigger) = self.triggers.recv() => debug!(?trigger, "looking again"),
-                Ok(()) = self.config.changed() => debug!("looking again under a new configuration"),
+                // A stop goes first, then a due look: hints that pour in must not put it off.
+                biased;
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep_until(next) => self.look().await,
+                Some(trigger) = self.triggers.recv() => {
+                    debug!(?trigger, "a hint to look again");
+                    self.rescan.hint(self.started.elapsed());
+                }
+                Ok(()) = self.config.changed() => self.rescan.hint(self.started.elapsed()),
             }
-            // What else has come in the meantime is answered by the same look.
-            while self.triggers.try_recv().is_ok() {}
         }
     }
 
@@ -77,10 +78,13 @@ impl InventoryOwner {
         let root = Arc::clone(&self.root);
         let config = Arc::clone(&self.config.borrow_and_update());
         let scanned = Arc::clone(&config);
+        let began = self.started.elapsed();
         let looked = tokio::task::spawn_blocking(move || scan(&root, &scanned)).await;
         match looked {
             Ok(Ok(scan)) => {
-                self.failures = 0;
+                let incomplete = incomplete(&scan.inventory);
+                self.rescan.set_interval(config.discovery.rescan);
+                self.rescan.looked(began, self.started.elapsed(), &incomplete);
                 self.publish(scan, &config);
             }
             Ok(Err(error)) => self.failed(&format!("{error}")),
@@ -89,11 +93,12 @@ impl InventoryOwner {
     }
 
     fn failed(&mut self, error: &str) {
-        self.failures = self.failures.saturating_add(1);
-        if self.failures == 1 {
+        self.rescan.failed(self.started.elapsed());
+        let failures = self.rescan.failures();
+        if failures == 1 {
             warn!(%error, "cannot look at the machine; the last list stays, trying again");
         } else {
-            debug!(%error, failures = self.failures, "still cannot look at the machine");
+            debug!(%error, failures, "still cannot look at the machine");
         }
     }
 
@@ -106,6 +111,13 @@ impl InventoryOwner {
         say_what_changed(last.as_deref(), &offer, scan.functions_seen);
         self.offers.send_replace(Some(Arc::new(offer)));
     }
+}
+
+/// Chips whose driver or node may still be on its way.
+fn incomplete(inventory: &Inventory) -> Vec<PciAddress> {
+    let chips = inventory.boards.iter().flat_map(|board| &board.chips);
+    let waits = |chip: &&Chip| chip.reasons.iter().any(|reason| reason.code.may_pass());
+    chips.filter(waits).map(|chip| chip.address).collect()
 }
 
 /// One line for each board that came, went or changed its health, and for each new warning.

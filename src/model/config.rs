@@ -1,6 +1,7 @@
 //! The configuration as it is meant: every default filled in, every rule already checked.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::pci::{PciAddress, PciId};
 
@@ -127,6 +128,8 @@ pub struct DiscoveryRules {
     pub drivers: Vec<String>,
     /// Nodes that every container with a GPU gets, where they exist.
     pub control_nodes: Vec<String>,
+    /// Longest time without a look at the machine: the safety net below lost uevents.
+    pub rescan: Duration,
 }
 
 impl Default for DiscoveryRules {
@@ -135,6 +138,7 @@ impl Default for DiscoveryRules {
             vendor_ids: vec![0x1e3e],
             drivers: vec!["iluvatar".to_owned(), "bi_driver".to_owned()],
             control_nodes: vec!["/dev/itrctl".to_owned(), "/dev/itrlink".to_owned()],
+            rescan: Duration::from_secs(60),
         }
     }
 }

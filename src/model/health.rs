@@ -47,6 +47,12 @@ pub enum ReasonCode {
 }
 
 impl ReasonCode {
+    /// True where the driver, once it is ready, makes the reason go away by itself.
+    #[must_use]
+    pub fn may_pass(self) -> bool {
+        matches!(self, Self::DriverNotBound | Self::DeviceNodeUnknown | Self::DeviceNodeMissing)
+    }
+
     /// The stable name.
     #[must_use]
     pub fn name(self) -> &'static str {
