@@ -49,18 +49,23 @@ impl Draft {
         }
     }
 
-    /// The ids of the node as lists of available and must-include ones.
-    pub(super) fn lists(&self) -> (Vec<DeviceId>, Vec<DeviceId>) {
-        let replicas = match self.sharing {
+    fn replicas(&self) -> Vec<Option<u32>> {
+        match self.sharing {
             None => vec![None],
             Some((replicas, _)) => (0..replicas).map(Some).collect(),
-        };
+        }
+    }
+
+    fn replicas_of(&self, address: PciAddress) -> impl Iterator<Item = DeviceId> + use<> {
+        let id = move |replica| DeviceId { address, replica };
+        self.replicas().into_iter().map(id)
+    }
+
+    /// The ids of the node as lists of available and must-include ones.
+    pub(super) fn lists(&self) -> (Vec<DeviceId>, Vec<DeviceId>) {
         let devices = self.devices.iter().enumerate();
         let addresses = devices.map(|(index, (bus, _))| address(*bus, index));
-        let ids = addresses.flat_map(|address| {
-            let id = move |replica| DeviceId { address, replica };
-            replicas.clone().into_iter().map(id)
-        });
+        let ids = addresses.flat_map(|address| self.replicas_of(address));
         let known: Vec<_> = ids
             .zip(self.ids.iter().copied())
             .filter(|(_, state)| *state > 0)
@@ -74,7 +79,7 @@ impl Draft {
     }
 
     /// Fails unless the choice is the oracle's, in every component and every id.
-    pub(super) fn check_choice(&self) -> Result<(), TestCaseError> {
+    fn check_choice(&self) -> Result<(), TestCaseError> {
         let node = self.node();
         let (available, must_include) = self.lists();
         let oracle = Oracle::new(&node, &available, &must_include, self.size);
@@ -87,8 +92,34 @@ impl Draft {
         Ok(())
     }
 
+    /// Fails unless the choice stays the oracle's when hundreds of ids that must be included
+    /// stand between the others: they cost every choice the same.
+    fn check_crowd(&self) -> Result<(), TestCaseError> {
+        let mut node = self.node();
+        let (mut available, mut must_include) = self.lists();
+        let size = self.size.clamp(must_include.len(), available.len());
+        let expected = Oracle::new(&node, &available, &must_include, size).best();
+        let crowd: Vec<_> = (0..200)
+            .map(|index| address(index % 20, 50 + usize::from(index)))
+            .collect();
+        for address in &crowd {
+            node.device(*address, None);
+            must_include.extend(self.replicas_of(*address));
+        }
+        available.reverse();
+        let request = Request {
+            available: &available,
+            must_include: &must_include,
+            size: size + crowd.len() * self.replicas().len(),
+        };
+        let mut choice = prefer(&node.offer(), &request);
+        choice.ids.retain(|id| !crowd.contains(&id.address));
+        prop_assert_eq!(choice.ids, expected.ids);
+        Ok(())
+    }
+
     /// Fails unless the runner-up is the oracle's, likewise.
-    pub(super) fn check_runner_up(&self) -> Result<(), TestCaseError> {
+    fn check_runner_up(&self) -> Result<(), TestCaseError> {
         let node = self.node();
         let (available, must_include) = self.lists();
         let oracle = Oracle::new(&node, &available, &must_include, self.size);
@@ -218,6 +249,11 @@ proptest! {
 
 proptest! {
     #![proptest_config(cases(5_000))]
+
+    #[test]
+    fn the_choice_stays_the_best_among_hundreds_of_ids(draft in draft()) {
+        draft.check_crowd()?;
+    }
 
     #[test]
     fn the_runner_up_is_the_best_of_all_other_subsets(draft in draft()) {
