@@ -8,6 +8,7 @@ pub mod topology;
 
 pub mod health;
 pub mod inventory;
+pub mod judge;
 
 pub mod advertise;
 pub mod allocate;

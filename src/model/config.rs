@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::health::{ReasonCode, Severity};
 use super::pci::{PciAddress, PciId};
 
 /// Everything the plugin can be told. `Config::default()` is what an empty file means.
@@ -16,6 +17,8 @@ pub struct Config {
     pub discovery: DiscoveryRules,
     /// What containers are told.
     pub container: ContainerRules,
+    /// What makes a device unhealthy, and for how long.
+    pub health: HealthRules,
 }
 
 impl Default for Config {
@@ -25,6 +28,7 @@ impl Default for Config {
             boards: BoardRules::default(),
             discovery: DiscoveryRules::default(),
             container: ContainerRules::default(),
+            health: HealthRules::default(),
         }
     }
 }
@@ -140,6 +144,35 @@ impl Default for DiscoveryRules {
             control_nodes: vec!["/dev/itrctl".to_owned(), "/dev/itrlink".to_owned()],
             rescan: Duration::from_secs(60),
         }
+    }
+}
+
+/// What makes a device unhealthy, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthRules {
+    /// How often the chips are looked at.
+    pub interval: Duration,
+    /// How long a device must show no fault before it is healthy again.
+    pub recovery: Duration,
+    /// Signals that are taken otherwise than by default.
+    pub signals: BTreeMap<ReasonCode, Severity>,
+}
+
+impl Default for HealthRules {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(5),
+            recovery: Duration::from_secs(30),
+            signals: BTreeMap::new(),
+        }
+    }
+}
+
+impl HealthRules {
+    /// How a signal is taken.
+    #[must_use]
+    pub fn severity(&self, code: ReasonCode) -> Severity {
+        self.signals.get(&code).copied().unwrap_or_else(|| code.default_severity())
     }
 }
 

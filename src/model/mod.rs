@@ -4,8 +4,9 @@ pub mod pci;
 
 pub mod machine;
 
-pub mod config;
 pub mod health;
+
+pub mod config;
 
 pub mod device;
 pub mod function;
