@@ -19,7 +19,7 @@ use super::{Common, DiscoverFormat, TopologyFormat};
 
 pub(super) fn discover(common: &Common, format: DiscoverFormat) -> Result<(), Failure> {
     let config = config::load(common)?;
-    let Scan { inventory, functions_seen } = look(&common.root, &config)?;
+    let Scan { inventory, functions_seen, .. } = look(&common.root, &config)?;
     let resources = advertise(&inventory, &config.resources);
     let looked_at = LookedAt {
         directory: common.root.join(PCI_DEVICES).display().to_string(),

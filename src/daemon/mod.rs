@@ -2,6 +2,7 @@
 
 pub mod config_watch;
 pub mod handout_ledger;
+pub mod health_monitor;
 pub mod inventory_owner;
 pub mod uevent_pump;
 

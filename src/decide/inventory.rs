@@ -1,22 +1,82 @@
 //! A survey to an inventory: the one place where boards, nodes, distances and health come together.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::boards::{self, Group};
+use super::judge::{Findings, Judge, Judgement};
 use super::nodes::{self, FoundNode};
 use super::topology::{self, Place};
 use super::{health, models};
 use crate::model::board::{Board, Chip};
-use crate::model::config::Config;
+use crate::model::config::{Config, HealthRules};
 use crate::model::device::NodeEvidence;
 use crate::model::function::ChipFunction;
+use crate::model::health::{Health, Severity};
 use crate::model::inventory::{Inventory, Skipped};
 use crate::model::pci::PciAddress;
 use crate::model::survey::Survey;
 
-/// Concludes everything from one survey.
+/// Concludes everything from one survey, health included, as far as one look can tell.
 #[must_use]
 pub fn build(survey: &Survey, config: &Config) -> Inventory {
+    judged_once(&facts(survey, config), config)
+}
+
+/// The inventory as one look judges it, without any history.
+#[must_use]
+pub fn judged_once(facts: &Inventory, config: &Config) -> Inventory {
+    let (chips, seen) = seen(facts);
+    let mut judge = Judge::default();
+    judge.observe(Duration::ZERO, &chips, health::SCOPE, &seen, &config.health);
+    let judgement = judge.judge(Duration::ZERO, &config.health);
+    judged(facts, &judgement, &config.health)
+}
+
+/// The chips of an inventory, and what a scan saw against each.
+#[must_use]
+pub fn seen(facts: &Inventory) -> (BTreeSet<PciAddress>, Findings) {
+    let chips = facts.boards.iter().flat_map(|board| &board.chips);
+    let seen = chips.clone().filter(|chip| !chip.reasons.is_empty());
+    let seen = seen.map(|chip| (chip.address, chip.reasons.clone())).collect();
+    (chips.map(|chip| chip.address).collect(), seen)
+}
+
+/// The inventory with the reasons that hold in place of everything that was seen.
+#[must_use]
+pub fn judged(facts: &Inventory, judgement: &Judgement, rules: &HealthRules) -> Inventory {
+    let mut inventory = facts.clone();
+    for board in &mut inventory.boards {
+        for chip in &mut board.chips {
+            chip.reasons = judgement.reasons.get(&chip.address).cloned().unwrap_or_default();
+        }
+        judge_board(board, &mut inventory.warnings, rules);
+    }
+    inventory.warnings.extend(judgement.warnings.iter().cloned());
+    inventory
+}
+
+/// A board is as healthy as its chips, and as the reasons of its own allow.
+fn judge_board(board: &mut Board, warnings: &mut Vec<String>, rules: &HealthRules) {
+    let own = std::mem::take(&mut board.reasons);
+    for reason in own {
+        match rules.severity(reason.code) {
+            Severity::Unhealthy => board.reasons.push(reason),
+            Severity::Warn => {
+                warnings.push(format!("{}: {}: {}", board.address, reason.code, reason.detail));
+            }
+            Severity::Ignore => {}
+        }
+    }
+    let of_chips = board.chips.iter().flat_map(|chip| chip.reasons.iter().cloned());
+    board.reasons.extend(of_chips);
+    board.health = health::verdict(&board.reasons);
+}
+
+/// What one survey shows, not yet judged: a chip's reasons are everything that was seen against it,
+/// a board's are those that no single chip has, and every board counts as healthy.
+#[must_use]
+pub fn facts(survey: &Survey, config: &Config) -> Inventory {
     let (usable, skipped) = sort_out(survey, config);
     let found = nodes::find_nodes(&usable, survey, &config.discovery);
     let groups = boards::assemble(survey, &config.boards);
@@ -75,17 +135,15 @@ impl Facts<'_> {
     fn board(&self, group: &Group) -> Option<Board> {
         let chips: Vec<Chip> = group.chips.iter().filter_map(|chip| self.chip(*chip)).collect();
         let first = chips.first()?;
-        let missing = health::judge_board(group.expected_chips, chips.len(), &self.taken(group));
-        let of_chips = chips.iter().flat_map(|chip| chip.reasons.iter().cloned());
-        let reasons: Vec<_> = missing.into_iter().chain(of_chips).collect();
+        let missing = health::missing_chips(group.expected_chips, chips.len(), &self.taken(group));
         let numa_nodes: BTreeSet<_> = chips.iter().filter_map(|chip| chip.numa_node).collect();
         Some(Board {
             address: group.address,
             model: models::model_name(first.id, &self.config.boards),
             evidence: group.evidence,
             expected_chips: group.expected_chips,
-            health: health::verdict(&reasons),
-            reasons,
+            health: Health::Healthy,
+            reasons: missing.into_iter().collect(),
             numa_nodes: numa_nodes.into_iter().collect(),
             chips,
         })
@@ -103,7 +161,7 @@ impl Facts<'_> {
             numa_node: function.numa_node,
             slot: boards::slot_of(&function.function, &self.survey.slots).map(|(_, name)| name),
             link: function.link.clone(),
-            reasons: health::judge_chip(function, found, &self.config.discovery),
+            reasons: health::chip_reasons(function, found, &self.config.discovery),
         })
     }
 
@@ -133,7 +191,7 @@ impl Facts<'_> {
         self.usable.values().flat_map(|chip| {
             let address = chip.function.address;
             let odd = chip.oddities.iter().map(move |oddity| format!("{address}: {oddity}"));
-            odd.chain(slow_link(chip)).chain(self.inferred_node(address))
+            odd.chain(self.inferred_node(address))
         })
     }
 
@@ -150,19 +208,4 @@ impl Facts<'_> {
         let there = &self.survey.device_nodes;
         wanted.filter_map(|path| there.iter().find(|node| node.path == *path).cloned()).collect()
     }
-}
-
-fn slow_link(chip: &ChipFunction) -> Option<String> {
-    let link = &chip.link;
-    if !link.is_below_maximum() {
-        return None;
-    }
-    let address = chip.function.address;
-    let shown = |speed: &Option<String>, width: &Option<u32>| {
-        let speed = speed.as_deref().unwrap_or("unknown speed");
-        width.map_or(speed.to_owned(), |width| format!("{speed} x{width}"))
-    };
-    let now = shown(&link.speed, &link.width);
-    let most = shown(&link.max_speed, &link.max_width);
-    Some(format!("{address}: the PCIe link runs at {now}, its maximum is {most}"))
 }

@@ -180,7 +180,7 @@ impl History {
                     judgement.next = judgement.next.into_iter().chain(over).min();
                 }
                 Severity::Warn if holds || signal.is_seen => {
-                    judgement.warnings.push(format!("{chip}: {code}: {}", signal.detail));
+                    judgement.warnings.push(format!("{code}: {}", signal.detail));
                 }
                 _ => {}
             }
@@ -368,7 +368,7 @@ mod tests {
         let seen = [ReasonCode::AerFatal, ReasonCode::DriverNotBound, ReasonCode::LinkBelowMaximum];
         let judgement = node.see(0, &seen.map(|code| (1, code)));
         assert_eq!(codes(&judgement, 1), [ReasonCode::LinkBelowMaximum]);
-        assert_eq!(judgement.warnings, ["0000:01:00.0: AerFatal: seen"]);
+        assert_eq!(judgement.warnings, ["AerFatal: seen"]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod topology;
 pub mod health;
 pub mod inventory;
 pub mod judge;
+pub mod vitals;
 
 pub mod advertise;
 pub mod allocate;

@@ -18,3 +18,4 @@ pub mod handout;
 pub mod inventory;
 pub mod list_size;
 pub mod survey;
+pub mod vitals;

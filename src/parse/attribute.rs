@@ -101,6 +101,16 @@ pub fn parse_device_number(bytes: &[u8]) -> Result<DeviceNumber> {
         .ok_or_else(|| malformed(bytes, "a device number such as 508:3"))
 }
 
+/// The total of `aer_dev_fatal` and its like: the number after `TOTAL_ERR_…` in its last line.
+///
+/// Source: `Documentation/ABI/testing/sysfs-bus-pci-devices-aer_stats`.
+#[must_use]
+pub fn parse_error_total(bytes: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let total = text.lines().find_map(|line| line.strip_prefix("TOTAL_ERR_"))?;
+    total.split_whitespace().nth(1)?.parse().ok()
+}
+
 /// The value of KEY in a `uevent` attribute, which holds `KEY=VALUE` lines.
 #[must_use]
 pub fn uevent_value<'a>(bytes: &'a [u8], key: &str) -> Option<&'a str> {
@@ -154,6 +164,14 @@ mod tests {
     }
 
     #[test]
+    fn the_total_of_an_error_counter_is_in_its_last_line() {
+        let counter = b"Undefined 0\nDLP 1\nUncorrIntErr 2\nTOTAL_ERR_FATAL 3\n";
+        assert_eq!(parse_error_total(counter), Some(3));
+        assert_eq!(parse_error_total(b"DLP 1\n"), None);
+        assert_eq!(parse_error_total(b"TOTAL_ERR_FATAL\n"), None);
+    }
+
+    #[test]
     fn a_chip_that_left_the_bus_reads_all_ones() {
         assert!(!config_space_answers(&[0xff; 64]));
         assert!(config_space_answers(&[0x3e, 0x1e, 2, 0]));
@@ -190,6 +208,7 @@ mod tests {
             let _ = parse_link_speed(&bytes);
             let _ = parse_link_width(&bytes);
             let _ = parse_device_number(&bytes);
+            let _ = parse_error_total(&bytes);
             let _ = uevent_value(&bytes, "DEVNAME");
             let _ = config_space_answers(&bytes);
         }
