@@ -194,10 +194,9 @@ impl Assembly<'_> {
             .iter()
             .map(|function| function.address)
             .collect();
-        let in_slot = slot_of(&chip.function, &self.survey.slots).is_some();
         if !chips.is_empty() && chips.len() < expected && self.common_id(&chips).is_some() {
             self.group(chips, Evidence::DeviceId, expected);
-        } else if in_slot {
+        } else if self.slot_holds_a_switch(chip) {
             self.group(vec![chip.function.address], Evidence::DeviceId, expected);
         } else {
             let (id, address) = (chip.id, chip.function.address);
@@ -206,6 +205,14 @@ impl Assembly<'_> {
                  {address}; it counts as a board of its own until boards.pairs names them"
             ));
         }
+    }
+
+    /// A slot named by a port above the chip holds a card with bridges of its own, so what that card
+    /// lacks is missing. A slot that names the chip itself tells nothing of a sibling: in a guest
+    /// every function that was passed through has such a slot.
+    fn slot_holds_a_switch(&self, chip: &ChipFunction) -> bool {
+        let own = chip.function.address.slot_address();
+        slot_of(&chip.function, &self.survey.slots).is_some_and(|(slot, _)| slot != own)
     }
 
     fn the_rest(&mut self) {

@@ -71,7 +71,8 @@ fn announced_nodes(
         Some((device.chip?, (node, NodeEvidence::Class)))
     });
     let of_children = chips.iter().filter_map(|chip| {
-        let node = chip.child_nodes.first()?.clone();
+        // A chip may have other children with a node, for example of DRM or of a clock.
+        let node = chip.child_nodes.iter().find(|node| chip_node(node).is_some())?.clone();
         Some((chip.function.address, (node, NodeEvidence::Child)))
     });
     let wanted: BTreeSet<_> = chips.iter().map(|chip| chip.function.address).collect();

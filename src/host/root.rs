@@ -22,13 +22,13 @@ pub struct Root {
 pub enum RootError {
     /// Nothing there, or not to be read.
     #[error("cannot read the root {0}: {1}")]
-    Unreadable(PathBuf, #[source] std::io::Error),
+    Unreadable(PathBuf, std::io::Error),
     /// A file that is no `.node` file.
     #[error("{0} is not a machine: {1}")]
-    BadNodeFile(PathBuf, #[source] NodeFileError),
+    BadNodeFile(PathBuf, NodeFileError),
     /// No room, no rights.
     #[error("cannot unpack {0}: {1}")]
-    CannotUnpack(PathBuf, #[source] std::io::Error),
+    CannotUnpack(PathBuf, std::io::Error),
 }
 
 impl Root {

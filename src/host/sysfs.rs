@@ -24,7 +24,6 @@ use crate::parse::survey::{PCI_DEVICES, chip_minor};
 #[error("cannot read {path}: {error}{remedy}")]
 pub struct ScanError {
     path: PathBuf,
-    #[source]
     error: io::Error,
     remedy: &'static str,
 }
@@ -237,12 +236,15 @@ impl Capture<'_> {
     /// and reads more of those that stay.
     fn keep_relatives(&mut self, functions: &Functions, chips: &BTreeSet<PciAddress>) {
         let above_chips = ports_of(functions, chips);
+        // What could not be judged stays, so that the copy tells of it too.
+        let unjudged = self.unjudged(functions);
+        let above_unjudged = ports_of(functions, &unjudged);
         for (address, place) in functions {
-            let below = place.ports.iter().any(|port| above_chips.contains(port));
-            if chips.contains(address) {
+            if chips.contains(address) || unjudged.contains(address) {
                 continue;
             }
-            if below || above_chips.contains(address) {
+            let is_above = above_chips.contains(address) || above_unjudged.contains(address);
+            if is_above || place.ports.iter().any(|port| above_chips.contains(port)) {
                 self.attributes(&place.path, OF_OTHERS_FOR_PEOPLE);
                 self.link(&format!("{}/driver", place.path));
                 self.link(&format!("{}/subsystem", place.path));
@@ -251,6 +253,19 @@ impl Capture<'_> {
                 self.machine.remove(&place.path);
             }
         }
+    }
+
+    /// Functions that may be chips, for all that their vendor says.
+    fn unjudged(&self, functions: &Functions) -> BTreeSet<PciAddress> {
+        let ports = ports_of(functions, &functions.keys().copied().collect());
+        let others = functions.iter().filter(|(address, _)| !ports.contains(address));
+        let unclear = others.filter(|(_, place)| {
+            match self.machine.get(&format!("{}/vendor", place.path)) {
+                Some(Entry::File(bytes)) => attribute::parse_id(bytes).is_err(),
+                _ => true,
+            }
+        });
+        unclear.map(|(address, _)| *address).collect()
     }
 
     fn glob(&self, pattern: &str) -> Result<Vec<String>, ScanError> {

@@ -1,0 +1,3 @@
+//! What several tests need: the built binary and generated machines.
+
+pub(crate) mod binary;
