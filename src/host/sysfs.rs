@@ -17,7 +17,7 @@ use crate::model::machine::{Entry, Machine, resolve_link};
 use crate::model::pci::PciAddress;
 use crate::parse::attribute;
 use crate::parse::node_file::parse_char_device;
-use crate::parse::survey::{PCI_DEVICES, chip_minor};
+use crate::parse::survey::{PCI_DEVICES, chip_minor, function_path};
 
 /// A directory that must be read for any conclusion to hold, and cannot be. Never "no GPUs".
 #[derive(Debug, Error)]
@@ -142,10 +142,13 @@ impl Capture<'_> {
         for Listed { name, .. } in listed {
             let Ok(address) = name.parse::<PciAddress>() else { continue };
             let listed = format!("{PCI_DEVICES}/{name}");
-            let path = self.link(&listed).unwrap_or_else(|| {
-                self.machine.insert(&listed, Entry::Directory);
-                listed
-            });
+            self.link(&listed);
+            self.machine.insert(&listed, Entry::Directory);
+            let path = function_path(&self.machine, address);
+            if matches!(self.machine.get(&path), Some(Entry::Link(_))) {
+                // It leads elsewhere; the survey finds nothing below it and says so.
+                continue;
+            }
             let above = path.split('/').filter_map(|part| part.parse().ok());
             let ports = above.filter(|port| *port != address).collect();
             functions.insert(address, Place { path, ports });
@@ -259,12 +262,11 @@ impl Capture<'_> {
     fn unjudged(&self, functions: &Functions) -> BTreeSet<PciAddress> {
         let ports = ports_of(functions, &functions.keys().copied().collect());
         let others = functions.iter().filter(|(address, _)| !ports.contains(address));
-        let unclear = others.filter(|(_, place)| {
-            match self.machine.get(&format!("{}/vendor", place.path)) {
+        let unclear =
+            others.filter(|(_, place)| match self.machine.get(&format!("{}/vendor", place.path)) {
                 Some(Entry::File(bytes)) => attribute::parse_id(bytes).is_err(),
                 _ => true,
-            }
-        });
+            });
         unclear.map(|(address, _)| *address).collect()
     }
 

@@ -218,12 +218,14 @@ fn shorten(text: &str) -> String {
 }
 
 /// Writes a machine so that [`parse_node_file`] reads it back. What the format cannot say (an
-/// unreadable entry, white space in a file name) becomes a comment.
+/// unreadable entry, white space in a file name) becomes a comment; what was read through a link
+/// stands where the link leads, or nowhere.
 #[must_use]
 pub fn write_node_file(machine: &Machine) -> String {
     let mut text = String::new();
     for (path, entry) in machine.iter() {
-        if *entry == Entry::Directory && needs_heading(machine, path) {
+        let is_directory = *entry == Entry::Directory && !is_below_file(machine, path);
+        if is_directory && needs_heading(machine, path) {
             if !text.is_empty() {
                 text.push('\n');
             }
@@ -231,6 +233,11 @@ pub fn write_node_file(machine: &Machine) -> String {
         }
     }
     text
+}
+
+fn is_below_file(machine: &Machine, path: &str) -> bool {
+    let mut above = path.match_indices('/').map(|(cut, _)| &path[..cut]);
+    above.any(|above| machine.get(above).is_some_and(|entry| *entry != Entry::Directory))
 }
 
 /// A directory that only lies on the way to deeper ones is made by them.
@@ -317,6 +324,14 @@ mod tests {
                         # \"b c\" left out: no name for this format\n";
         assert_eq!(text, expected);
         assert!(parse_node_file(&text).is_ok());
+    }
+
+    #[test]
+    fn what_lies_below_a_link_is_left_out() {
+        let mut machine = Machine::default();
+        machine.insert("a/b/c/d", Entry::File(vec![]));
+        machine.insert("a/b", Entry::Link("../e".to_owned()));
+        assert_eq!(write_node_file(&machine), "[a]\nb -> ../e\n");
     }
 
     fn entries() -> impl Strategy<Value = Entry> {
