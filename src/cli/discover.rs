@@ -22,8 +22,9 @@ pub(super) fn discover(common: &Common, format: DiscoverFormat) -> Result<(), Fa
         DiscoverFormat::Table => Ok(table::table(findings, paint())),
         DiscoverFormat::Tree => Ok(tree::tree(findings, paint())),
         DiscoverFormat::Json => json(&document::discovery(findings)),
-        DiscoverFormat::Yaml => yaml::yaml(&document::discovery(findings))
-            .context("cannot write the findings as YAML"),
+        DiscoverFormat::Yaml => {
+            yaml::yaml(&document::discovery(findings)).context("cannot write the findings as YAML")
+        }
         DiscoverFormat::Dot => Ok(dot::dot(findings)),
     })
 }

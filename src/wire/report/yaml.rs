@@ -39,7 +39,10 @@ mod tests {
         check("- id: 0000:41:00.0", "- id: '0000:41:00.0'");
         check("  - 0000:41:00.0", "  - '0000:41:00.0'");
         check("  - id: 0000:41:00.0::3", "  - id: '0000:41:00.0::3'");
-        check("  reason: virtual function of 0000:41:00.0", "  reason: virtual function of 0000:41:00.0");
+        check(
+            "  reason: virtual function of 0000:41:00.0",
+            "  reason: virtual function of 0000:41:00.0",
+        );
         check("  - 0000:41:00.0 is bound to no driver", "  - 0000:41:00.0 is bound to no driver");
         check("boards:", "boards:");
         check("", "");
