@@ -477,17 +477,11 @@ mod tests {
     }
 
     #[test]
-    fn a_board_of_a_known_id_with_one_chip_is_half_a_board() {
+    fn a_board_of_a_known_id_whose_other_side_is_empty_is_half_a_board() {
         let sample = Sample::default()
             .chip("00:01.0 10:00.0 11:00.0 12:00.0 13:00.0 14:00.0", UNKNOWN)
-            .other("00:02.0 20:00.0");
-        // The other side of its switch is there, and empty.
-        let empty = "00:01.0 10:00.0 11:01.0";
-        let mut survey = sample.other(empty).survey();
-        let port = survey.functions.iter_mut().find(|it| it.address == at("11:01.0")).unwrap();
-        port.kind = FunctionKind::Bridge;
-        let groups = assemble(&survey, &dual());
-        assert_eq!(shown(&groups.groups[0]), "0000:14:00.0 by device-id, of 2");
+            .port("00:01.0 10:00.0 11:01.0");
+        check(sample, &dual(), &["0000:14:00.0 by device-id, of 2"], &[]);
     }
 
     #[test]

@@ -52,6 +52,12 @@ impl Sample {
         self
     }
 
+    /// A port with nothing below it.
+    pub(super) fn port(mut self, path: &str) -> Self {
+        self.function(path, FunctionKind::Bridge);
+        self
+    }
+
     /// Two chips as on a BI-V150: a switch whose upstream port is on bus `up`, and below it a bridge
     /// of its own for each chip. The chips are on the buses `up` + 4 and `up` + 7.
     pub(super) fn dual_board(self, above: &str, up: u8, device: u16) -> Self {
