@@ -357,10 +357,34 @@ mod tests {
         })
     }
 
+    fn line() -> impl Strategy<Value = String> {
+        let name = "[a-c:#\\[\\]\"é=.]{1,3}";
+        let value = prop_oneof![
+            "\\PC{0,8}",
+            "\"([a ]|\\\\n|\\\\x[0-9a-f]{2}|\\\\\"){0,5}\"",
+            "hex:([0-9a-f]{2}){0,4}",
+            "c [0-9]{1,4}:[0-9]{1,4}",
+        ];
+        let sign = prop_oneof![Just("="), Just("->"), Just(":"), Just("= \t")];
+        prop_oneof![
+            3 => (name, sign, value).prop_map(|(name, sign, value)| format!("{name} {sign} {value}")),
+            2 => "\\[[a-c \\]]{1,2}(/[a-c]{1,2}){0,2}\\]".prop_map(String::from),
+            1 => "(#\\PC{0,6}|)".prop_map(String::from),
+        ]
+    }
+
     proptest! {
         #[test]
         fn what_is_written_reads_back(machine in machines()) {
             prop_assert_eq!(parse_node_file(&write_node_file(&machine)).unwrap(), machine);
+        }
+
+        /// The property of the fuzz target `node_file`, over texts that often are machines.
+        #[test]
+        fn what_was_read_reads_back_as_it_was_written(lines in proptest::collection::vec(line(), 0..12)) {
+            if let Ok(machine) = parse_node_file(&lines.join("\n")) {
+                prop_assert_eq!(parse_node_file(&write_node_file(&machine)).unwrap(), machine);
+            }
         }
 
         #[test]
