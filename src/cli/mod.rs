@@ -76,13 +76,13 @@ pub struct OverrideArgs {
     #[arg(long, global = true, value_name = "NAME")]
     pub resource_name: Option<String>,
     /// Offer each chip of a board by itself: true or false, instead of the file's flags.splitboard.
-    #[arg(long, global = true, env = "SPLIT_BOARD", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, global = true, env = "SPLIT_BOARD", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub splitboard: Option<String>,
     /// Not supported; refused when true.
-    #[arg(long, global = true, env = "USE_VOLCANO", value_name = "BOOL", hide = true, num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, global = true, env = "USE_VOLCANO", value_name = "BOOL", hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub usevolcano: Option<String>,
     /// Not supported; refused when true.
-    #[arg(long = "reset_gpu", global = true, env = "RESET_GPU", value_name = "BOOL", hide = true, num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long = "reset_gpu", global = true, env = "RESET_GPU", value_name = "BOOL", hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub reset_gpu: Option<String>,
 }
 

@@ -81,3 +81,80 @@ fn slow_link(chip: &ChipFunction) -> Option<String> {
     let most = shown(&link.max_speed, &link.max_width);
     Some(format!("the PCIe link of {address} runs at {now}, its maximum is {most}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::{SINGLE, Sample, node};
+    use super::*;
+    use crate::model::device::NodeEvidence;
+
+    #[track_caller]
+    fn check(
+        change: impl FnOnce(&mut ChipFunction),
+        problem: Option<NodeProblem>,
+        expected: &[&str],
+    ) {
+        let survey = Sample::default().chip("00:01.0 03:00.0", SINGLE).with(change).survey();
+        let node = Some(node("/dev/iluvatar0", 0));
+        let found = FoundNode { node, evidence: NodeEvidence::Child, problem };
+        let reasons = chip_reasons(&survey.chips[0], &found, &DiscoveryRules::default());
+        let shown: Vec<_> =
+            reasons.iter().map(|reason| format!("{}: {}", reason.code, reason.detail)).collect();
+        assert_eq!(shown, expected);
+        let healthy = expected.is_empty();
+        assert_eq!(verdict(&reasons), if healthy { Health::Healthy } else { Health::Unhealthy });
+    }
+
+    #[test]
+    fn a_chip_with_all_it_needs_has_no_reason_against_it() {
+        check(|_| (), None, &[]);
+    }
+
+    #[test]
+    fn each_reason_says_what_was_seen() {
+        check(
+            |chip| chip.answers = false,
+            None,
+            &[
+                "ConfigSpaceUnreadable: 0000:03:00.0 does not answer: its configuration space reads \
+             all ones",
+            ],
+        );
+        check(
+            |chip| chip.driver = None,
+            None,
+            &["DriverNotBound: 0000:03:00.0 is bound to no driver; expected iluvatar or bi_driver"],
+        );
+        check(
+            |_| (),
+            Some(NodeProblem::Unknown("nothing tells".to_owned())),
+            &["DeviceNodeUnknown: the /dev node of 0000:03:00.0 is not known: nothing tells"],
+        );
+        check(
+            |_| (),
+            Some(NodeProblem::Missing("/dev/iluvatar0 is away".to_owned())),
+            &["DeviceNodeMissing: 0000:03:00.0: /dev/iluvatar0 is away"],
+        );
+    }
+
+    #[test]
+    fn a_chip_without_a_driver_is_not_blamed_for_its_node_too() {
+        let problem = Some(NodeProblem::Unknown("nothing tells".to_owned()));
+        check(
+            |chip| chip.driver = None,
+            problem,
+            &["DriverNotBound: 0000:03:00.0 is bound to no driver; expected iluvatar or bi_driver"],
+        );
+    }
+
+    #[test]
+    fn a_board_that_lacks_a_chip_says_how_many_and_who_has_it() {
+        let detail = |taken: &[String]| missing_chips(2, 1, taken).map(|reason| reason.detail);
+        assert_eq!(detail(&[]).as_deref(), Some("1 of 2 chips are there"));
+        let taken = ["0000:04:00.0 is bound to vfio-pci, which is left alone".to_owned()];
+        let expected =
+            "1 of 2 chips are there; 0000:04:00.0 is bound to vfio-pci, which is left alone";
+        assert_eq!(detail(&taken).as_deref(), Some(expected));
+        assert_eq!(missing_chips(2, 2, &[]), None);
+    }
+}

@@ -209,3 +209,167 @@ impl Facts<'_> {
         wanted.filter_map(|path| there.iter().find(|node| node.path == *path).cloned()).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::{SINGLE, Sample, UNKNOWN, at, node};
+    use super::*;
+    use crate::model::function::Link;
+
+    fn look(sample: Sample) -> Inventory {
+        build(&sample.survey(), &Config::default())
+    }
+
+    /// A chip with a node of its own.
+    fn with_node(sample: Sample, path: &str, device: u16, minor: u32) -> Sample {
+        let name = format!("/dev/iluvatar{minor}");
+        let sample = sample.chip(path, device).node(&name, minor);
+        sample.with(|chip| chip.child_nodes.push(node(&name, minor)))
+    }
+
+    fn skipped(inventory: &Inventory) -> Vec<String> {
+        let skipped = inventory.skipped.iter();
+        skipped.map(|skipped| format!("{}: {}", skipped.address, skipped.reason)).collect()
+    }
+
+    fn reasons(board: &Board) -> Vec<String> {
+        let reasons = board.reasons.iter();
+        reasons.map(|reason| format!("{}: {}", reason.code, reason.detail)).collect()
+    }
+
+    #[test]
+    fn virtual_functions_and_foreign_drivers_are_left_alone_aloud() {
+        let sample = with_node(Sample::default(), "00:01.0 03:00.0", SINGLE, 0)
+            .chip("00:01.0 03:00.1", SINGLE)
+            .with(|chip| chip.virtual_of = Some(at("03:00.0")))
+            .chip("00:02.0 04:00.0", SINGLE)
+            .with(|chip| chip.driver = Some("vfio-pci".to_owned()));
+        let inventory = look(sample);
+        assert_eq!(inventory.boards.len(), 1);
+        assert_eq!(
+            skipped(&inventory),
+            [
+                "0000:03:00.1: virtual function of 0000:03:00.0",
+                "0000:04:00.0: bound to vfio-pci, which is left alone",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_board_whose_chip_another_driver_took_lacks_it() {
+        let sample = Sample::default().dual_board("00:01.0", 0x10, UNKNOWN);
+        let sample = sample.with(|chip| chip.driver = Some("vfio-pci".to_owned()));
+        let inventory =
+            look(sample.class_device("iluvatar0", 0, Some("14:00.0")).node("/dev/iluvatar0", 0));
+        let [board] = &*inventory.boards else { panic!("one board") };
+        assert_eq!(
+            reasons(board),
+            [
+                "ChipMissing: 1 of 2 chips are there; 0000:17:00.0 is bound to vfio-pci, which is left \
+             alone",
+            ]
+        );
+        assert_eq!((board.health, board.chips.len()), (Health::Unhealthy, 1));
+    }
+
+    #[test]
+    fn a_board_of_which_every_chip_is_taken_is_not_shown() {
+        let taken = |chip: &mut ChipFunction| chip.driver = Some("vfio-pci".to_owned());
+        let inventory = look(Sample::default().chip("00:01.0 03:00.0", SINGLE).with(taken));
+        assert_eq!((inventory.boards.len(), inventory.skipped.len()), (0, 1));
+    }
+
+    #[test]
+    fn a_configured_board_with_an_absent_chip_keeps_its_id() {
+        let mut config = Config::default();
+        config.boards.pairs = vec![vec![at("04:00.0"), at("03:00.0")]];
+        let sample = with_node(Sample::default(), "00:02.0 04:00.0", UNKNOWN, 0);
+        let inventory = build(&sample.survey(), &config);
+        let [board] = &*inventory.boards else { panic!("one board") };
+        assert_eq!((board.address, board.chips[0].address), (at("03:00.0"), at("04:00.0")));
+        assert_eq!(reasons(board), ["ChipMissing: 1 of 2 chips are there"]);
+    }
+
+    #[test]
+    fn an_unbound_chip_stays_listed_as_unhealthy() {
+        let sample =
+            Sample::default().chip("00:01.0 03:00.0", SINGLE).with(|chip| chip.driver = None);
+        let inventory = look(sample);
+        assert_eq!(
+            reasons(&inventory.boards[0]),
+            ["DriverNotBound: 0000:03:00.0 is bound to no driver; expected iluvatar or bi_driver",]
+        );
+    }
+
+    #[test]
+    fn a_board_reports_the_numa_nodes_of_its_chips_each_once() {
+        let sample = Sample::default().dual_board("00:01.0", 0x10, UNKNOWN);
+        assert_eq!(look(sample).boards[0].numa_nodes, Vec::<u32>::new());
+        let mut survey = Sample::default().dual_board("00:01.0", 0x10, UNKNOWN).survey();
+        survey.chips[0].numa_node = Some(1);
+        survey.chips[1].numa_node = Some(1);
+        assert_eq!(build(&survey, &Config::default()).boards[0].numa_nodes, [1]);
+        survey.chips[1].numa_node = Some(0);
+        assert_eq!(build(&survey, &Config::default()).boards[0].numa_nodes, [0, 1]);
+    }
+
+    #[test]
+    fn a_model_is_named_by_configuration_then_by_the_table_then_by_its_id() {
+        let sample = || {
+            Sample::default()
+                .chip("00:01.0 03:00.0", SINGLE)
+                .chip("00:02.0 04:00.0", UNKNOWN)
+                .chip("00:03.0 05:00.0", 9)
+                .survey()
+        };
+        let mut config = Config::default();
+        let id = |device| crate::model::pci::PciId { vendor: 0x1e3e, device };
+        config.boards.models = [(id(UNKNOWN), "BI-V150".to_owned())].into();
+        let inventory = build(&sample(), &config);
+        let models: Vec<_> = inventory.boards.iter().map(|board| &*board.model).collect();
+        assert_eq!(models, ["MR-V100", "BI-V150", "Iluvatar 1e3e:0009"]);
+    }
+
+    #[test]
+    fn what_is_odd_but_not_broken_is_a_warning() {
+        let link = |speed: &str, width, max_width| Link {
+            speed: Some(speed.to_owned()),
+            width: Some(width),
+            max_speed: Some("16.0 GT/s PCIe".to_owned()),
+            max_width: Some(max_width),
+        };
+        let sample = Sample::default()
+            .chip("00:01.0 03:00.0", SINGLE)
+            .with(|chip| chip.oddities = vec!["numa_node is empty".to_owned()])
+            .chip("00:02.0 04:00.0", SINGLE)
+            .with(|chip| chip.link = link("8.0 GT/s PCIe", 8, 16))
+            .chip("00:03.0 05:00.0", SINGLE)
+            .with(|chip| chip.link = link("16.0 GT/s PCIe", 16, 16))
+            .node("/dev/iluvatar0", 0)
+            .node("/dev/iluvatar1", 1)
+            .node("/dev/iluvatar2", 2);
+        assert_eq!(
+            look(sample).warnings,
+            [
+                "0000:03:00.0: numa_node is empty",
+                "0000:03:00.0: /dev/iluvatar0 is inferred from the order of chips and nodes",
+                "0000:04:00.0: /dev/iluvatar1 is inferred from the order of chips and nodes",
+                "0000:05:00.0: /dev/iluvatar2 is inferred from the order of chips and nodes",
+                "LinkBelowMaximum: the PCIe link of 0000:04:00.0 runs at 8.0 GT/s PCIe x8, its \
+                 maximum is 16.0 GT/s PCIe x16",
+            ]
+        );
+    }
+
+    #[test]
+    fn control_nodes_are_those_that_are_there_in_the_configured_order() {
+        let shown = |sample: Sample| {
+            let nodes = look(sample).control_nodes;
+            nodes.into_iter().map(|node| node.path).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(Sample::default()), Vec::<String>::new());
+        assert_eq!(shown(Sample::default().node("/dev/itrlink", 1)), ["/dev/itrlink"]);
+        let both = Sample::default().node("/dev/itrlink", 1).node("/dev/itrctl", 0);
+        assert_eq!(shown(both), ["/dev/itrctl", "/dev/itrlink"]);
+    }
+}

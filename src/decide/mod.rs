@@ -1,5 +1,8 @@
 //! Nouns to decisions: pure functions, time is an argument, bad input is an answer and never a panic.
 
+#[cfg(test)]
+mod sample;
+
 pub mod models;
 
 pub mod boards;

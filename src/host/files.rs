@@ -3,7 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "host/ is the door to the file system")]
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -164,11 +164,15 @@ pub fn remove(path: &Path) -> io::Result<()> {
 fn unpack_entry(path: &Path, entry: &Entry) -> io::Result<()> {
     match entry {
         Entry::Directory => fs::create_dir_all(path),
-        Entry::File(bytes) => io::Write::write_all(&mut File::create_new(path)?, bytes),
+        Entry::File(bytes) => write_new(path, bytes),
         Entry::Link(target) => std::os::unix::fs::symlink(target, path),
-        Entry::CharDevice(number) => fs::write(path, format!("c {number}\n")),
+        Entry::CharDevice(number) => write_new(path, format!("c {number}\n").as_bytes()),
         Entry::Unreadable(_) => Ok(()),
     }
+}
+
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    File::create_new(path)?.write_all(bytes)
 }
 
 /// Paths that a glob pattern below `root` matches, sorted. A directory that is not there matches

@@ -8,6 +8,7 @@ pub mod dot;
 pub mod matrix;
 pub mod table;
 pub mod tree;
+pub mod yaml;
 
 use crate::model::device::Resource;
 use crate::model::inventory::Inventory;
