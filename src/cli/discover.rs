@@ -14,7 +14,7 @@ use crate::wire::report::{Findings, LookedAt, document, dot, matrix, table, tree
 use anyhow::Context as _;
 
 use super::config;
-use super::output::{Failure, paint, print};
+use super::output::{Failure, json, paint, print};
 use super::{Common, DiscoverFormat, TopologyFormat};
 
 pub(super) fn discover(common: &Common, format: DiscoverFormat) -> Result<(), Failure> {
@@ -71,10 +71,4 @@ pub(super) fn snapshot(common: &Common, output: Option<&Path>) -> Result<(), Fai
 pub(super) fn look(root: &Path, config: &Config) -> anyhow::Result<Scan> {
     let root = Root::open(root)?;
     Ok(scan(&root, config)?)
-}
-
-fn json(document: &impl serde::Serialize) -> anyhow::Result<String> {
-    let text =
-        serde_json::to_string_pretty(document).context("cannot write the findings as JSON")?;
-    Ok(text + "\n")
 }

@@ -3,6 +3,7 @@
 mod config;
 mod demo;
 mod discover;
+mod explain;
 mod fixture;
 mod output;
 mod run;
@@ -13,6 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::demo::story::Story;
 
+pub use self::explain::{AllocationArgs, ExplainFormat, ExplainVerb, Ids};
 pub use self::output::Failure;
 
 /// Kubernetes device plugin for Iluvatar CoreX GPUs.
@@ -121,6 +123,9 @@ pub enum Verb {
     /// Work with configuration files.
     #[command(subcommand)]
     Config(ConfigVerb),
+    /// Say why the plugin answers as it does.
+    #[command(subcommand)]
+    Explain(ExplainVerb),
     /// Run the plugin against a kubelet of its own on a shipped machine: no GPU, no cluster needed.
     Demo(DemoArgs),
 }
@@ -243,6 +248,7 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
         }
         Some(Verb::Fixture(FixtureVerb::Check { file })) => fixture::check(common, &file),
         Some(Verb::Config(ConfigVerb::Check { file })) => config::check(common, &file),
+        Some(Verb::Explain(ExplainVerb::Allocation(args))) => explain::allocation(common, &args),
         Some(Verb::Demo(args)) => demo::demo(common, &args),
     }
 }

@@ -3,6 +3,7 @@
 pub mod columns;
 pub mod paint;
 
+pub mod allocation;
 pub mod document;
 pub mod dot;
 pub mod matrix;
