@@ -5,6 +5,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "a bench reads the shipped machine by itself")]
 
+#[expect(dead_code, reason = "the tests make machines of more kinds")]
 #[path = "../tests/it/support/machines.rs"]
 mod machines;
 

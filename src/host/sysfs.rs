@@ -598,7 +598,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check_numa_node(tree: Tree, expected: Option<u32>) {
+    fn check_numa_node(tree: &Tree, expected: Option<u32>) {
         assert_eq!(tree.look().unwrap().boards[0].chips[0].numa_node, expected);
     }
 
@@ -606,10 +606,10 @@ mod tests {
     fn a_numa_node_of_minus_one_is_looked_for_in_the_ports_above() {
         let own = format!("{CHIP}/numa_node");
         let port = "sys/devices/pci0000:00/0000:00:01.0/numa_node";
-        check_numa_node(Tree::new(), None);
-        check_numa_node(Tree::new().with(port, "1\n"), Some(1));
-        check_numa_node(Tree::new().without(&own).with(port, "1\n"), Some(1));
-        check_numa_node(Tree::new().with(&own, "0\n").with(port, "1\n"), Some(0));
+        check_numa_node(&Tree::new(), None);
+        check_numa_node(&Tree::new().with(port, "1\n"), Some(1));
+        check_numa_node(&Tree::new().without(&own).with(port, "1\n"), Some(1));
+        check_numa_node(&Tree::new().with(&own, "0\n").with(port, "1\n"), Some(0));
     }
 
     #[test]

@@ -95,7 +95,7 @@ fn each_two_chips_of_a_generated_machine_of_dual_boards_are_one() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
     fn a_snapshot_tells_all_that_the_machine_told(plan in plans(), config in configs()) {

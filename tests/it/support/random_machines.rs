@@ -18,9 +18,9 @@ const ATTRIBUTES: [&str; 8] = [
     "uevent",
 ];
 
-/// Up to five root buses with up to three cards each.
+/// Up to four root buses with up to two cards each.
 pub(crate) fn plans() -> impl Strategy<Value = Plan> {
-    let root_buses = proptest::collection::vec(root_bus(), 0..=5).prop_map(number_buses);
+    let root_buses = proptest::collection::vec(root_bus(), 0..=4).prop_map(number_buses);
     let nodes =
         prop_oneof![Just(NodesPlan::Child), Just(NodesPlan::Class), Just(NodesPlan::Nowhere)];
     (root_buses, nodes, 1..3_u32, any::<bool>()).prop_map(
@@ -55,7 +55,7 @@ fn root_bus() -> impl Strategy<Value = RootBusPlan> {
         Just(NumaPlan::Nothing),
     ];
     let above = prop_oneof![Just(Above::RootPorts), Just(Above::Switch), Just(Above::Nothing)];
-    (domain, numa, above, proptest::collection::vec(card(), 1..=3)).prop_map(
+    (domain, numa, above, proptest::collection::vec(card(), 1..=2)).prop_map(
         |(domain, numa, above, cards)| RootBusPlan { domain, first_bus: 0, numa, above, cards },
     )
 }
