@@ -14,10 +14,10 @@ use tracing::{info, warn};
 use crate::daemon::config_watch::ConfigWatch;
 use crate::daemon::handout_ledger::{self, FILE_NAME};
 use crate::daemon::holders_watch::HoldersWatch;
-use crate::daemon::inventory_owner::{InventoryOwner, Offers, Trigger};
+use crate::daemon::inventory_owner::{Inputs, InventoryOwner, Offers, Trigger};
 use crate::daemon::plugin_service::Sources;
 use crate::daemon::sessions::{Sessions, SessionsView};
-use crate::daemon::uevent_pump;
+use crate::daemon::{health_monitor, uevent_pump};
 use crate::decide::removal::Stay;
 use crate::host::config_file::ConfigSource;
 use crate::host::root::Root;
@@ -73,8 +73,10 @@ pub fn build(settings: Settings) -> Bound {
     let (stop, reload) = (CancellationToken::new(), Arc::new(Notify::new()));
     let (config, in_force) = watch::channel(Arc::new(config));
     let (triggers, receiver) = mpsc::channel(WAITING_TRIGGERS);
+    let (looks, vitals) = mpsc::channel(1);
+    let inputs = Inputs { config: in_force.clone(), triggers: receiver, vitals };
     let time = (Instant::now(), settings.stay);
-    let (mut owner, offers) = InventoryOwner::new(root, in_force.clone(), receiver, time);
+    let (mut owner, offers) = InventoryOwner::new(Arc::clone(&root), inputs, time);
     let (ledger, writer) = handout_ledger::open(kubelet_directory.join(FILE_NAME));
     let sources = Sources { offers: offers.clone(), ledger };
     let (sessions, view) = Sessions::new(kubelet_directory, inotify, sources);
@@ -85,6 +87,8 @@ pub fn build(settings: Settings) -> Bound {
         tasks.spawn(named("holders", watch.run(stop.clone())));
     }
     tasks.spawn(named("inventory owner", owner.run(stop.clone())));
+    let monitor = health_monitor::run(root, in_force.clone(), offers.clone(), looks, stop.clone());
+    tasks.spawn(named("health monitor", monitor));
     tasks.spawn(named("sessions", sessions.run(stop.clone())));
     tasks.spawn(named("handout ledger", writer.run(stop.clone())));
     if let Some(source) = config_source {

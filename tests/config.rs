@@ -9,11 +9,13 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ix_device_plugin::model::config::{
-    BoardRules, Config, ContainerRules, DiscoveryRules, Granularity, Pairing, ResourceRule,
-    Selector, Sharing, SharingPolicy, VisibleDevices,
+    BoardRules, Config, ContainerRules, DiscoveryRules, Granularity, HealthRules, Pairing,
+    ResourceRule, Selector, Sharing, SharingPolicy, VisibleDevices,
 };
+use ix_device_plugin::model::health::{ReasonCode, Severity};
 use ix_device_plugin::model::list_size::{KUBELET_LIST_LIMIT, largest_replicas};
 use ix_device_plugin::model::pci::{PciAddress, PciId};
 use ix_device_plugin::parse::config::{Overrides, parse_config, parse_config_with};
@@ -267,20 +269,37 @@ fn arb_config() -> impl Strategy<Value = Config> {
     let drivers = prop::collection::btree_set("[a-z0-9][a-z0-9_.-]{0,20}", 1..4);
     let nodes = prop::collection::btree_set("/dev/[a-z]{1,8}(/[^\\p{Cc}\\s/.]{1,8})?", 0..4);
     let discovery =
-        (vendors, drivers, nodes).prop_map(|(vendors, drivers, nodes)| DiscoveryRules {
-            vendor_ids: vendors.into_iter().collect(),
-            drivers: drivers.into_iter().collect(),
-            control_nodes: nodes.into_iter().collect(),
+        (vendors, drivers, nodes, arb_duration()).prop_map(|(vendors, drivers, nodes, rescan)| {
+            DiscoveryRules {
+                vendor_ids: vendors.into_iter().collect(),
+                drivers: drivers.into_iter().collect(),
+                control_nodes: nodes.into_iter().collect(),
+                rescan,
+            }
         });
     let visible = prop_oneof![Just(VisibleDevices::Addresses), Just(VisibleDevices::Void)];
-    (arb_resources(), arb_boards(), discovery, visible).prop_map(
-        |(resources, boards, discovery, visible_devices)| Config {
+    (arb_resources(), arb_boards(), discovery, visible, arb_health()).prop_map(
+        |(resources, boards, discovery, visible_devices, health)| Config {
             resources,
             boards,
             discovery,
             container: ContainerRules { visible_devices },
+            health,
         },
     )
+}
+
+fn arb_health() -> impl Strategy<Value = HealthRules> {
+    let code = prop::sample::select(ReasonCode::ALL);
+    let severity =
+        prop::sample::select(&[Severity::Ignore, Severity::Warn, Severity::Unhealthy][..]);
+    let signals = prop::collection::btree_map(code, severity, 0..4);
+    (arb_duration(), arb_duration(), signals)
+        .prop_map(|(interval, recovery, signals)| HealthRules { interval, recovery, signals })
+}
+
+fn arb_duration() -> impl Strategy<Value = Duration> {
+    (1_000_u64..10_000_000).prop_map(Duration::from_millis)
 }
 
 /// Whatever it is, it is a configuration or a message, and a configuration survives printing.

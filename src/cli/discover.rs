@@ -10,16 +10,39 @@ use crate::host::sysfs::{self, Detail};
 use crate::model::config::Config;
 use crate::parse::node_file::write_node_file;
 use crate::parse::survey::PCI_DEVICES;
-use crate::wire::report::{Findings, LookedAt, document, dot, matrix, table, tree};
+use crate::wire::report::{Findings, LookedAt, document, dot, matrix, table, tree, yaml};
 use anyhow::Context as _;
 
 use super::config;
-use super::output::{Failure, paint, print};
+use super::output::{Failure, json, paint, print};
 use super::{Common, DiscoverFormat, TopologyFormat};
 
 pub(super) fn discover(common: &Common, format: DiscoverFormat) -> Result<(), Failure> {
+    with_findings(common, |findings| match format {
+        DiscoverFormat::Table => Ok(table::table(findings, paint())),
+        DiscoverFormat::Tree => Ok(tree::tree(findings, paint())),
+        DiscoverFormat::Json => json(&document::discovery(findings)),
+        DiscoverFormat::Yaml => {
+            yaml::yaml(&document::discovery(findings)).context("cannot write the findings as YAML")
+        }
+        DiscoverFormat::Dot => Ok(dot::dot(findings)),
+    })
+}
+
+pub(super) fn topology(common: &Common, format: TopologyFormat) -> Result<(), Failure> {
+    with_findings(common, |findings| match format {
+        TopologyFormat::Table => Ok(matrix::matrix(findings, paint())),
+        TopologyFormat::Json => json(&document::topology(findings.inventory)),
+    })
+}
+
+/// Looks at the machine and prints what `shown` makes of it.
+fn with_findings(
+    common: &Common,
+    shown: impl Fn(&Findings<'_>) -> anyhow::Result<String>,
+) -> Result<(), Failure> {
     let config = config::load(common)?;
-    let Scan { inventory, functions_seen } = look(&common.root, &config)?;
+    let Scan { inventory, functions_seen, .. } = look(&common.root, &config)?;
     let resources = advertise(&inventory, &config.resources);
     let looked_at = LookedAt {
         directory: common.root.join(PCI_DEVICES).display().to_string(),
@@ -27,23 +50,7 @@ pub(super) fn discover(common: &Common, format: DiscoverFormat) -> Result<(), Fa
         vendor_ids: config.discovery.vendor_ids,
     };
     let findings = Findings { inventory: &inventory, resources: &resources, looked_at: &looked_at };
-    print(&match format {
-        DiscoverFormat::Table => table::table(&findings, paint()),
-        DiscoverFormat::Tree => tree::tree(&findings, paint()),
-        DiscoverFormat::Json => json(&document::discovery(&findings))?,
-        DiscoverFormat::Yaml => serde_yaml::to_string(&document::discovery(&findings))
-            .context("cannot write the findings as YAML")?,
-        DiscoverFormat::Dot => dot::dot(&findings),
-    })
-}
-
-pub(super) fn topology(common: &Common, format: TopologyFormat) -> Result<(), Failure> {
-    let config = config::load(common)?;
-    let inventory = look(&common.root, &config)?.inventory;
-    print(&match format {
-        TopologyFormat::Table => matrix::matrix(&inventory, paint()),
-        TopologyFormat::Json => json(&document::topology(&inventory))?,
-    })
+    print(&shown(&findings)?)
 }
 
 pub(super) fn snapshot(common: &Common, output: Option<&Path>) -> Result<(), Failure> {
@@ -64,10 +71,4 @@ pub(super) fn snapshot(common: &Common, output: Option<&Path>) -> Result<(), Fai
 pub(super) fn look(root: &Path, config: &Config) -> anyhow::Result<Scan> {
     let root = Root::open(root)?;
     Ok(scan(&root, config)?)
-}
-
-fn json(document: &impl serde::Serialize) -> anyhow::Result<String> {
-    let text =
-        serde_json::to_string_pretty(document).context("cannot write the findings as JSON")?;
-    Ok(text + "\n")
 }

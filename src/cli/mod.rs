@@ -3,6 +3,7 @@
 mod config;
 mod demo;
 mod discover;
+mod explain;
 mod fixture;
 mod output;
 mod run;
@@ -13,6 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::demo::story::Story;
 
+pub use self::explain::{AllocationArgs, ExplainFormat, ExplainVerb, Ids};
 pub use self::output::Failure;
 
 /// Kubernetes device plugin for Iluvatar CoreX GPUs.
@@ -76,13 +78,13 @@ pub struct OverrideArgs {
     #[arg(long, global = true, value_name = "NAME")]
     pub resource_name: Option<String>,
     /// Offer each chip of a board by itself: true or false, instead of the file's flags.splitboard.
-    #[arg(long, global = true, env = "SPLIT_BOARD", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, global = true, env = "SPLIT_BOARD", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub splitboard: Option<String>,
     /// Not supported; refused when true.
-    #[arg(long, global = true, env = "USE_VOLCANO", value_name = "BOOL", hide = true, num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, global = true, env = "USE_VOLCANO", value_name = "BOOL", hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub usevolcano: Option<String>,
     /// Not supported; refused when true.
-    #[arg(long = "reset_gpu", global = true, env = "RESET_GPU", value_name = "BOOL", hide = true, num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long = "reset_gpu", global = true, env = "RESET_GPU", value_name = "BOOL", hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub reset_gpu: Option<String>,
 }
 
@@ -130,6 +132,9 @@ pub enum Verb {
     /// Work with configuration files.
     #[command(subcommand)]
     Config(ConfigVerb),
+    /// Say why the plugin answers as it does.
+    #[command(subcommand)]
+    Explain(ExplainVerb),
     /// Run the plugin against a kubelet of its own on a shipped machine: no GPU, no cluster needed.
     Demo(DemoArgs),
 }
@@ -252,6 +257,7 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
         }
         Some(Verb::Fixture(FixtureVerb::Check { file })) => fixture::check(common, &file),
         Some(Verb::Config(ConfigVerb::Check { file })) => config::check(common, &file),
+        Some(Verb::Explain(ExplainVerb::Allocation(args))) => explain::allocation(common, &args),
         Some(Verb::Demo(args)) => demo::demo(common, &args),
     }
 }

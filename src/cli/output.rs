@@ -2,6 +2,8 @@
 
 use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
 
+use anyhow::Context as _;
+
 use crate::wire::report::paint::Paint;
 
 /// Why a verb did not do what was asked.
@@ -28,6 +30,12 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
+}
+
+/// A document for scripts, with a newline at its end.
+pub(super) fn json(document: &impl serde::Serialize) -> anyhow::Result<String> {
+    let text = serde_json::to_string_pretty(document).context("cannot write JSON")?;
+    Ok(text + "\n")
 }
 
 /// Colour on a terminal, unless NO_COLOR asks for none.

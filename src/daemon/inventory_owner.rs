@@ -13,14 +13,19 @@ use tracing::{debug, info, warn};
 
 use super::until::until;
 use crate::decide::advertise::Offer;
-use crate::decide::backoff::backoff;
+use crate::decide::judge::Judge;
 use crate::decide::removal::{Answer, Departures, Stay, removed};
+use crate::decide::rescan::Rescan;
 use crate::decide::whole_boards::WholeBoards;
+use crate::decide::{health, inventory, vitals};
 use crate::host::root::Root;
 use crate::host::scan::{Scan, scan};
-use crate::model::board::Board;
+use crate::model::board::{Board, Chip};
 use crate::model::config::Config;
 use crate::model::health::{Health, Reason};
+use crate::model::inventory::Inventory;
+use crate::model::pci::PciAddress;
+use crate::model::vitals::Vitals;
 
 /// Why to look again.
 #[derive(Clone, Debug)]
@@ -37,46 +42,66 @@ pub type Answers = watch::Receiver<Option<Arc<Answer>>>;
 /// What all loops share: none until the first scan that succeeded.
 pub type Offers = watch::Receiver<Option<Arc<Offer>>>;
 
-/// How long to look away when nothing is heard: the safety net below lost events.
-const RESCAN: Duration = Duration::from_secs(60);
-
-/// Owns the machine's root, the configuration in force, the last inventory and what left it.
+/// Owns the machine's root, the last scan, what was seen of the chips' health, and what left.
 pub struct InventoryOwner {
     root: Arc<Root>,
     config: watch::Receiver<Arc<Config>>,
     triggers: mpsc::Receiver<Trigger>,
+    vitals: mpsc::Receiver<Vitals>,
     offers: watch::Sender<Option<Arc<Offer>>>,
-    failures: u32,
-    /// The moment that all times are counted from.
-    began: Instant,
+    rescan: Rescan,
+    /// The last scan that succeeded, not judged.
+    facts: Option<Inventory>,
+    /// The last short look.
+    last_vitals: Vitals,
+    judge: Judge,
+    /// When the judgement changes by itself.
+    judge_at: Option<Duration>,
     whole_boards: WholeBoards,
     departures: Departures,
-    /// What the kubelet says of holders; ends where nobody asks it.
+    /// Absent where nobody asks the kubelet.
     answers: Option<Answers>,
+    started: Instant,
+}
+
+/// What an owner hears.
+#[derive(Debug)]
+pub struct Inputs {
+    /// The configuration in force.
+    pub config: watch::Receiver<Arc<Config>>,
+    /// Hints to look again.
+    pub triggers: mpsc::Receiver<Trigger>,
+    /// Short looks at the chips.
+    pub vitals: mpsc::Receiver<Vitals>,
 }
 
 impl InventoryOwner {
     /// An owner that has not looked yet, and what it will publish. Devices that left stay listed
-    /// as `stay` says; `began` is when time begins.
+    /// as `stay` says; all times count from `started`.
     #[must_use]
     pub fn new(
         root: Arc<Root>,
-        config: watch::Receiver<Arc<Config>>,
-        triggers: mpsc::Receiver<Trigger>,
-        (began, stay): (Instant, Stay),
+        inputs: Inputs,
+        (started, stay): (Instant, Stay),
     ) -> (Self, Offers) {
+        let Inputs { config, triggers, vitals } = inputs;
         let (offers, receiver) = watch::channel(None);
-        let (whole_boards, departures) = (WholeBoards::default(), Departures::new(stay));
+        let rescan = Rescan::new(config.borrow().discovery.rescan, u64::from(std::process::id()));
         let owner = Self {
             root,
             config,
             triggers,
+            vitals,
             offers,
-            failures: 0,
-            began,
-            whole_boards,
-            departures,
+            rescan,
+            facts: None,
+            last_vitals: Vitals::new(),
+            judge: Judge::default(),
+            judge_at: None,
+            whole_boards: WholeBoards::default(),
+            departures: Departures::new(stay),
             answers: None,
+            started,
         };
         (owner, receiver)
     }
@@ -88,96 +113,142 @@ impl InventoryOwner {
         self
     }
 
-    /// Looks, publishes what changed, and waits for a reason to look again; until `stop`.
+    /// Looks, judges, publishes what changed, and waits for a reason to look again; until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        while !stop.is_cancelled() {
-            self.look().await;
-            self.wait(&stop).await;
-            // What else has come in the meantime is answered by the same look.
-            while self.triggers.try_recv().is_ok() {}
-        }
-    }
-
-    /// Until there is a reason to look. Answers of the kubelet and the end of a grace period change
-    /// the list without a look.
-    async fn wait(&mut self, stop: &CancellationToken) {
-        let wait = match self.failures {
-            0 => RESCAN,
-            failures => backoff(failures, u64::from(std::process::id())),
-        };
-        let look_at = Instant::now() + wait;
         loop {
-            let expiry = self.departures.next_expiry().map(|expiry| self.began + expiry);
+            let look_at = self.started + self.rescan.next();
+            let judge_at = self.judge_at.map(|at| self.started + at);
+            let expiry = self.departures.next_expiry().map(|at| self.started + at);
             tokio::select! {
-                () = stop.cancelled() => return,
-                () = until(Some(look_at)) => return debug!("time for another look"),
-                Some(trigger) = self.triggers.recv() => return debug!(?trigger, "looking again"),
-                Ok(()) = self.config.changed() => {
-                    return debug!("looking again under a new configuration");
+                // A stop goes first, then a due look: hints that pour in must not put it off.
+                biased;
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep_until(look_at) => self.look().await,
+                () = until(judge_at) => self.publish(),
+                () = until(expiry) => self.publish(),
+                Some(answer) = heard(&mut self.answers) => self.take_answer(&answer),
+                Some(vitals) = self.vitals.recv() => self.take_vitals(vitals),
+                Some(trigger) = self.triggers.recv() => {
+                    debug!(?trigger, "a hint to look again");
+                    self.rescan.hint(self.now());
                 }
-                Some(()) = heard(&mut self.answers) => self.hear(),
-                () = until(expiry) => {}
+                Ok(()) = self.config.changed() => self.rescan.hint(self.now()),
             }
-            self.publish(None);
         }
     }
 
-    fn hear(&mut self) {
-        let answer = self.answers.as_mut().and_then(|answers| answers.borrow_and_update().clone());
-        if let Some(answer) = answer {
-            self.departures.hear(&answer);
-        }
+    fn now(&self) -> Duration {
+        self.started.elapsed()
     }
 
     async fn look(&mut self) {
         let root = Arc::clone(&self.root);
         let config = Arc::clone(&self.config.borrow_and_update());
         let scanned = Arc::clone(&config);
+        let began = self.now();
         let looked = tokio::task::spawn_blocking(move || scan(&root, &scanned)).await;
         match looked {
             Ok(Ok(scan)) => {
-                self.failures = 0;
-                self.observe(scan, &config);
+                self.rescan.set_interval(config.discovery.rescan);
+                self.rescan.looked(began, self.now(), &incomplete(&scan.facts));
+                self.take_scan(scan, &config);
             }
             Ok(Err(error)) => self.failed(&format!("{error}")),
             Err(error) => self.failed(&format!("the scan ended early: {error}")),
         }
     }
 
+    fn take_scan(&mut self, mut scan: Scan, config: &Config) {
+        self.whole_boards.correct(&mut scan.facts, &config.boards);
+        let (chips, seen) = inventory::seen(&scan.facts);
+        self.judge.observe(self.now(), &chips, health::SCOPE, &seen, &config.health);
+        self.last_vitals.retain(|chip, _| chips.contains(chip));
+        let had_boards = self.facts.as_ref().is_none_or(|facts| !facts.boards.is_empty());
+        if scan.facts.boards.is_empty() && had_boards {
+            info!(scan.functions_seen, "no Iluvatar chips found; waiting for one");
+        }
+        self.facts = Some(scan.facts);
+        self.publish();
+    }
+
+    fn take_vitals(&mut self, vitals: Vitals) {
+        let Some(facts) = &self.facts else { return };
+        if vitals::is_outdated(facts, &vitals) {
+            self.rescan.hint(self.now());
+        }
+        let (chips, _) = inventory::seen(facts);
+        let findings = vitals::findings(&self.last_vitals, &vitals);
+        let rules = &self.config.borrow().health.clone();
+        self.judge.observe(self.now(), &chips, vitals::SCOPE, &findings, rules);
+        self.last_vitals = vitals;
+        self.publish();
+    }
+
+    fn take_answer(&mut self, answer: &Answer) {
+        self.departures.hear(answer);
+        self.publish();
+    }
+
     fn failed(&mut self, error: &str) {
-        self.failures = self.failures.saturating_add(1);
-        if self.failures == 1 {
+        self.rescan.failed(self.started.elapsed());
+        let failures = self.rescan.failures();
+        if failures == 1 {
             warn!(%error, "cannot look at the machine; the last list stays, trying again");
         } else {
-            debug!(%error, failures = self.failures, "still cannot look at the machine");
+            debug!(%error, failures, "still cannot look at the machine");
         }
     }
 
-    fn observe(&mut self, scan: Scan, config: &Config) {
-        let Scan { mut inventory, functions_seen } = scan;
-        self.whole_boards.correct(&mut inventory, &config.boards);
-        self.departures.observe(Offer::new(inventory, config), self.began.elapsed());
-        self.publish(Some(functions_seen));
-    }
-
-    /// Publishes what is to be listed now, if it changed; `functions_seen` by the look that led
-    /// here.
-    fn publish(&mut self, functions_seen: Option<usize>) {
-        let Some(offer) = self.departures.offer(self.began.elapsed()) else { return };
+    fn publish(&mut self) {
+        let Some(facts) = &self.facts else { return };
+        let config = Arc::clone(&self.config.borrow());
+        let judgement = self.judge.judge(self.started.elapsed(), &config.health);
+        self.judge_at = judgement.next;
+        let inventory = inventory::judged(facts, &judgement, &config.health);
+        self.departures.observe(Offer::new(inventory, &config), self.now());
+        let Some(offer) = self.departures.offer(self.now()) else { return };
         self.whole_boards.forget_departed(&offer.inventory, &self.departures.chips());
         let last = self.offers.borrow().clone();
-        if last.as_deref() == Some(&offer) {
-            return;
+        if last.as_deref() != Some(&offer) {
+            say_what_changed(last.as_deref(), &offer);
+            say_what_left(last.as_deref(), &offer);
+            self.offers.send_replace(Some(Arc::new(offer)));
         }
-        say_what_changed(last.as_deref(), &offer, functions_seen);
-        say_what_left(last.as_deref(), &offer);
-        self.offers.send_replace(Some(Arc::new(offer)));
     }
 }
 
 /// None, at once, where nobody asks the kubelet; `select!` then ignores it.
-async fn heard(answers: &mut Option<Answers>) -> Option<()> {
-    answers.as_mut()?.changed().await.ok()
+async fn heard(answers: &mut Option<Answers>) -> Option<Arc<Answer>> {
+    let answers = answers.as_mut()?;
+    answers.changed().await.ok()?;
+    answers.borrow_and_update().clone()
+}
+
+/// Chips whose driver or node may still be on its way.
+fn incomplete(inventory: &Inventory) -> Vec<PciAddress> {
+    let chips = inventory.boards.iter().flat_map(|board| &board.chips);
+    let waits = |chip: &&Chip| chip.reasons.iter().any(|reason| reason.code.may_pass());
+    chips.filter(waits).map(|chip| chip.address).collect()
+}
+
+/// One line for each board that came, went or changed its health, and for each new warning.
+fn say_what_changed(last: Option<&Offer>, now: &Offer) {
+    let before = last.map_or(&[][..], |offer| &offer.inventory.boards);
+    let after = &now.inventory.boards;
+    for board in after {
+        match before.iter().find(|old| old.address == board.address) {
+            None => say_board(board, None),
+            Some(old) if old != board => say_board(board, Some(old.health)),
+            Some(_) => {}
+        }
+    }
+    for old in before.iter().filter(|old| after.iter().all(|board| board.address != old.address)) {
+        warn!(board = %old.address, model = old.model, "board left");
+    }
+    let warned: Vec<_> = last.into_iter().flat_map(Offer::warnings).collect();
+    for warning in now.warnings().filter(|warning| !warned.contains(warning)) {
+        warn!("{warning}");
+    }
 }
 
 /// One line for each device that is listed only because it may be held, whenever that changes.
@@ -185,8 +256,8 @@ fn say_what_left(last: Option<&Offer>, now: &Offer) {
     let before: Vec<_> = last.into_iter().flat_map(removed).collect();
     for (resource, device) in removed(now) {
         if !before.iter().any(|(_, old)| *old == device) {
-            let reasons = reasons(&device.reasons);
-            warn!(resource = resource.name, device = %device.id, reasons, "device left, still listed");
+            let (name, reasons) = (&resource.name, reasons(&device.reasons));
+            warn!(resource = name, device = %device.id, reasons, "device left, still listed");
         }
     }
     for (resource, device) in before {
@@ -199,35 +270,14 @@ fn say_what_left(last: Option<&Offer>, now: &Offer) {
     }
 }
 
-/// One line for each board that came, went or changed its health, and for each new warning.
-fn say_what_changed(last: Option<&Offer>, now: &Offer, functions_seen: Option<usize>) {
-    let before = last.map_or(&[][..], |offer| &offer.inventory.boards);
-    let after = &now.inventory.boards;
-    for board in after {
-        match before.iter().find(|old| old.address == board.address) {
-            None => say_board(board, "board found"),
-            Some(old) if old != board => say_board(board, "board changed"),
-            Some(_) => {}
-        }
-    }
-    for old in before.iter().filter(|old| after.iter().all(|board| board.address != old.address)) {
-        warn!(board = %old.address, model = old.model, "board left");
-    }
-    let warned: Vec<_> = last.into_iter().flat_map(Offer::warnings).collect();
-    for warning in now.warnings().filter(|warning| !warned.contains(warning)) {
-        warn!("{warning}");
-    }
-    if let (true, Some(functions_seen)) = (after.is_empty(), functions_seen) {
-        info!(functions_seen, "no Iluvatar chips found; waiting for one");
-    }
-}
-
-fn say_board(board: &Board, what: &'static str) {
+fn say_board(board: &Board, from: Option<Health>) {
     let Board { address, model, evidence, health, chips, .. } = board;
     let (chips, reasons) = (chips.len(), reasons(&board.reasons));
+    let from = from.map_or("none".to_owned(), |health| health.to_string());
+    let to = health;
     match health {
-        Health::Healthy => info!(board = %address, model, chips, %evidence, %health, "{what}"),
-        Health::Unhealthy => warn!(board = %address, model, chips, %health, reasons, "{what}"),
+        Health::Healthy => info!(board = %address, model, chips, %evidence, from, %to, "board"),
+        Health::Unhealthy => warn!(board = %address, model, chips, from, %to, reasons, "board"),
     }
 }
 

@@ -4,6 +4,7 @@ pub mod until;
 
 pub mod config_watch;
 pub mod handout_ledger;
+pub mod health_monitor;
 pub mod holders_watch;
 pub mod inventory_owner;
 pub mod uevent_pump;

@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, trace, warn};
 
 use super::inventory_owner::Trigger;
-use crate::host::uevents::{Uevent, Uevents};
+use crate::host::uevents::{Received, Uevent, Uevents};
 use crate::model::config::Config;
 
 /// How often to look where no uevents are to be had.
@@ -41,12 +41,15 @@ async fn pump(
     triggers: &mpsc::Sender<Trigger>,
 ) -> std::io::Result<()> {
     loop {
-        let events = uevents.receive().await?;
+        let Received { events, overflow } = uevents.receive().await?;
         for event in &events {
-            debug!(?event, "uevent");
+            trace!(?event, "uevent");
+        }
+        if overflow {
+            warn!("uevents came faster than they were read, some are lost; looking at everything");
         }
         let config = Arc::clone(&config.borrow());
-        if events.iter().any(|event| is_relevant(event, &config)) {
+        if overflow || events.iter().any(|event| is_relevant(event, &config)) {
             notify(triggers);
         }
     }

@@ -142,3 +142,118 @@ impl Offer {
         self.resources.iter().find(|resource| resource.name == name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::inventory::build;
+    use super::super::sample::{SINGLE, Sample, UNKNOWN, at};
+    use super::*;
+    use crate::model::config::{Sharing, SharingPolicy};
+    use crate::model::health::Health;
+    use crate::model::pci::PciId;
+
+    /// A board of the chips 14:00.0 and 17:00.0 and an MR-V100 at 20:00.0, which has no driver.
+    fn inventory() -> Inventory {
+        let sample = Sample::default()
+            .dual_board("00:01.0", 0x10, UNKNOWN)
+            .chip("00:02.0 20:00.0", SINGLE)
+            .with(|chip| chip.driver = None)
+            .class_device("iluvatar0", 0, Some("14:00.0"))
+            .class_device("iluvatar1", 1, Some("17:00.0"))
+            .node("/dev/iluvatar0", 0)
+            .node("/dev/iluvatar1", 1);
+        build(&sample.survey(), &Config::default())
+    }
+
+    fn rule(name: &str, granularity: Granularity, selector: Selector) -> ResourceRule {
+        ResourceRule { name: name.to_owned(), selector, granularity, sharing: None }
+    }
+
+    /// `gpu: ID ID`, with the chips behind an id where they are several, and `!` where it is
+    /// unhealthy.
+    fn shown(resource: &Resource) -> String {
+        let device = |device: &Device| {
+            let ill = if device.health == Health::Healthy { "" } else { "!" };
+            format!(" {}{}{ill}", device.id, "+".repeat(device.chips.len() - 1))
+        };
+        format!("{}:{}", resource.name, resource.devices.iter().map(device).collect::<String>())
+    }
+
+    #[track_caller]
+    fn check(rules: &[ResourceRule], expected: &[&str]) {
+        let resources = advertise(&inventory(), rules);
+        assert_eq!(resources.iter().map(shown).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn a_device_is_a_board_or_a_chip_as_configured() {
+        let everything = Selector::default;
+        check(
+            &[rule("gpu", Granularity::Board, everything())],
+            &["gpu: 0000:14:00.0+ 0000:20:00.0!"],
+        );
+        check(
+            &[rule("gpu", Granularity::Chip, everything())],
+            &["gpu: 0000:14:00.0 0000:17:00.0 0000:20:00.0!"],
+        );
+    }
+
+    #[test]
+    fn a_selector_wants_all_that_it_names() {
+        let by_model = Selector { model: Some("MR-V100".to_owned()), ..Selector::default() };
+        check(&[rule("gpu", Granularity::Board, by_model.clone())], &["gpu: 0000:20:00.0!"]);
+        let id = PciId { vendor: 0x1e3e, device: UNKNOWN };
+        let by_id = Selector { pci_id: Some(id), ..Selector::default() };
+        check(&[rule("gpu", Granularity::Board, by_id)], &["gpu: 0000:14:00.0+"]);
+        let nothing = Selector { pci_id: Some(id), ..by_model };
+        check(&[rule("gpu", Granularity::Board, nothing)], &["gpu:"]);
+    }
+
+    #[test]
+    fn a_board_is_wanted_as_soon_as_one_of_its_chips_is() {
+        let selector = Selector { addresses: vec![at("17:00.0")], ..Selector::default() };
+        check(&[rule("gpu", Granularity::Board, selector.clone())], &["gpu: 0000:14:00.0+"]);
+        check(&[rule("gpu", Granularity::Chip, selector)], &["gpu: 0000:17:00.0"]);
+    }
+
+    #[test]
+    fn two_resources_never_offer_one_chip_twice() {
+        let chip = Selector { addresses: vec![at("17:00.0")], ..Selector::default() };
+        let rules = [
+            rule("first", Granularity::Chip, chip),
+            rule("boards", Granularity::Board, Selector::default()),
+            rule("rest", Granularity::Chip, Selector::default()),
+        ];
+        // The board lost a chip to the first resource, so only its other chip is left.
+        check(&rules, &["first: 0000:17:00.0", "boards: 0000:20:00.0!", "rest: 0000:14:00.0"]);
+    }
+
+    #[test]
+    fn replicas_are_listed_one_by_one_and_carry_their_devices_health() {
+        let sharing = Sharing {
+            replicas: 2,
+            fail_requests_greater_than_one: false,
+            policy: SharingPolicy::Spread,
+        };
+        let rule = ResourceRule { sharing: Some(sharing), ..ResourceRule::default() };
+        let resources = advertise(&inventory(), &[rule]);
+        let listed: Vec<_> =
+            resources[0].listed().map(|(id, device)| format!("{id} {}", device.health)).collect();
+        assert_eq!(
+            listed,
+            [
+                "0000:14:00.0::0 Healthy",
+                "0000:14:00.0::1 Healthy",
+                "0000:20:00.0::0 Unhealthy",
+                "0000:20:00.0::1 Unhealthy",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_resource_is_found_by_its_whole_name() {
+        let offer = Offer::new(inventory(), &Config::default());
+        assert!(offer.resource("iluvatar.com/gpu").is_some());
+        assert!(offer.resource("iluvatar.com/gp").is_none());
+    }
+}

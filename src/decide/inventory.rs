@@ -1,22 +1,82 @@
 //! A survey to an inventory: the one place where boards, nodes, distances and health come together.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::boards::{self, Group};
+use super::judge::{Findings, Judge, Judgement};
 use super::nodes::{self, FoundNode};
 use super::topology::{self, Place};
 use super::{health, models};
 use crate::model::board::{Board, Chip};
-use crate::model::config::Config;
+use crate::model::config::{Config, HealthRules};
 use crate::model::device::NodeEvidence;
 use crate::model::function::ChipFunction;
+use crate::model::health::{Health, Severity};
 use crate::model::inventory::{Inventory, Skipped};
 use crate::model::pci::PciAddress;
 use crate::model::survey::Survey;
 
-/// Concludes everything from one survey.
+/// Concludes everything from one survey, health included, as far as one look can tell.
 #[must_use]
 pub fn build(survey: &Survey, config: &Config) -> Inventory {
+    judged_once(&facts(survey, config), config)
+}
+
+/// The inventory as one look judges it, without any history.
+#[must_use]
+pub fn judged_once(facts: &Inventory, config: &Config) -> Inventory {
+    let (chips, seen) = seen(facts);
+    let mut judge = Judge::default();
+    judge.observe(Duration::ZERO, &chips, health::SCOPE, &seen, &config.health);
+    let judgement = judge.judge(Duration::ZERO, &config.health);
+    judged(facts, &judgement, &config.health)
+}
+
+/// The chips of an inventory, and what a scan saw against each.
+#[must_use]
+pub fn seen(facts: &Inventory) -> (BTreeSet<PciAddress>, Findings) {
+    let chips = facts.boards.iter().flat_map(|board| &board.chips);
+    let seen = chips.clone().filter(|chip| !chip.reasons.is_empty());
+    let seen = seen.map(|chip| (chip.address, chip.reasons.clone())).collect();
+    (chips.map(|chip| chip.address).collect(), seen)
+}
+
+/// The inventory with the reasons that hold in place of everything that was seen.
+#[must_use]
+pub fn judged(facts: &Inventory, judgement: &Judgement, rules: &HealthRules) -> Inventory {
+    let mut inventory = facts.clone();
+    for board in &mut inventory.boards {
+        for chip in &mut board.chips {
+            chip.reasons = judgement.reasons.get(&chip.address).cloned().unwrap_or_default();
+        }
+        judge_board(board, &mut inventory.warnings, rules);
+    }
+    inventory.warnings.extend(judgement.warnings.iter().cloned());
+    inventory
+}
+
+/// A board is as healthy as its chips, and as the reasons of its own allow.
+fn judge_board(board: &mut Board, warnings: &mut Vec<String>, rules: &HealthRules) {
+    let own = std::mem::take(&mut board.reasons);
+    for reason in own {
+        match rules.severity(reason.code) {
+            Severity::Unhealthy => board.reasons.push(reason),
+            Severity::Warn => {
+                warnings.push(format!("{}: {}: {}", board.address, reason.code, reason.detail));
+            }
+            Severity::Ignore => {}
+        }
+    }
+    let of_chips = board.chips.iter().flat_map(|chip| chip.reasons.iter().cloned());
+    board.reasons.extend(of_chips);
+    board.health = health::verdict(&board.reasons);
+}
+
+/// What one survey shows, not yet judged: a chip's reasons are everything that was seen against it,
+/// a board's are those that no single chip has, and every board counts as healthy.
+#[must_use]
+pub fn facts(survey: &Survey, config: &Config) -> Inventory {
     let (usable, skipped) = sort_out(survey, config);
     let found = nodes::find_nodes(&usable, survey, &config.discovery);
     let groups = boards::assemble(survey, &config.boards);
@@ -75,17 +135,15 @@ impl Facts<'_> {
     fn board(&self, group: &Group) -> Option<Board> {
         let chips: Vec<Chip> = group.chips.iter().filter_map(|chip| self.chip(*chip)).collect();
         let first = chips.first()?;
-        let missing = health::judge_board(group.expected_chips, chips.len(), &self.taken(group));
-        let of_chips = chips.iter().flat_map(|chip| chip.reasons.iter().cloned());
-        let reasons: Vec<_> = missing.into_iter().chain(of_chips).collect();
+        let missing = health::missing_chips(group.expected_chips, chips.len(), &self.taken(group));
         let numa_nodes: BTreeSet<_> = chips.iter().filter_map(|chip| chip.numa_node).collect();
         Some(Board {
             address: group.address,
             model: models::model_name(first.id, &self.config.boards),
             evidence: group.evidence,
             expected_chips: group.expected_chips,
-            health: health::verdict(&reasons),
-            reasons,
+            health: Health::Healthy,
+            reasons: missing.into_iter().collect(),
             numa_nodes: numa_nodes.into_iter().collect(),
             chips,
         })
@@ -103,7 +161,7 @@ impl Facts<'_> {
             numa_node: function.numa_node,
             slot: boards::slot_of(&function.function, &self.survey.slots).map(|(_, name)| name),
             link: function.link.clone(),
-            reasons: health::judge_chip(function, found, &self.config.discovery),
+            reasons: health::chip_reasons(function, found, &self.config.discovery),
         })
     }
 
@@ -133,7 +191,7 @@ impl Facts<'_> {
         self.usable.values().flat_map(|chip| {
             let address = chip.function.address;
             let odd = chip.oddities.iter().map(move |oddity| format!("{address}: {oddity}"));
-            odd.chain(slow_link(chip)).chain(self.inferred_node(address))
+            odd.chain(self.inferred_node(address))
         })
     }
 
@@ -152,17 +210,166 @@ impl Facts<'_> {
     }
 }
 
-fn slow_link(chip: &ChipFunction) -> Option<String> {
-    let link = &chip.link;
-    if !link.is_below_maximum() {
-        return None;
+#[cfg(test)]
+mod tests {
+    use super::super::sample::{SINGLE, Sample, UNKNOWN, at, node};
+    use super::*;
+    use crate::model::function::Link;
+
+    fn look(sample: Sample) -> Inventory {
+        build(&sample.survey(), &Config::default())
     }
-    let address = chip.function.address;
-    let shown = |speed: &Option<String>, width: &Option<u32>| {
-        let speed = speed.as_deref().unwrap_or("unknown speed");
-        width.map_or(speed.to_owned(), |width| format!("{speed} x{width}"))
-    };
-    let now = shown(&link.speed, &link.width);
-    let most = shown(&link.max_speed, &link.max_width);
-    Some(format!("{address}: the PCIe link runs at {now}, its maximum is {most}"))
+
+    /// A chip with a node of its own.
+    fn with_node(sample: Sample, path: &str, device: u16, minor: u32) -> Sample {
+        let name = format!("/dev/iluvatar{minor}");
+        let sample = sample.chip(path, device).node(&name, minor);
+        sample.with(|chip| chip.child_nodes.push(node(&name, minor)))
+    }
+
+    fn skipped(inventory: &Inventory) -> Vec<String> {
+        let skipped = inventory.skipped.iter();
+        skipped.map(|skipped| format!("{}: {}", skipped.address, skipped.reason)).collect()
+    }
+
+    fn reasons(board: &Board) -> Vec<String> {
+        let reasons = board.reasons.iter();
+        reasons.map(|reason| format!("{}: {}", reason.code, reason.detail)).collect()
+    }
+
+    #[test]
+    fn virtual_functions_and_foreign_drivers_are_left_alone_aloud() {
+        let sample = with_node(Sample::default(), "00:01.0 03:00.0", SINGLE, 0)
+            .chip("00:01.0 03:00.1", SINGLE)
+            .with(|chip| chip.virtual_of = Some(at("03:00.0")))
+            .chip("00:02.0 04:00.0", SINGLE)
+            .with(|chip| chip.driver = Some("vfio-pci".to_owned()));
+        let inventory = look(sample);
+        assert_eq!(inventory.boards.len(), 1);
+        assert_eq!(
+            skipped(&inventory),
+            [
+                "0000:03:00.1: virtual function of 0000:03:00.0",
+                "0000:04:00.0: bound to vfio-pci, which is left alone",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_board_whose_chip_another_driver_took_lacks_it() {
+        let sample = Sample::default().dual_board("00:01.0", 0x10, UNKNOWN);
+        let sample = sample.with(|chip| chip.driver = Some("vfio-pci".to_owned()));
+        let inventory =
+            look(sample.class_device("iluvatar0", 0, Some("14:00.0")).node("/dev/iluvatar0", 0));
+        let [board] = &*inventory.boards else { panic!("one board") };
+        assert_eq!(
+            reasons(board),
+            [
+                "ChipMissing: 1 of 2 chips are there; 0000:17:00.0 is bound to vfio-pci, which is left \
+             alone",
+            ]
+        );
+        assert_eq!((board.health, board.chips.len()), (Health::Unhealthy, 1));
+    }
+
+    #[test]
+    fn a_board_of_which_every_chip_is_taken_is_not_shown() {
+        let taken = |chip: &mut ChipFunction| chip.driver = Some("vfio-pci".to_owned());
+        let inventory = look(Sample::default().chip("00:01.0 03:00.0", SINGLE).with(taken));
+        assert_eq!((inventory.boards.len(), inventory.skipped.len()), (0, 1));
+    }
+
+    #[test]
+    fn a_configured_board_with_an_absent_chip_keeps_its_id() {
+        let mut config = Config::default();
+        config.boards.pairs = vec![vec![at("04:00.0"), at("03:00.0")]];
+        let sample = with_node(Sample::default(), "00:02.0 04:00.0", UNKNOWN, 0);
+        let inventory = build(&sample.survey(), &config);
+        let [board] = &*inventory.boards else { panic!("one board") };
+        assert_eq!((board.address, board.chips[0].address), (at("03:00.0"), at("04:00.0")));
+        assert_eq!(reasons(board), ["ChipMissing: 1 of 2 chips are there"]);
+    }
+
+    #[test]
+    fn an_unbound_chip_stays_listed_as_unhealthy() {
+        let sample =
+            Sample::default().chip("00:01.0 03:00.0", SINGLE).with(|chip| chip.driver = None);
+        let inventory = look(sample);
+        assert_eq!(
+            reasons(&inventory.boards[0]),
+            ["DriverNotBound: 0000:03:00.0 is bound to no driver; expected iluvatar or bi_driver",]
+        );
+    }
+
+    #[test]
+    fn a_board_reports_the_numa_nodes_of_its_chips_each_once() {
+        let sample = Sample::default().dual_board("00:01.0", 0x10, UNKNOWN);
+        assert_eq!(look(sample).boards[0].numa_nodes, Vec::<u32>::new());
+        let mut survey = Sample::default().dual_board("00:01.0", 0x10, UNKNOWN).survey();
+        survey.chips[0].numa_node = Some(1);
+        survey.chips[1].numa_node = Some(1);
+        assert_eq!(build(&survey, &Config::default()).boards[0].numa_nodes, [1]);
+        survey.chips[1].numa_node = Some(0);
+        assert_eq!(build(&survey, &Config::default()).boards[0].numa_nodes, [0, 1]);
+    }
+
+    #[test]
+    fn a_model_is_named_by_configuration_then_by_the_table_then_by_its_id() {
+        let sample = || {
+            Sample::default()
+                .chip("00:01.0 03:00.0", SINGLE)
+                .chip("00:02.0 04:00.0", UNKNOWN)
+                .chip("00:03.0 05:00.0", 9)
+                .survey()
+        };
+        let mut config = Config::default();
+        let id = |device| crate::model::pci::PciId { vendor: 0x1e3e, device };
+        config.boards.models = [(id(UNKNOWN), "BI-V150".to_owned())].into();
+        let inventory = build(&sample(), &config);
+        let models: Vec<_> = inventory.boards.iter().map(|board| &*board.model).collect();
+        assert_eq!(models, ["MR-V100", "BI-V150", "Iluvatar 1e3e:0009"]);
+    }
+
+    #[test]
+    fn what_is_odd_but_not_broken_is_a_warning() {
+        let link = |speed: &str, width, max_width| Link {
+            speed: Some(speed.to_owned()),
+            width: Some(width),
+            max_speed: Some("16.0 GT/s PCIe".to_owned()),
+            max_width: Some(max_width),
+        };
+        let sample = Sample::default()
+            .chip("00:01.0 03:00.0", SINGLE)
+            .with(|chip| chip.oddities = vec!["numa_node is empty".to_owned()])
+            .chip("00:02.0 04:00.0", SINGLE)
+            .with(|chip| chip.link = link("8.0 GT/s PCIe", 8, 16))
+            .chip("00:03.0 05:00.0", SINGLE)
+            .with(|chip| chip.link = link("16.0 GT/s PCIe", 16, 16))
+            .node("/dev/iluvatar0", 0)
+            .node("/dev/iluvatar1", 1)
+            .node("/dev/iluvatar2", 2);
+        assert_eq!(
+            look(sample).warnings,
+            [
+                "0000:03:00.0: numa_node is empty",
+                "0000:03:00.0: /dev/iluvatar0 is inferred from the order of chips and nodes",
+                "0000:04:00.0: /dev/iluvatar1 is inferred from the order of chips and nodes",
+                "0000:05:00.0: /dev/iluvatar2 is inferred from the order of chips and nodes",
+                "LinkBelowMaximum: the PCIe link of 0000:04:00.0 runs at 8.0 GT/s PCIe x8, its \
+                 maximum is 16.0 GT/s PCIe x16",
+            ]
+        );
+    }
+
+    #[test]
+    fn control_nodes_are_those_that_are_there_in_the_configured_order() {
+        let shown = |sample: Sample| {
+            let nodes = look(sample).control_nodes;
+            nodes.into_iter().map(|node| node.path).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(Sample::default()), Vec::<String>::new());
+        assert_eq!(shown(Sample::default().node("/dev/itrlink", 1)), ["/dev/itrlink"]);
+        let both = Sample::default().node("/dev/itrlink", 1).node("/dev/itrctl", 0);
+        assert_eq!(shown(both), ["/dev/itrctl", "/dev/itrlink"]);
+    }
 }

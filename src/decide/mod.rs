@@ -1,5 +1,8 @@
 //! Nouns to decisions: pure functions, time is an argument, bad input is an answer and never a panic.
 
+#[cfg(test)]
+mod sample;
+
 pub mod models;
 
 pub mod boards;
@@ -8,6 +11,8 @@ pub mod topology;
 
 pub mod health;
 pub mod inventory;
+pub mod judge;
+pub mod vitals;
 pub mod whole_boards;
 
 pub mod advertise;
@@ -17,4 +22,5 @@ pub mod prefer;
 pub mod removal;
 
 pub mod backoff;
+pub mod rescan;
 pub mod session;

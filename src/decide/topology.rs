@@ -172,3 +172,150 @@ fn port_distance(depth: usize, boards: &[&Anchor<'_>]) -> Distance {
     let several = chips.any(|place| place.function.ports.len() > depth + 1);
     if several { Distance::Pxb } else { Distance::Pix }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::sample::{Sample, UNKNOWN, at};
+    use super::*;
+
+    /// The tree where every chip is a board of its own; `numa` is each chip's node by bus order.
+    fn tree_of(sample: Sample, numa: &[Option<u32>]) -> DistanceTree {
+        let survey = sample.survey();
+        let boards: Vec<_> = survey
+            .chips
+            .iter()
+            .zip(numa)
+            .map(|(chip, numa_node)| {
+                let place = Place { function: &chip.function, numa_node: *numa_node };
+                (chip.function.address, vec![place])
+            })
+            .collect();
+        distance_tree(&boards)
+    }
+
+    #[track_caller]
+    fn check(tree: &DistanceTree, one: &str, other: &str, expected: Distance) {
+        assert_eq!(tree.distance(at(one), at(other)), Some(expected), "{one} {other}");
+    }
+
+    #[test]
+    fn distances_have_the_words_that_users_know() {
+        let sample = Sample::default()
+            .chip("00:01.0 01:00.0 02:00.0 03:00.0", UNKNOWN)
+            .chip("00:01.0 01:00.0 02:01.0 04:00.0", UNKNOWN)
+            .chip("00:01.0 01:00.0 02:02.0 05:00.0 06:00.0 07:00.0", UNKNOWN)
+            .chip("00:02.0 10:00.0", UNKNOWN)
+            .chip("20:01.0 21:00.0", UNKNOWN)
+            .chip("80:01.0 81:00.0", UNKNOWN);
+        let tree = tree_of(sample, &[Some(0), Some(0), Some(0), Some(0), Some(0), Some(1)]);
+        check(&tree, "03:00.0", "07:00.0", Distance::Pxb);
+        check(&tree, "03:00.0", "10:00.0", Distance::Phb);
+        check(&tree, "03:00.0", "21:00.0", Distance::Node);
+        check(&tree, "03:00.0", "81:00.0", Distance::Sys);
+        assert_eq!(tree.distance(at("03:00.0"), at("03:00.0")), None);
+        assert_eq!(tree.distance(at("03:00.0"), at("99:00.0")), None);
+    }
+
+    #[test]
+    fn chips_right_below_one_switch_are_one_bridge_apart() {
+        let sample = Sample::default()
+            .chip("00:01.0 01:00.0 02:00.0 03:00.0", UNKNOWN)
+            .chip("00:01.0 01:00.0 02:01.0 04:00.0", UNKNOWN);
+        check(&tree_of(sample, &[None, None]), "03:00.0", "04:00.0", Distance::Pix);
+    }
+
+    #[test]
+    fn without_a_numa_node_host_bridges_meet_at_the_machine() {
+        let two =
+            || Sample::default().chip("00:01.0 01:00.0", UNKNOWN).chip("20:01.0 21:00.0", UNKNOWN);
+        check(&tree_of(two(), &[None, None]), "01:00.0", "21:00.0", Distance::Sys);
+        check(&tree_of(two(), &[Some(0), None]), "01:00.0", "21:00.0", Distance::Sys);
+        check(&tree_of(two(), &[Some(0), Some(0)]), "01:00.0", "21:00.0", Distance::Node);
+    }
+
+    #[test]
+    fn the_same_bus_in_two_domains_is_two_host_bridges() {
+        let sample = Sample::default()
+            .chip("10000:e0:01.0 10000:e1:00.0", UNKNOWN)
+            .chip("20000:e0:01.0 20000:e1:00.0", UNKNOWN);
+        check(&tree_of(sample, &[None, None]), "10000:e1:00.0", "20000:e1:00.0", Distance::Sys);
+    }
+
+    #[test]
+    fn the_chips_of_a_configured_board_are_together_wherever_they_sit() {
+        let survey = Sample::default()
+            .chip("00:01.0 01:00.0", UNKNOWN)
+            .chip("80:01.0 81:00.0", UNKNOWN)
+            .survey();
+        let functions = survey.chips.iter().map(|chip| &chip.function);
+        let chips = functions.map(|function| Place { function, numa_node: None }).collect();
+        let tree = distance_tree(&[(at("01:00.0"), chips)]);
+        check(&tree, "01:00.0", "81:00.0", Distance::Inte);
+    }
+
+    /// A chip: its root bus, the turns taken down to it, its NUMA node, and which board has it.
+    type Spot = (u8, Vec<u8>, Option<u32>, usize);
+
+    fn spots() -> impl Strategy<Value = Vec<Spot>> {
+        let turns = proptest::collection::vec(0..3_u8, 0..5);
+        let numa_node = prop_oneof![Just(None), (0..3_u32).prop_map(Some)];
+        proptest::collection::vec((0..3_u8, turns, numa_node, 0..12_usize), 1..16)
+    }
+
+    /// Chips whose ports are named by the turns that lead to them, so that equal prefixes are equal
+    /// ports; a chip's own number makes its address unique.
+    fn function((number, (root, turns, ..)): (usize, &Spot)) -> Function {
+        let port = |depth: usize| {
+            let code = turns[..depth].iter().fold(1_u32, |code, turn| code * 4 + u32::from(*turn));
+            PciAddress { domain: code, bus: *root, device: 0, function: 0 }
+        };
+        let own = u32::try_from(number).unwrap();
+        Function {
+            address: PciAddress { domain: 0x10_0000 + own, bus: *root, device: 1, function: 0 },
+            ports: (1..=turns.len()).map(port).collect(),
+            root_bus: (*root < 2).then_some(RootBus { domain: 0, bus: *root }),
+            kind: crate::model::function::FunctionKind::Endpoint,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_tree_keeps_its_invariants(spots in spots()) {
+            let functions: Vec<_> = spots.iter().enumerate().map(function).collect();
+            let mut by_board: BTreeMap<usize, Vec<Place<'_>>> = BTreeMap::new();
+            for (function, (_, _, numa_node, board)) in functions.iter().zip(&spots) {
+                by_board.entry(*board).or_default().push(Place { function, numa_node: *numa_node });
+            }
+            let boards: Vec<_> =
+                by_board.into_values().map(|chips| (chips[0].function.address, chips)).collect();
+            let tree = distance_tree(&boards);
+
+            prop_assert_eq!(tree.groups[0].parent, None);
+            for (index, group) in tree.groups.iter().enumerate().skip(1) {
+                let parent = group.parent.expect("only the machine has none");
+                prop_assert!(parent < index);
+                prop_assert!(group.distance <= tree.groups[parent].distance);
+            }
+            let chips: Vec<_> = functions.iter().map(|function| function.address).collect();
+            prop_assert_eq!(tree.chips.len(), chips.len());
+            let distance = |one: PciAddress, other: PciAddress| tree.distance(one, other);
+            for a in &chips {
+                for b in &chips {
+                    prop_assert_eq!(distance(*a, *b), distance(*b, *a));
+                    prop_assert_eq!(distance(*a, *b).is_none(), a == b);
+                    for c in &chips {
+                        prop_assert!(distance(*a, *c) <= distance(*a, *b).max(distance(*b, *c)));
+                    }
+                }
+            }
+            for (_, places) in &boards {
+                for pair in places.windows(2) {
+                    let (one, other) = (pair[0].function.address, pair[1].function.address);
+                    prop_assert_eq!(distance(one, other), Some(Distance::Inte));
+                }
+            }
+        }
+    }
+}

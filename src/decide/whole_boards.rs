@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::health;
 use crate::model::board::{Board, Chip, Evidence};
 use crate::model::config::BoardRules;
+use crate::model::health::Health;
 use crate::model::inventory::Inventory;
 use crate::model::pci::{PciAddress, PciId};
 use crate::model::topology::{DistanceTree, GroupKind};
@@ -30,7 +31,7 @@ struct Whole {
 
 impl WholeBoards {
     /// Corrects the boards of `inventory` that lost a chip since they were whole, and remembers
-    /// those that are whole.
+    /// those that are whole. The inventory is one that was not judged yet.
     pub fn correct(&mut self, inventory: &mut Inventory, rules: &BoardRules) {
         if self.rules != *rules {
             *self = Self { rules: rules.clone(), boards: BTreeMap::new() };
@@ -109,17 +110,16 @@ impl Whole {
 
     fn half(&self, address: PciAddress, mut chips: Vec<Chip>, taken: &[String]) -> Board {
         chips.sort_by_key(|chip| chip.address);
-        let missing = health::judge_board(self.chips.len(), chips.len(), taken);
-        let of_chips = chips.iter().flat_map(|chip| chip.reasons.iter().cloned());
-        let reasons: Vec<_> = missing.into_iter().chain(of_chips).collect();
+        let missing = health::missing_chips(self.chips.len(), chips.len(), taken);
         let numa_nodes: BTreeSet<_> = chips.iter().filter_map(|chip| chip.numa_node).collect();
         Board {
             address,
             model: self.model.clone(),
             evidence: self.evidence,
             expected_chips: self.chips.len(),
-            health: health::verdict(&reasons),
-            reasons,
+            // Not judged yet.
+            health: Health::Healthy,
+            reasons: missing.into_iter().collect(),
             numa_nodes: numa_nodes.into_iter().collect(),
             chips,
         }
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
     use crate::decide::inventory;
     use crate::model::config::{Config, Pairing};
-    use crate::model::health::{Health, ReasonCode};
+    use crate::model::health::ReasonCode;
     use crate::model::machine::{Entry, Machine};
     use crate::parse::node_file::parse_node_file;
     use crate::parse::survey::{PCI_DEVICES, function_path, parse_survey};
@@ -173,9 +173,9 @@ mod tests {
 
         fn look(&mut self) -> Inventory {
             let survey = parse_survey(&self.machine, &self.config.discovery);
-            let mut inventory = inventory::build(&survey, &self.config);
-            self.seen.correct(&mut inventory, &self.config.boards);
-            inventory
+            let mut facts = inventory::facts(&survey, &self.config);
+            self.seen.correct(&mut facts, &self.config.boards);
+            inventory::judged_once(&facts, &self.config)
         }
 
         fn unplug(&mut self, chip: &str) {

@@ -21,7 +21,7 @@ use crate::daemon::inventory_owner::{Offers, Trigger};
 use crate::decide::advertise::Offer;
 use crate::decide::removal::{Stay, removed};
 use crate::model::board::Board;
-use crate::model::config::Config;
+use crate::model::config::{Config, HealthRules};
 use crate::model::health::Health;
 use crate::model::machine::Machine;
 
@@ -30,6 +30,10 @@ pub const SHIPPED: &str = include_str!("../../fixtures/nodes/bi-v150-x8.node");
 
 /// Longest that any one thing in the story may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The story is played in seconds, so health moves faster than by default (5 s and 30 s).
+const INTERVAL: Duration = Duration::from_millis(500);
+const RECOVERY: Duration = Duration::from_secs(1);
 
 /// Parts of the story.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -59,11 +63,12 @@ impl Story {
 pub async fn play(
     story: Story,
     machine: Machine,
-    config: Config,
+    mut config: Config,
     directory: &Path,
     timeline: Timeline<'_>,
 ) -> anyhow::Result<()> {
     let started = Instant::now();
+    config.health = HealthRules { interval: INTERVAL, recovery: RECOVERY, ..config.health };
     let machine = PlayMachine::unpack(machine).context("cannot unpack the machine")?;
     let resource = config.resources[0].name.clone();
     let pod_resources_socket = Some(directory.join("pod-resources/kubelet.sock"));
@@ -299,6 +304,7 @@ impl Stage<'_> {
             &Value::Null,
         )?;
         self.machine.unplug(&board).context("cannot unplug")?;
+        self.look_again().await?;
         self.change("a healthy device less", move |view, resource| {
             view.allocatable(resource) < allocatable
         })
@@ -310,6 +316,7 @@ impl Stage<'_> {
         let text = format!("board {} is back in its place", board.address);
         self.tell(Actor::Hardware, &text, &Value::Null)?;
         self.machine.replug(&board).context("cannot replug")?;
+        self.look_again().await?;
         self.change("all devices again", move |view, resource| view.capacity(resource) == capacity)
             .await
     }
@@ -336,7 +343,11 @@ impl Stage<'_> {
         let board = self.last_board()?;
         let chip = board.chips.last().context("the board has no chip")?.address;
         let (_, allocatable) = self.count();
-        self.tell(Actor::Hardware, &format!("chip {chip} stops answering"), &Value::Null)?;
+        let text = format!(
+            "chip {chip} stops answering; the plugin looks every {INTERVAL:?}, and a fault is over \
+             after {RECOVERY:?} without it"
+        );
+        self.tell(Actor::Hardware, &text, &Value::Null)?;
         self.machine.silence(chip).context("cannot silence")?;
         self.change("a healthy device less", move |view, resource| {
             view.allocatable(resource) < allocatable
@@ -351,18 +362,16 @@ impl Stage<'_> {
         .await
     }
 
-    /// Has the plugin look, waits until the kubelet sees the change, and shows the node.
+    /// Waits until the kubelet sees a change, and shows the node.
     async fn change(
         &mut self,
         what: &str,
         seen: impl Fn(&NodeView, &str) -> bool,
     ) -> anyhow::Result<()> {
-        let began = Instant::now();
-        self.look_again().await?;
         let resource = self.resource.clone();
-        self.until(what, move |view| seen(view, &resource)).await?;
+        let took = self.until(what, move |view| seen(view, &resource)).await?;
         self.told.changes += 1;
-        self.node(&format!("sees it after {:.1} ms;", began.elapsed().as_secs_f64() * 1000.0))
+        self.node(&format!("sees it after {:.1} ms;", took.as_secs_f64() * 1000.0))
     }
 
     fn reasons(&mut self) -> anyhow::Result<()> {

@@ -3,7 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "host/ is the door to the file system")]
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -21,14 +21,33 @@ const LONGEST_ATTRIBUTE: u64 = 8192;
 /// # Errors
 /// As `open` and `read`, and `FileTooLarge` above 8192 bytes.
 pub fn read_attribute(path: &Path) -> io::Result<Vec<u8>> {
-    let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
     let mut bytes = Vec::with_capacity(256);
-    file.take(LONGEST_ATTRIBUTE + 1).read_to_end(&mut bytes)?;
+    open_attribute(path)?.take(LONGEST_ATTRIBUTE + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LONGEST_ATTRIBUTE {
         let message = format!("longer than {LONGEST_ATTRIBUTE} bytes");
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
     }
     Ok(bytes)
+}
+
+/// Reads the first bytes of a file, at most `length`.
+///
+/// # Errors
+/// As `open` and `read`.
+pub fn read_start(path: &Path, length: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_attribute(path)?.take(length).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// True where something is at `path`; a link counts by itself.
+#[must_use]
+pub fn exists(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
+
+fn open_attribute(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)
 }
 
 /// Names in a directory, sorted; what is no UTF-8 is no name that the kernel makes, and left out.
@@ -145,11 +164,15 @@ pub fn remove(path: &Path) -> io::Result<()> {
 fn unpack_entry(path: &Path, entry: &Entry) -> io::Result<()> {
     match entry {
         Entry::Directory => fs::create_dir_all(path),
-        Entry::File(bytes) => io::Write::write_all(&mut File::create_new(path)?, bytes),
+        Entry::File(bytes) => write_new(path, bytes),
         Entry::Link(target) => std::os::unix::fs::symlink(target, path),
-        Entry::CharDevice(number) => fs::write(path, format!("c {number}\n")),
+        Entry::CharDevice(number) => write_new(path, format!("c {number}\n").as_bytes()),
         Entry::Unreadable(_) => Ok(()),
     }
+}
+
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    File::create_new(path)?.write_all(bytes)
 }
 
 /// Paths that a glob pattern below `root` matches, sorted. A directory that is not there matches

@@ -7,6 +7,7 @@ pub mod root;
 pub mod sysfs;
 
 pub mod scan;
+pub mod vitals;
 
 mod readiness;
 

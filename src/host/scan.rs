@@ -10,8 +10,10 @@ use crate::parse::survey;
 /// What one look found.
 #[derive(Clone, Debug)]
 pub struct Scan {
-    /// What is concluded.
+    /// What is concluded, health included, as far as one look can tell.
     pub inventory: Inventory,
+    /// What was seen, not yet judged: for whoever knows what was seen before.
+    pub facts: Inventory,
     /// How many PCI functions were listed.
     pub functions_seen: usize,
 }
@@ -23,6 +25,7 @@ pub struct Scan {
 pub fn scan(root: &Root, config: &Config) -> Result<Scan, ScanError> {
     let machine = sysfs::capture(root, &config.discovery, Detail::Judgement)?;
     let survey = survey::parse_survey(&machine, &config.discovery);
-    let inventory = inventory::build(&survey, config);
-    Ok(Scan { inventory, functions_seen: survey.functions.len() })
+    let facts = inventory::facts(&survey, config);
+    let inventory = inventory::judged_once(&facts, config);
+    Ok(Scan { inventory, facts, functions_seen: survey.functions.len() })
 }

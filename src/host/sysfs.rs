@@ -17,14 +17,13 @@ use crate::model::machine::{Entry, Machine, resolve_link};
 use crate::model::pci::PciAddress;
 use crate::parse::attribute;
 use crate::parse::node_file::parse_char_device;
-use crate::parse::survey::{PCI_DEVICES, chip_minor};
+use crate::parse::survey::{PCI_DEVICES, chip_minor, function_path};
 
 /// A directory that must be read for any conclusion to hold, and cannot be. Never "no GPUs".
 #[derive(Debug, Error)]
 #[error("cannot read {path}: {error}{remedy}")]
 pub struct ScanError {
     path: PathBuf,
-    #[source]
     error: io::Error,
     remedy: &'static str,
 }
@@ -143,10 +142,13 @@ impl Capture<'_> {
         for Listed { name, .. } in listed {
             let Ok(address) = name.parse::<PciAddress>() else { continue };
             let listed = format!("{PCI_DEVICES}/{name}");
-            let path = self.link(&listed).unwrap_or_else(|| {
-                self.machine.insert(&listed, Entry::Directory);
-                listed
-            });
+            self.link(&listed);
+            self.machine.insert(&listed, Entry::Directory);
+            let path = function_path(&self.machine, address);
+            if matches!(self.machine.get(&path), Some(Entry::Link(_))) {
+                // It leads elsewhere; the survey finds nothing below it and says so.
+                continue;
+            }
             let above = path.split('/').filter_map(|part| part.parse().ok());
             let ports = above.filter(|port| *port != address).collect();
             functions.insert(address, Place { path, ports });
@@ -237,12 +239,15 @@ impl Capture<'_> {
     /// and reads more of those that stay.
     fn keep_relatives(&mut self, functions: &Functions, chips: &BTreeSet<PciAddress>) {
         let above_chips = ports_of(functions, chips);
+        // What could not be judged stays, so that the copy tells of it too.
+        let unjudged = self.unjudged(functions);
+        let above_unjudged = ports_of(functions, &unjudged);
         for (address, place) in functions {
-            let below = place.ports.iter().any(|port| above_chips.contains(port));
-            if chips.contains(address) {
+            if chips.contains(address) || unjudged.contains(address) {
                 continue;
             }
-            if below || above_chips.contains(address) {
+            let is_above = above_chips.contains(address) || above_unjudged.contains(address);
+            if is_above || place.ports.iter().any(|port| above_chips.contains(port)) {
                 self.attributes(&place.path, OF_OTHERS_FOR_PEOPLE);
                 self.link(&format!("{}/driver", place.path));
                 self.link(&format!("{}/subsystem", place.path));
@@ -251,6 +256,18 @@ impl Capture<'_> {
                 self.machine.remove(&place.path);
             }
         }
+    }
+
+    /// Functions that may be chips, for all that their vendor says.
+    fn unjudged(&self, functions: &Functions) -> BTreeSet<PciAddress> {
+        let ports = ports_of(functions, &functions.keys().copied().collect());
+        let others = functions.iter().filter(|(address, _)| !ports.contains(address));
+        let unclear =
+            others.filter(|(_, place)| match self.machine.get(&format!("{}/vendor", place.path)) {
+                Some(Entry::File(bytes)) => attribute::parse_id(bytes).is_err(),
+                _ => true,
+            });
+        unclear.map(|(address, _)| *address).collect()
     }
 
     fn glob(&self, pattern: &str) -> Result<Vec<String>, ScanError> {
@@ -338,4 +355,355 @@ impl Capture<'_> {
 fn ports_of(functions: &Functions, chips: &BTreeSet<PciAddress>) -> BTreeSet<PciAddress> {
     let places = chips.iter().filter_map(|chip| functions.get(chip));
     places.flat_map(|place| place.ports.iter().copied()).collect()
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "these tests make the trees that are read")]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::host::files::unpack;
+    use crate::host::scan::scan;
+    use crate::model::config::Config;
+    use crate::model::inventory::Inventory;
+    use crate::model::machine::DeviceNumber;
+
+    const CHIP: &str = "sys/devices/pci0000:00/0000:00:01.0/0000:01:00.0";
+    const OTHER: &str = "sys/devices/pci0000:00/0000:00:02.0/0000:02:00.0";
+
+    /// A directory tree with the chips 01:00.0 and 02:00.0, each below a root port of its own, and
+    /// the nodes /dev/iluvatar0 and /dev/iluvatar1.
+    struct Tree(TempDir);
+
+    impl Tree {
+        fn new() -> Self {
+            let mut machine = Machine::default();
+            for (number, chip) in [CHIP, OTHER].iter().enumerate() {
+                let (port, _) = chip.rsplit_once('/').unwrap();
+                add_function(&mut machine, port, "0x8086", "0x060400");
+                add_function(&mut machine, chip, "0x1e3e", "0x120000");
+                machine.insert(&format!("{chip}/device"), Entry::File(b"0x0002\n".to_vec()));
+                let driver = "../../../../bus/pci/drivers/iluvatar".to_owned();
+                machine.insert(&format!("{chip}/driver"), Entry::Link(driver));
+                let number = DeviceNumber { major: 508, minor: u32::try_from(number).unwrap() };
+                let node = format!("dev/iluvatar{}", number.minor);
+                machine.insert(&node, Entry::CharDevice(number));
+            }
+            machine.insert("sys/bus/pci/drivers/iluvatar", Entry::Directory);
+            let directory = TempDir::new().unwrap();
+            unpack(&machine, directory.path()).unwrap();
+            Self(directory)
+        }
+
+        fn path(&self, path: &str) -> PathBuf {
+            self.0.path().join(path)
+        }
+
+        /// Makes a file hold these bytes; its directory too, where it is not there.
+        fn with(self, path: &str, bytes: impl AsRef<[u8]>) -> Self {
+            let path = self.path(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, bytes).unwrap();
+            self
+        }
+
+        fn with_link(self, path: &str, target: &str) -> Self {
+            let path = self.path(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            symlink(target, path).unwrap();
+            self
+        }
+
+        /// A directory where an attribute is expected: it can be opened and not be read, as an
+        /// attribute whose driver fails.
+        fn with_directory(self, path: &str) -> Self {
+            let path = self.path(path);
+            let _ = fs::remove_file(&path);
+            fs::create_dir_all(path).unwrap();
+            self
+        }
+
+        fn without(self, path: &str) -> Self {
+            let path = self.path(path);
+            if path.is_dir() && !path.is_symlink() {
+                fs::remove_dir_all(path).unwrap();
+            } else {
+                fs::remove_file(path).unwrap();
+            }
+            self
+        }
+
+        fn look(&self) -> Result<Inventory, ScanError> {
+            self.look_with(&Config::default())
+        }
+
+        fn look_with(&self, config: &Config) -> Result<Inventory, ScanError> {
+            let root = Root::open(self.0.path()).unwrap();
+            scan(&root, config).map(|scan| scan.inventory)
+        }
+
+        /// Warnings and skipped functions of chip 01:00.0; the other chip must be as ever.
+        #[track_caller]
+        fn complaints(&self) -> Vec<String> {
+            let inventory = self.look().unwrap();
+            let other = inventory.chips().into_iter().find(|chip| chip.address.bus == 2);
+            assert!(other.is_some(), "the other chip is hidden");
+            let skipped = inventory.skipped.iter();
+            let skipped = skipped.map(|skipped| format!("{}: {}", skipped.address, skipped.reason));
+            let warnings = inventory.warnings.iter().cloned();
+            let inferred = |text: &String| !text.contains("is inferred");
+            warnings.filter(inferred).chain(skipped).collect()
+        }
+    }
+
+    fn add_function(machine: &mut Machine, directory: &str, vendor: &str, class: &str) {
+        let address = directory.rsplit('/').next().unwrap();
+        for (name, value) in [("vendor", vendor), ("class", class), ("numa_node", "-1")] {
+            let bytes = format!("{value}\n").into_bytes();
+            machine.insert(&format!("{directory}/{name}"), Entry::File(bytes));
+        }
+        let target = format!("../../../devices/{}", &directory["sys/devices/".len()..]);
+        machine.insert(&format!("{PCI_DEVICES}/{address}"), Entry::Link(target));
+    }
+
+    #[test]
+    fn a_whole_tree_is_read_without_a_complaint() {
+        assert_eq!(Tree::new().complaints(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_bus_that_cannot_be_listed_is_an_error_that_says_so() {
+        let bus = "sys/bus/pci/devices";
+        let tree = Tree::new().without(bus);
+        let shown = tree.path(bus).display().to_string();
+        assert_eq!(
+            tree.look().unwrap_err().to_string(),
+            format!(
+                "cannot read {shown}: No such file or directory (os error 2); is /sys mounted here?"
+            )
+        );
+        let tree = tree.with(bus, "");
+        let shown = tree.path(bus).display().to_string();
+        assert_eq!(
+            tree.look().unwrap_err().to_string(),
+            format!("cannot read {shown}: Not a directory (os error 20); is /sys mounted here?")
+        );
+    }
+
+    #[test]
+    fn a_dev_that_cannot_be_listed_is_an_error_and_a_missing_one_is_none() {
+        let tree = Tree::new().without("dev").with("dev", "");
+        let shown = tree.path("dev").display().to_string();
+        assert_eq!(
+            tree.look().unwrap_err().to_string(),
+            format!("cannot read {shown}: Not a directory (os error 20)")
+        );
+        let inventory = tree.without("dev").look().unwrap();
+        assert_eq!(inventory.boards[0].reasons[0].code.name(), "DeviceNodeUnknown");
+    }
+
+    #[test]
+    fn a_function_that_left_between_listing_and_reading_is_skipped() {
+        let gone = "0000:01:00.0: vendor is not there; the function may have left during the scan";
+        assert_eq!(Tree::new().without(CHIP).complaints(), [gone]);
+        assert_eq!(Tree::new().without(&format!("{CHIP}/vendor")).complaints(), [gone]);
+        let class = "0000:01:00.0: class is not there; the function may have left during the scan";
+        assert_eq!(Tree::new().without(&format!("{CHIP}/class")).complaints(), [class]);
+    }
+
+    #[test]
+    fn a_link_to_another_functions_directory_makes_no_second_chip() {
+        let listed = format!("{PCI_DEVICES}/0000:01:00.0");
+        let target = format!("../../../../{OTHER}");
+        let tree = Tree::new().without(&listed).with_link(&listed, &target);
+        let gone = "0000:01:00.0: vendor is not there; the function may have left during the scan";
+        assert_eq!(tree.complaints(), [gone]);
+    }
+
+    #[test]
+    fn a_link_out_of_the_root_is_not_followed() {
+        let listed = format!("{PCI_DEVICES}/0000:01:00.0");
+        let elsewhere = Tree::new();
+        let target = elsewhere.path(CHIP).display().to_string();
+        let tree = Tree::new().without(&listed).with_link(&listed, &target);
+        let gone = "0000:01:00.0: vendor is not there; the function may have left during the scan";
+        assert_eq!(tree.complaints(), [gone]);
+    }
+
+    #[track_caller]
+    fn check(name: &str, bytes: impl AsRef<[u8]>, expected: &str) {
+        let tree = Tree::new().with(&format!("{CHIP}/{name}"), bytes);
+        assert_eq!(tree.complaints(), [format!("0000:01:00.0: {expected}")]);
+    }
+
+    #[test]
+    fn a_vendor_that_makes_no_sense_costs_its_function_and_no_other() {
+        check("vendor", "", "vendor is empty");
+        check("vendor", "0x", "vendor `0x` is not an id such as 0x1e3e");
+        check("vendor", "0x1e3e0\n", "vendor `0x1e3e0` is not an id of 16 bits");
+        check("vendor", [0xff, 0xfe, 0], "vendor is not text");
+        let huge = "vendor could not be read: longer than 8192 bytes";
+        check("vendor", vec![b'0'; 8193], huge);
+        check("class", "", "class is empty");
+        check("device", "0002", "device `0002` is not an id such as 0x1e3e");
+    }
+
+    #[test]
+    fn an_attribute_that_a_chip_can_do_without_costs_itself_only() {
+        check("numa_node", "\n", "numa_node is empty");
+        check("numa_node", "zero", "numa_node `zero` is not a NUMA node number");
+        check("current_link_speed", [0xc3, 0x28], "current_link_speed is not text");
+        check("max_link_width", "x16", "max_link_width `x16` is not a number of lanes");
+        let tree = Tree::new().with(&format!("{CHIP}/numa_node"), vec![b'1'; 100_000]);
+        let huge = "0000:01:00.0: numa_node could not be read: longer than 8192 bytes";
+        assert_eq!(tree.complaints(), [huge]);
+        assert_eq!(tree.look().unwrap().boards.len(), 2);
+    }
+
+    #[test]
+    fn an_attribute_that_cannot_be_read_is_named_with_the_cause() {
+        let vendor = Tree::new().with_directory(&format!("{CHIP}/vendor")).complaints();
+        let expected = "0000:01:00.0: vendor could not be read: Is a directory (os error 21)";
+        assert_eq!(vendor, [expected]);
+        let speed = Tree::new().with_directory(&format!("{CHIP}/max_link_speed")).complaints();
+        let expected =
+            "0000:01:00.0: max_link_speed could not be read: Is a directory (os error 21)";
+        assert_eq!(speed, [expected]);
+    }
+
+    #[test]
+    fn a_fifo_in_place_of_an_attribute_does_not_hang_the_look() {
+        let tree = Tree::new();
+        for path in [format!("{CHIP}/vendor"), "dev/iluvatar7".to_owned()] {
+            let path = tree.path(&path);
+            let _ = fs::remove_file(&path);
+            mkfifo(&path, Mode::S_IRWXU).unwrap();
+        }
+        assert_eq!(tree.complaints(), ["0000:01:00.0: vendor is empty"]);
+    }
+
+    #[test]
+    fn a_configuration_space_of_all_ones_is_a_chip_that_left_the_bus() {
+        let tree = Tree::new().with(&format!("{CHIP}/config"), [0xff; 64]);
+        let board = &tree.look().unwrap().boards[0];
+        assert_eq!(board.reasons[0].code.name(), "ConfigSpaceUnreadable");
+        let refused = Tree::new().with_directory(&format!("{CHIP}/config"));
+        assert!(refused.look().unwrap().boards[0].reasons.is_empty());
+    }
+
+    #[track_caller]
+    fn check_numa_node(tree: &Tree, expected: Option<u32>) {
+        assert_eq!(tree.look().unwrap().boards[0].chips[0].numa_node, expected);
+    }
+
+    #[test]
+    fn a_numa_node_of_minus_one_is_looked_for_in_the_ports_above() {
+        let own = format!("{CHIP}/numa_node");
+        let port = "sys/devices/pci0000:00/0000:00:01.0/numa_node";
+        check_numa_node(&Tree::new(), None);
+        check_numa_node(&Tree::new().with(port, "1\n"), Some(1));
+        check_numa_node(&Tree::new().without(&own).with(port, "1\n"), Some(1));
+        check_numa_node(&Tree::new().with(&own, "0\n").with(port, "1\n"), Some(0));
+    }
+
+    #[test]
+    fn a_domain_of_more_than_16_bits_is_kept() {
+        let chip = "sys/devices/pci10000:e0/10000:e0:01.0/10000:e1:00.0";
+        let listed = format!("{PCI_DEVICES}/10000:e1:00.0");
+        let tree = Tree::new()
+            .with(&format!("{chip}/vendor"), "0x1e3e")
+            .with(&format!("{chip}/device"), "0x0002")
+            .with(&format!("{chip}/class"), "0x120000")
+            .with_link(&listed, &format!("../../../../{chip}"));
+        let boards = tree.look().unwrap().boards;
+        assert_eq!(boards[2].address.to_string(), "10000:e1:00.0");
+    }
+
+    #[test]
+    fn a_bridge_of_the_vendors_is_no_chip() {
+        let tree = Tree::new().with(&format!("{CHIP}/class"), "0x060400");
+        assert_eq!(tree.complaints(), Vec::<String>::new());
+        assert_eq!(tree.look().unwrap().boards.len(), 1);
+    }
+
+    #[test]
+    fn a_child_with_a_device_number_is_the_chips_node() {
+        let tree = Tree::new()
+            .with(&format!("{CHIP}/iluvatar-sys/iluvatar1/dev"), "508:1\n")
+            .with(&format!("{OTHER}/iluvatar-sys/first/dev"), "508:0\n")
+            .with(&format!("{OTHER}/iluvatar-sys/first/uevent"), "DEVNAME=iluvatar0\n");
+        let inventory = tree.look().unwrap();
+        let nodes: Vec<_> = inventory
+            .chips()
+            .iter()
+            .map(|chip| format!("{} {}", chip.node.as_ref().unwrap().path, chip.node_evidence))
+            .collect();
+        assert_eq!(nodes, ["/dev/iluvatar1 child", "/dev/iluvatar0 child"]);
+    }
+
+    #[test]
+    fn a_class_device_leads_to_its_chip_by_path_or_by_link() {
+        let virtual_one = "sys/devices/virtual/iluvatar-sys/iluvatar1";
+        let tree = Tree::new()
+            .with(&format!("{virtual_one}/dev"), "508:1\n")
+            .with_link(&format!("{virtual_one}/device"), &format!("../../../../../{CHIP}"))
+            .with_link("sys/class/iluvatar-sys/iluvatar1", &format!("../../../{virtual_one}"))
+            .with(&format!("{OTHER}/deep/er/iluvatar0/dev"), "508:0\n")
+            .with_link(
+                "sys/class/iluvatar-sys/iluvatar0",
+                &format!("../../../{OTHER}/deep/er/iluvatar0"),
+            );
+        let inventory = tree.look().unwrap();
+        let nodes: Vec<_> = inventory
+            .chips()
+            .iter()
+            .map(|chip| format!("{} {}", chip.node.as_ref().unwrap().path, chip.node_evidence))
+            .collect();
+        assert_eq!(nodes, ["/dev/iluvatar1 class", "/dev/iluvatar0 class"]);
+    }
+
+    #[test]
+    fn names_in_dev_that_only_resemble_a_chips_are_no_nodes() {
+        let tree = Tree::new()
+            .with("dev/iluvatar", "c 508:9\n")
+            .with("dev/iluvatarx", "c 508:9\n")
+            .with("dev/iluvatar2.bak", "c 508:2\n")
+            .with("dev/iluvatar3", "not a node\n");
+        assert!(tree.look().unwrap().boards.iter().all(|board| board.reasons.is_empty()));
+    }
+
+    #[test]
+    fn other_vendors_and_drivers_count_where_they_are_configured() {
+        let mut config = Config::default();
+        config.discovery.vendor_ids = vec![0x8086];
+        assert_eq!(Tree::new().look_with(&config).unwrap().boards, []);
+        let mut config = Config::default();
+        config.discovery.drivers = vec!["bi_driver".to_owned()];
+        let inventory = Tree::new().look_with(&config).unwrap();
+        let reasons: Vec<_> = inventory.skipped.iter().map(|skipped| &*skipped.reason).collect();
+        assert_eq!(reasons, ["bound to iluvatar, which is left alone"; 2]);
+    }
+
+    #[test]
+    fn a_snapshot_leaves_out_what_has_nothing_to_do_with_the_chips() {
+        let far = "sys/devices/pci0000:80/0000:80:01.0";
+        let beside = "sys/devices/pci0000:00/0000:00:01.0/0000:01:00.1";
+        let tree = Tree::new()
+            .with(&format!("{far}/vendor"), "0x8086")
+            .with_link(&format!("{PCI_DEVICES}/0000:80:01.0"), &format!("../../../../{far}"))
+            .with(&format!("{beside}/vendor"), "0x8086")
+            .with_link(&format!("{PCI_DEVICES}/0000:01:00.1"), &format!("../../../../{beside}"));
+        let root = Root::open(tree.0.path()).unwrap();
+        let rules = DiscoveryRules::default();
+        let snapshot = capture(&root, &rules, Detail::Snapshot).unwrap();
+        assert!(snapshot.get(&format!("{beside}/vendor")).is_some());
+        assert!(snapshot.get(far).is_none());
+        assert!(snapshot.get(&format!("{PCI_DEVICES}/0000:80:01.0")).is_none());
+    }
 }

@@ -6,6 +6,8 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
+use nix::errno::Errno;
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::io::unix::AsyncFd;
 use udev::{MonitorBuilder, MonitorSocket};
 
@@ -33,6 +35,20 @@ pub struct Uevent {
     pub pci_id: Option<String>,
 }
 
+/// What came since the last call.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Received {
+    /// In the order in which the kernel sent them.
+    pub events: Vec<Uevent>,
+    /// True where the kernel dropped events, because they came faster than they were read.
+    pub overflow: bool,
+}
+
+/// Room for some ten thousand events. The kernel counts twice the bytes for its own bookkeeping.
+const RECEIVE_BUFFER: usize = 8 << 20;
+/// Most events that one call returns.
+const AT_ONCE: usize = 1024;
+
 impl Uevents {
     /// Listens to the kernel.
     ///
@@ -44,6 +60,7 @@ impl Uevents {
             monitor = monitor.match_subsystem(subsystem)?;
         }
         let socket = monitor.listen()?;
+        enlarge_buffer(&socket);
         let ready = readiness(&socket)?;
         Ok(Self { socket, ready })
     }
@@ -52,16 +69,47 @@ impl Uevents {
     ///
     /// # Errors
     /// The socket is of no more use.
-    pub async fn receive(&mut self) -> io::Result<Vec<Uevent>> {
+    pub async fn receive(&mut self) -> io::Result<Received> {
         loop {
             let mut ready = self.ready.readable().await?;
-            let events: Vec<_> = self.socket.iter().map(|event| uevent(&event)).collect();
-            ready.clear_ready();
-            if !events.is_empty() {
-                return Ok(events);
+            let (received, is_empty) = drain(&self.socket)?;
+            if is_empty {
+                ready.clear_ready();
+            }
+            if received.overflow || !received.events.is_empty() {
+                return Ok(received);
             }
         }
     }
+}
+
+/// Beyond the system's limit with CAP_NET_ADMIN, up to it without: a smaller buffer overflows
+/// sooner, and an overflow is answered by a scan.
+fn enlarge_buffer(socket: &MonitorSocket) {
+    if setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+        let _ = setsockopt(socket, sockopt::RcvBuf, &RECEIVE_BUFFER);
+    }
+}
+
+/// Reads until nothing is left. libudev returns no event for a failed read and leaves the reason in
+/// `errno`: `EAGAIN` where nothing is left, `ENOBUFS` where events were dropped.
+///
+/// A storm is read in pieces, so that it neither fills the memory nor keeps the thread.
+fn drain(socket: &MonitorSocket) -> io::Result<(Received, bool)> {
+    let mut received = Received::default();
+    while received.events.len() < AT_ONCE {
+        Errno::clear();
+        match socket.iter().next() {
+            Some(event) => received.events.push(uevent(&event)),
+            None => match Errno::last() {
+                Errno::ENOBUFS => received.overflow = true,
+                Errno::EINTR => {}
+                Errno::UnknownErrno | Errno::EAGAIN => return Ok((received, true)),
+                errno => return Err(errno.into()),
+            },
+        }
+    }
+    Ok((received, false))
 }
 
 fn uevent(event: &udev::Event) -> Uevent {

@@ -1,7 +1,9 @@
 //! The configuration as it is meant: every default filled in, every rule already checked.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use super::health::{ReasonCode, Severity};
 use super::pci::{PciAddress, PciId};
 
 /// Everything the plugin can be told. `Config::default()` is what an empty file means.
@@ -15,6 +17,8 @@ pub struct Config {
     pub discovery: DiscoveryRules,
     /// What containers are told.
     pub container: ContainerRules,
+    /// What makes a device unhealthy, and for how long.
+    pub health: HealthRules,
 }
 
 impl Default for Config {
@@ -24,6 +28,7 @@ impl Default for Config {
             boards: BoardRules::default(),
             discovery: DiscoveryRules::default(),
             container: ContainerRules::default(),
+            health: HealthRules::default(),
         }
     }
 }
@@ -127,6 +132,8 @@ pub struct DiscoveryRules {
     pub drivers: Vec<String>,
     /// Nodes that every container with a GPU gets, where they exist.
     pub control_nodes: Vec<String>,
+    /// Longest time without a look at the machine: the safety net below lost uevents.
+    pub rescan: Duration,
 }
 
 impl Default for DiscoveryRules {
@@ -135,7 +142,37 @@ impl Default for DiscoveryRules {
             vendor_ids: vec![0x1e3e],
             drivers: vec!["iluvatar".to_owned(), "bi_driver".to_owned()],
             control_nodes: vec!["/dev/itrctl".to_owned(), "/dev/itrlink".to_owned()],
+            rescan: Duration::from_secs(60),
         }
+    }
+}
+
+/// What makes a device unhealthy, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthRules {
+    /// How often the chips are looked at.
+    pub interval: Duration,
+    /// How long a device must show no fault before it is healthy again.
+    pub recovery: Duration,
+    /// Signals that are taken otherwise than by default.
+    pub signals: BTreeMap<ReasonCode, Severity>,
+}
+
+impl Default for HealthRules {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(5),
+            recovery: Duration::from_secs(30),
+            signals: BTreeMap::new(),
+        }
+    }
+}
+
+impl HealthRules {
+    /// How a signal is taken.
+    #[must_use]
+    pub fn severity(&self, code: ReasonCode) -> Severity {
+        self.signals.get(&code).copied().unwrap_or_else(|| code.default_severity())
     }
 }
 

@@ -109,6 +109,12 @@ impl Resource {
         })
     }
 
+    /// Ids of healthy devices, in the order of the list.
+    pub fn healthy_ids(&self) -> impl Iterator<Item = DeviceId> {
+        let healthy = self.listed().filter(|(_, device)| device.health == Health::Healthy);
+        healthy.map(|(id, _)| id)
+    }
+
     /// The device that an id names, if this resource has it: a replica's index must be one of the
     /// resource's, and an unshared device has none.
     #[must_use]

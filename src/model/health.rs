@@ -30,8 +30,7 @@ pub struct Reason {
     pub detail: String,
 }
 
-/// The signals that make a device unhealthy. Their names are stable: they appear in `discover`,
-/// logs and metrics.
+/// Every signal. Names are stable: they appear in `discover`, logs, metrics and the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ReasonCode {
     /// A board that is known to have more chips shows fewer.
@@ -44,11 +43,53 @@ pub enum ReasonCode {
     DeviceNodeMissing,
     /// The configuration space reads all ones: the chip no longer answers.
     ConfigSpaceUnreadable,
-    /// It left, and stays listed only because a pod holds it or may hold it.
+    /// The counter of fatal PCIe errors rose (`aer_dev_fatal`).
+    AerFatal,
+    /// The counter of non-fatal PCIe errors rose (`aer_dev_nonfatal`).
+    AerNonFatal,
+    /// The PCIe link runs below what both ends support.
+    LinkBelowMaximum,
+    /// It left, and stays listed only because a pod holds it or may hold it. No signal of a chip
+    /// that is there, so nothing to configure.
     Removed,
 }
 
+/// How a signal is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// Not looked at.
+    Ignore,
+    /// Said, and nothing more.
+    Warn,
+    /// Makes the device unhealthy.
+    Unhealthy,
+}
+
+/// How much a single observation proves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Certainty {
+    /// A fact of the moment: counts at once, and is over as soon as it is not seen any more.
+    State,
+    /// A fault that is certain: counts at once; healthy again only after a time without it.
+    Hard,
+    /// A hint that may mislead: counts after several observations in a row; healthy again only
+    /// after a time without it.
+    Soft,
+}
+
 impl ReasonCode {
+    /// All that can be configured, in the order of the documentation's table.
+    pub const ALL: &[Self] = &[
+        Self::ChipMissing,
+        Self::DriverNotBound,
+        Self::DeviceNodeUnknown,
+        Self::DeviceNodeMissing,
+        Self::ConfigSpaceUnreadable,
+        Self::AerFatal,
+        Self::AerNonFatal,
+        Self::LinkBelowMaximum,
+    ];
+
     /// The stable name.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -58,8 +99,41 @@ impl ReasonCode {
             Self::DeviceNodeUnknown => "DeviceNodeUnknown",
             Self::DeviceNodeMissing => "DeviceNodeMissing",
             Self::ConfigSpaceUnreadable => "ConfigSpaceUnreadable",
+            Self::AerFatal => "AerFatal",
+            Self::AerNonFatal => "AerNonFatal",
+            Self::LinkBelowMaximum => "LinkBelowMaximum",
             Self::Removed => "Removed",
         }
+    }
+
+    /// How the signal is taken unless the configuration says otherwise.
+    #[must_use]
+    pub fn default_severity(self) -> Severity {
+        match self {
+            Self::AerNonFatal | Self::LinkBelowMaximum => Severity::Warn,
+            _ => Severity::Unhealthy,
+        }
+    }
+
+    /// How much one observation proves.
+    #[must_use]
+    pub fn certainty(self) -> Certainty {
+        match self {
+            Self::ChipMissing
+            | Self::DriverNotBound
+            | Self::DeviceNodeUnknown
+            | Self::DeviceNodeMissing
+            | Self::LinkBelowMaximum
+            | Self::Removed => Certainty::State,
+            Self::ConfigSpaceUnreadable | Self::AerFatal => Certainty::Hard,
+            Self::AerNonFatal => Certainty::Soft,
+        }
+    }
+
+    /// True where the driver, once it is ready, makes the reason go away by itself.
+    #[must_use]
+    pub fn may_pass(self) -> bool {
+        matches!(self, Self::DriverNotBound | Self::DeviceNodeUnknown | Self::DeviceNodeMissing)
     }
 }
 

@@ -90,7 +90,7 @@ impl Machine {
     }
 
     /// Where the link at `path` leads, as a path relative to the root; an absolute target is taken
-    /// to start at the root. None where there is no link or it leads out of the root.
+    /// to start at the root. None where there is no link, or it leads to the root itself or out of it.
     #[must_use]
     pub fn resolve(&self, path: &str) -> Option<String> {
         match self.get(path)? {
@@ -116,7 +116,7 @@ pub fn resolve_link(path: &str, target: &str) -> Option<String> {
             name => parts.push(name),
         }
     }
-    Some(parts.join("/"))
+    (!parts.is_empty()).then(|| parts.join("/"))
 }
 
 #[cfg(test)]
@@ -133,6 +133,8 @@ mod tests {
         check("/sys/devices/x", Some("sys/devices/x"));
         check("./x", Some("sys/bus/pci/devices/x"));
         check("../../../../../etc/passwd", None);
+        check("../../../..", None);
+        check("/", None);
     }
 
     #[test]

@@ -4,8 +4,9 @@ pub mod pci;
 
 pub mod machine;
 
-pub mod config;
 pub mod health;
+
+pub mod config;
 
 pub mod device;
 pub mod function;
@@ -18,3 +19,4 @@ pub mod holders;
 pub mod inventory;
 pub mod list_size;
 pub mod survey;
+pub mod vitals;

@@ -101,6 +101,16 @@ pub fn parse_device_number(bytes: &[u8]) -> Result<DeviceNumber> {
         .ok_or_else(|| malformed(bytes, "a device number such as 508:3"))
 }
 
+/// The total of `aer_dev_fatal` and its like: the number after `TOTAL_ERR_…` in its last line.
+///
+/// Source: `Documentation/ABI/testing/sysfs-bus-pci-devices-aer_stats`.
+#[must_use]
+pub fn parse_error_total(bytes: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let total = text.lines().find_map(|line| line.strip_prefix("TOTAL_ERR_"))?;
+    total.split_whitespace().nth(1)?.parse().ok()
+}
+
 /// The value of KEY in a `uevent` attribute, which holds `KEY=VALUE` lines.
 #[must_use]
 pub fn uevent_value<'a>(bytes: &'a [u8], key: &str) -> Option<&'a str> {
@@ -154,6 +164,14 @@ mod tests {
     }
 
     #[test]
+    fn the_total_of_an_error_counter_is_in_its_last_line() {
+        let counter = b"Undefined 0\nDLP 1\nUncorrIntErr 2\nTOTAL_ERR_FATAL 3\n";
+        assert_eq!(parse_error_total(counter), Some(3));
+        assert_eq!(parse_error_total(b"DLP 1\n"), None);
+        assert_eq!(parse_error_total(b"TOTAL_ERR_FATAL\n"), None);
+    }
+
+    #[test]
     fn a_chip_that_left_the_bus_reads_all_ones() {
         assert!(!config_space_answers(&[0xff; 64]));
         assert!(config_space_answers(&[0x3e, 0x1e, 2, 0]));
@@ -181,17 +199,47 @@ mod tests {
         check_error(parse_numa_node(&long), &shown);
     }
 
+    /// Text as the kernel might write it, cut or mangled, or any bytes.
+    fn attributes() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![
+            any::<Vec<u8>>(),
+            "(0x)?[0-9a-fA-F]{0,9}\n?".prop_map(String::into_bytes),
+            "-?[0-9]{0,11}\n?".prop_map(String::into_bytes),
+            "[0-9]{0,11}:[0-9]{0,11}\n?".prop_map(String::into_bytes),
+            "(DEVNAME=\\PC{0,5}\n|[A-Z]{1,3}=x\n){0,3}".prop_map(String::into_bytes),
+            "\\PC{0,60}".prop_map(String::into_bytes),
+        ]
+    }
+
     proptest! {
+        /// The property of the fuzz target `attributes`.
         #[test]
-        fn no_attribute_panics_on_any_bytes(bytes: Vec<u8>) {
+        fn whatever_an_attribute_holds_its_value_is_in_range(bytes in attributes()) {
             let _ = parse_id(&bytes);
-            let _ = parse_class(&bytes);
-            let _ = parse_numa_node(&bytes);
             let _ = parse_link_speed(&bytes);
-            let _ = parse_link_width(&bytes);
-            let _ = parse_device_number(&bytes);
-            let _ = uevent_value(&bytes, "DEVNAME");
+            let _ = parse_error_total(&bytes);
             let _ = config_space_answers(&bytes);
+            if let Ok(class) = parse_class(&bytes) {
+                prop_assert!(class.0 <= 0xff_ffff);
+            }
+            if let Ok(Some(node)) = parse_numa_node(&bytes) {
+                prop_assert!(i32::try_from(node).is_ok());
+            }
+            if let Ok(Some(width)) = parse_link_width(&bytes) {
+                prop_assert!(!matches!(width, 0 | 255));
+            }
+            if let Ok(number) = parse_device_number(&bytes) {
+                prop_assert_eq!(parse_device_number(number.to_string().as_bytes()), Ok(number));
+            }
+            if let Ok(text) = parse_text(&bytes) {
+                prop_assert!(!text.is_empty() && text == text.trim());
+            }
+            if let Some(value) = uevent_value(&bytes, "DEVNAME") {
+                prop_assert!(!value.contains('\n'));
+            }
+            for error in [parse_id(&bytes).err(), parse_class(&bytes).err()].into_iter().flatten() {
+                prop_assert!(error.to_string().len() < 120, "{}", error);
+            }
         }
     }
 }

@@ -218,12 +218,14 @@ fn shorten(text: &str) -> String {
 }
 
 /// Writes a machine so that [`parse_node_file`] reads it back. What the format cannot say (an
-/// unreadable entry, white space in a file name) becomes a comment.
+/// unreadable entry, white space in a file name) becomes a comment; what was read through a link
+/// stands where the link leads, or nowhere.
 #[must_use]
 pub fn write_node_file(machine: &Machine) -> String {
     let mut text = String::new();
     for (path, entry) in machine.iter() {
-        if *entry == Entry::Directory && needs_heading(machine, path) {
+        let is_directory = *entry == Entry::Directory && !is_below_file(machine, path);
+        if is_directory && needs_heading(machine, path) {
             if !text.is_empty() {
                 text.push('\n');
             }
@@ -231,6 +233,11 @@ pub fn write_node_file(machine: &Machine) -> String {
         }
     }
     text
+}
+
+fn is_below_file(machine: &Machine, path: &str) -> bool {
+    let mut above = path.match_indices('/').map(|(cut, _)| &path[..cut]);
+    above.any(|above| machine.get(above).is_some_and(|entry| *entry != Entry::Directory))
 }
 
 /// A directory that only lies on the way to deeper ones is made by them.
@@ -319,6 +326,14 @@ mod tests {
         assert!(parse_node_file(&text).is_ok());
     }
 
+    #[test]
+    fn what_lies_below_a_link_is_left_out() {
+        let mut machine = Machine::default();
+        machine.insert("a/b/c/d", Entry::File(vec![]));
+        machine.insert("a/b", Entry::Link("../e".to_owned()));
+        assert_eq!(write_node_file(&machine), "[a]\nb -> ../e\n");
+    }
+
     fn entries() -> impl Strategy<Value = Entry> {
         prop_oneof![
             Just(Entry::Directory),
@@ -342,10 +357,34 @@ mod tests {
         })
     }
 
+    fn line() -> impl Strategy<Value = String> {
+        let name = "[a-c:#\\[\\]\"é=.]{1,3}";
+        let value = prop_oneof![
+            "\\PC{0,8}",
+            "\"([a ]|\\\\n|\\\\x[0-9a-f]{2}|\\\\\"){0,5}\"",
+            "hex:([0-9a-f]{2}){0,4}",
+            "c [0-9]{1,4}:[0-9]{1,4}",
+        ];
+        let sign = prop_oneof![Just("="), Just("->"), Just(":"), Just("= \t")];
+        prop_oneof![
+            3 => (name, sign, value).prop_map(|(name, sign, value)| format!("{name} {sign} {value}")),
+            2 => "\\[[a-c \\]]{1,2}(/[a-c]{1,2}){0,2}\\]".prop_map(String::from),
+            1 => "(#\\PC{0,6}|)".prop_map(String::from),
+        ]
+    }
+
     proptest! {
         #[test]
         fn what_is_written_reads_back(machine in machines()) {
             prop_assert_eq!(parse_node_file(&write_node_file(&machine)).unwrap(), machine);
+        }
+
+        /// The property of the fuzz target `node_file`, over texts that often are machines.
+        #[test]
+        fn what_was_read_reads_back_as_it_was_written(lines in proptest::collection::vec(line(), 0..12)) {
+            if let Ok(machine) = parse_node_file(&lines.join("\n")) {
+                prop_assert_eq!(parse_node_file(&write_node_file(&machine)).unwrap(), machine);
+            }
         }
 
         #[test]

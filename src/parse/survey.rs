@@ -68,11 +68,13 @@ fn parse_function(machine: &Machine, address: PciAddress) -> Function {
     }
 }
 
-/// The directory of a function: where its link leads, or the listed directory itself.
+/// The directory of a function: where its link leads, or the listed directory itself. A link to a
+/// directory of another name is not followed: one function must not stand for two.
 #[must_use]
 pub fn function_path(machine: &Machine, address: PciAddress) -> String {
     let listed = format!("{PCI_DEVICES}/{address}");
-    machine.resolve(&listed).unwrap_or(listed)
+    let own = format!("/{address}");
+    machine.resolve(&listed).filter(|path| path.ends_with(&own)).unwrap_or(listed)
 }
 
 /// The bridges that a path passes on its way to `address`, the root port first.

@@ -2,13 +2,15 @@
 //! as the same configuration.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::model::config::{
-    BoardRules, Config, DiscoveryRules, Granularity, Pairing, ResourceRule, Selector, Sharing,
-    SharingPolicy, VisibleDevices,
+    BoardRules, Config, DiscoveryRules, Granularity, HealthRules, Pairing, ResourceRule, Selector,
+    Sharing, SharingPolicy, VisibleDevices,
 };
+use crate::model::health::Severity;
 use crate::model::pci::PciAddress;
 
 /// The configuration with all defaults, resources in the form of the list, names as the kubelet
@@ -31,6 +33,7 @@ struct TypedConfig<'a> {
     boards: TypedBoards<'a>,
     discovery: TypedDiscovery<'a>,
     container: TypedContainer,
+    health: TypedHealth,
 }
 
 #[derive(Serialize)]
@@ -91,6 +94,7 @@ struct TypedDiscovery<'a> {
     vendor_ids: Vec<String>,
     drivers: &'a [String],
     control_nodes: &'a [String],
+    rescan: String,
 }
 
 #[derive(Serialize)]
@@ -99,12 +103,21 @@ struct TypedContainer {
     visible_devices: &'static str,
 }
 
+#[derive(Serialize)]
+struct TypedHealth {
+    interval: String,
+    recovery: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    signals: BTreeMap<&'static str, &'static str>,
+}
+
 fn typed(config: &Config) -> TypedConfig<'_> {
     TypedConfig {
         sharing: config.resources.iter().find_map(|rule| rule.sharing).map(typed_sharing),
         resources: config.resources.iter().map(typed_resource).collect(),
         boards: typed_boards(&config.boards),
         discovery: typed_discovery(&config.discovery),
+        health: typed_health(&config.health),
         container: TypedContainer {
             visible_devices: match config.container.visible_devices {
                 VisibleDevices::Addresses => "addresses",
@@ -164,6 +177,28 @@ fn typed_discovery(discovery: &DiscoveryRules) -> TypedDiscovery<'_> {
         vendor_ids: discovery.vendor_ids.iter().map(|vendor| format!("{vendor:#06x}")).collect(),
         drivers: &discovery.drivers,
         control_nodes: &discovery.control_nodes,
+        rescan: duration(discovery.rescan),
+    }
+}
+
+fn typed_health(health: &HealthRules) -> TypedHealth {
+    let word = |severity: &Severity| match severity {
+        Severity::Ignore => "ignore",
+        Severity::Warn => "warn",
+        Severity::Unhealthy => "unhealthy",
+    };
+    TypedHealth {
+        interval: duration(health.interval),
+        recovery: duration(health.recovery),
+        signals: health.signals.iter().map(|(code, it)| (code.name(), word(it))).collect(),
+    }
+}
+
+/// Whole seconds where they are, as people write them.
+fn duration(duration: Duration) -> String {
+    match duration.subsec_nanos() {
+        0 => format!("{}s", duration.as_secs()),
+        _ => format!("{}ms", duration.as_millis()),
     }
 }
 

@@ -1,3 +1,18 @@
-//! What the whole program does, seen from outside.
+//! Everything from outside: the built binary, the public interface, real sockets and files.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the doors of the house are for the plugin, not for those who watch it"
+)]
+
+mod support;
+
+mod architecture;
+mod bad_nodes;
+mod cli;
+mod golden;
+mod machines;
+
+mod authority;
+mod embedded_kubelet;
 mod removal;

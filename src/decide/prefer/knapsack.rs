@@ -31,15 +31,9 @@ pub(super) fn solve(
     let Some(whole) = parts.last() else {
         return Solution { score: Score::default(), bits: Vec::new() };
     };
-    let mut search = Search {
-        slack: whole.most - candidates.size,
-        extra: candidates.size - whole.least,
-        tables: Vec::with_capacity(parts.len()),
-        scores: Vec::new(),
-        bits: Vec::new(),
-    };
-    for part in parts {
-        search.add(part, candidates, policy);
+    let mut search = Search::new(parts, whole, candidates.size);
+    for (index, part) in parts.iter().enumerate() {
+        search.fill(index, part, candidates, policy);
     }
     search.finish(candidates.ids.len().div_ceil(BITS))
 }
@@ -53,14 +47,11 @@ fn bit(id: usize) -> u64 {
 }
 
 struct Search {
-    /// How many fewer than it may give the parts can give, together.
-    slack: usize,
-    /// How many more than they must give the parts can give, together.
-    extra: usize,
+    /// One for each part.
     tables: Vec<Table>,
-    /// The cells of all tables.
+    /// The cells of all tables, as far as they are filled.
     scores: Vec<Score>,
-    /// The sets of all cells.
+    /// The sets of all cells, likewise.
     bits: Vec<u64>,
 }
 
@@ -85,29 +76,57 @@ impl Table {
     fn cell(&self, size: usize) -> usize {
         self.cells + size - self.sizes.start
     }
+
+    fn row(&self, size: usize) -> usize {
+        self.rows + (size - self.sizes.start) * self.words.len()
+    }
 }
 
 impl Search {
-    fn add(&mut self, part: &Part, candidates: &Candidates, policy: Option<SharingPolicy>) {
-        // A size is of use only if the other parts can make up the rest of the answer.
-        let least = part.least.max(part.most.saturating_sub(self.slack));
-        let most = part.most.min(part.least + self.extra);
-        let table = Table {
-            sizes: least..most + 1,
-            available: part.available,
-            cells: self.scores.len(),
-            words: part.ids.start / BITS..(part.ids.end - 1) / BITS + 1,
-            rows: self.bits.len(),
+    /// Lays out the tables, so that their space is allocated once.
+    fn new(parts: &[Part], whole: &Part, size: usize) -> Self {
+        // How many fewer than they may, and more than they must, all parts together give.
+        let (slack, extra) = (whole.most - size, size - whole.least);
+        let (mut cells, mut rows) = (0, 0);
+        let layout = |part: &Part| {
+            // A size is of use only if the other parts can make up the rest of the answer.
+            let least = part.least.max(part.most.saturating_sub(slack));
+            let most = part.most.min(part.least + extra);
+            let table = Table {
+                sizes: least..most + 1,
+                available: part.available,
+                cells,
+                words: part.ids.start / BITS..(part.ids.end - 1) / BITS + 1,
+                rows,
+            };
+            cells += table.sizes.len();
+            rows += table.sizes.len() * table.words.len();
+            table
         };
+        Self {
+            tables: parts.iter().map(layout).collect(),
+            scores: Vec::with_capacity(cells),
+            bits: Vec::with_capacity(rows),
+        }
+    }
+
+    fn fill(
+        &mut self,
+        index: usize,
+        part: &Part,
+        candidates: &Candidates,
+        policy: Option<SharingPolicy>,
+    ) {
+        let table = self.tables[index].clone();
         match part.content {
             Content::Device(index) => self.fill_device(&table, &candidates.devices[index], policy),
             Content::Join { left, right, cost } => self.fill_join(&table, left, right, cost),
         }
         let broken = Score { boards: part.boards, switches: part.switches, ..Score::default() };
+        // All cells but that of size 0.
         for cell in table.cell(table.sizes.start.max(1))..self.scores.len() {
             self.scores[cell] = self.scores[cell] + broken;
         }
-        self.tables.push(table);
     }
 
     fn fill_device(&mut self, table: &Table, device: &Share, policy: Option<SharingPolicy>) {
@@ -179,8 +198,7 @@ impl Search {
         if !table.words.contains(&word) {
             return 0;
         }
-        let row = table.rows + (size - table.sizes.start) * table.words.len();
-        self.bits[row + word - table.words.start]
+        self.bits[table.row(size) + word - table.words.start]
     }
 
     /// The last part can give one size only: the one that was asked for.

@@ -8,7 +8,9 @@
 //! one device. Of all `X` with `M ⊆ X ⊆ A` and `|X| = k`, [`prefer`] answers the one for which
 //!
 //! ```text
-//! ( crowding(X), load(X), Σ{a,b}⊆X d(a,b), Σ{a,b}⊆A∖X d(a,b), boards(X), switches(X), addresses(X) )
+//! ( crowding(X), load(X),
+//!   Σ d(a,b) over {a,b} ⊆ X, Σ d(a,b) over {a,b} ⊆ A∖X,
+//!   boards(X), switches(X), addresses(X) )
 //! ```
 //!
 //! is least, compared from the left:

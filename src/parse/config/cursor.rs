@@ -4,10 +4,12 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::str::FromStr;
+use std::time::Duration;
 
 use super::node::{Node, Spot, Yaml, find_spot};
 use super::problem::{ConfigProblems, Problem};
 use crate::model::pci::{PciAddress, PciId};
+use crate::parse::duration::parse_duration;
 
 /// To find a node the text is read again; together not more than this many bytes. A file of
 /// ordinary size gets a line for thousands of problems, one of 1 MiB for sixteen.
@@ -199,6 +201,25 @@ impl<'a> Cursor<'a> {
             self.problem(message);
         }
         found.map(|(_, value)| *value)
+    }
+
+    /// A duration that is at least `shortest`.
+    pub(super) fn duration(&self, shortest: Duration) -> Option<Duration> {
+        if let Yaml::Integer(number) = self.yaml() {
+            self.problem(format!("`{number}` has no unit; write {number}s, or ms, m, h"));
+            return None;
+        }
+        match parse_duration(self.text()?) {
+            Ok(duration) if duration >= shortest => Some(duration),
+            Ok(_) => {
+                self.problem(format!("shorter than {shortest:?}; write that or more"));
+                None
+            }
+            Err(error) => {
+                self.problem(error.to_string());
+                None
+            }
+        }
     }
 
     /// The items of a list; none, and noted, where it is something else.

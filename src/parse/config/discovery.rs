@@ -1,11 +1,16 @@
 //! `discovery` and `container`: which functions are chips, and what containers get and are told.
 
+use std::time::Duration;
+
 use super::cursor::{Cursor, shown};
 use super::node::Yaml;
 use super::section::Section;
 use crate::model::config::{ContainerRules, DiscoveryRules, VisibleDevices};
 
-const KEYS: [&str; 3] = ["vendorIds", "drivers", "controlNodes"];
+const KEYS: [&str; 4] = ["vendorIds", "drivers", "controlNodes", "rescan"];
+
+/// A whole scan takes milliseconds; more often it would be polling.
+const SHORTEST_RESCAN: Duration = Duration::from_secs(1);
 
 pub(super) fn read_discovery(root: &Section) -> DiscoveryRules {
     let discovery = root.section("discovery", &KEYS);
@@ -20,6 +25,10 @@ pub(super) fn read_discovery(root: &Section) -> DiscoveryRules {
         control_nodes: discovery
             .find("controlNodes")
             .map_or(default.control_nodes, |list| list.distinct(read_node)),
+        rescan: discovery
+            .find("rescan")
+            .and_then(|cursor| cursor.duration(SHORTEST_RESCAN))
+            .unwrap_or(default.rescan),
     }
 }
 

@@ -14,6 +14,7 @@ mod resource_name;
 mod boards;
 mod discovery;
 mod flags;
+mod health;
 mod sharing;
 
 mod resources;
@@ -27,7 +28,7 @@ use section::Section;
 
 use crate::model::config::Config;
 
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 9] = [
     "version",
     "resourceName",
     "flags",
@@ -36,6 +37,7 @@ const KEYS: [&str; 8] = [
     "boards",
     "discovery",
     "container",
+    "health",
 ];
 
 /// What flags and environment variables say in place of the file.
@@ -101,6 +103,7 @@ fn read_config(reading: &Reading, tree: &Node, overrides: &Overrides) -> Config 
         boards: boards::read_boards(&root),
         discovery: discovery::read_discovery(&root),
         container: discovery::read_container(&root),
+        health: health::read_health(&root),
     }
 }
 

@@ -6,7 +6,7 @@ use super::cursor::{Cursor, shown};
 use super::node::Yaml;
 
 /// Keys that are looked for at the wrong height, and where they belong.
-const HOMES: [&str; 15] = [
+const HOMES: [&str; 19] = [
     "boards.chipsPerBoard",
     "boards.models",
     "boards.pairing",
@@ -14,8 +14,12 @@ const HOMES: [&str; 15] = [
     "container.visibleDevices",
     "discovery.controlNodes",
     "discovery.drivers",
+    "discovery.rescan",
     "discovery.vendorIds",
     "flags.splitboard",
+    "health.interval",
+    "health.recovery",
+    "health.signals",
     "resourceName",
     "sharing.timeSlicing",
     "sharing.timeSlicing.failRequestsGreaterThanOne",
@@ -87,7 +91,7 @@ pub(super) fn read_entries<'a>(cursor: &Cursor<'a>) -> Vec<(&'a str, Cursor<'a>,
     entries
 }
 
-fn unknown_key(key: &str, keys: &[&str]) -> String {
+pub(super) fn unknown_key(key: &str, keys: &[&str]) -> String {
     if key == "<<" {
         return "merge keys are not supported; write the keys out".to_owned();
     }

@@ -138,8 +138,12 @@ fn link_document(link: &Link) -> LinkDocument {
 
 /// Each code once, in the order of the reasons.
 fn codes(reasons: &[Reason]) -> Vec<&'static str> {
-    let mut codes: Vec<_> = reasons.iter().map(|reason| reason.code.name()).collect();
-    codes.dedup();
+    let mut codes = Vec::new();
+    for code in reasons.iter().map(|reason| reason.code.name()) {
+        if !codes.contains(&code) {
+            codes.push(code);
+        }
+    }
     codes
 }
 

@@ -1,7 +1,9 @@
 //! `topology -o table`: the distances of all chips, in the words of `ixsmi topo -m`.
 
+use super::Findings;
 use super::columns::columns;
 use super::paint::Paint;
+use crate::model::board::Chip;
 use crate::model::inventory::Inventory;
 
 const LEGEND: &str = "
@@ -15,25 +17,28 @@ SYS   across NUMA nodes, or the NUMA node is not known
 
 /// The matrix as text. Columns are numbered as the rows are.
 #[must_use]
-pub fn matrix(inventory: &Inventory, paint: Paint) -> String {
-    let chips = inventory.chips();
+pub fn matrix(findings: &Findings<'_>, paint: Paint) -> String {
+    let chips = findings.inventory.chips();
+    if chips.is_empty() {
+        return format!("no Iluvatar chips found: {}\n", findings.looked_at);
+    }
     let numbers: Vec<_> = (0..chips.len()).map(|number| number.to_string()).collect();
     let heading: Vec<&str> =
         ["", "CHIP", "NUMA"].into_iter().chain(numbers.iter().map(String::as_str)).collect();
     let rows: Vec<Vec<String>> = chips
         .iter()
-        .enumerate()
-        .map(|(number, chip)| {
-            let numa = chip.numa_node.map_or("-".to_owned(), |node| node.to_string());
-            let distances = chips.iter().map(|other| {
-                let distance = inventory.tree.distance(chip.address, other.address);
-                distance.map_or("X".to_owned(), |distance| distance.to_string())
-            });
-            [number.to_string(), chip.address.to_string(), numa]
-                .into_iter()
-                .chain(distances)
-                .collect()
-        })
+        .zip(&numbers)
+        .map(|(chip, number)| row(number, chip, &chips, findings.inventory))
         .collect();
     columns(&heading, &rows, paint, |_, _, cell| cell.to_owned()) + LEGEND
+}
+
+fn row(number: &str, chip: &Chip, chips: &[&Chip], inventory: &Inventory) -> Vec<String> {
+    let numa = chip.numa_node.map_or("-".to_owned(), |node| node.to_string());
+    let distances = chips.iter().map(|other| {
+        let distance = inventory.tree.distance(chip.address, other.address);
+        distance.map_or("X".to_owned(), |distance| distance.to_string())
+    });
+    let cells = [number.to_owned(), chip.address.to_string(), numa];
+    cells.into_iter().chain(distances).collect()
 }

@@ -3,11 +3,13 @@
 pub mod columns;
 pub mod paint;
 
+pub mod allocation;
 pub mod document;
 pub mod dot;
 pub mod matrix;
 pub mod table;
 pub mod tree;
+pub mod yaml;
 
 use crate::model::device::Resource;
 use crate::model::inventory::Inventory;

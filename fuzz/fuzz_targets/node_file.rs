@@ -1,0 +1,19 @@
+//! Any text as a `.node` file: reading it never panics, and what was read is written so that it
+//! reads back the same. Discovery on it never panics either.
+
+#![no_main]
+
+use ix_device_plugin::decide::inventory::build;
+use ix_device_plugin::model::config::Config;
+use ix_device_plugin::parse::node_file::{parse_node_file, write_node_file};
+use ix_device_plugin::parse::survey::parse_survey;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    let Ok(machine) = parse_node_file(text) else {
+        return;
+    };
+    assert_eq!(parse_node_file(&write_node_file(&machine)).as_ref(), Ok(&machine));
+    let config = Config::default();
+    let _ = build(&parse_survey(&machine, &config.discovery), &config);
+});

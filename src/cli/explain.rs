@@ -1,0 +1,109 @@
+//! `explain allocation`: which devices the kubelet would be told to take, and why.
+
+use std::str::FromStr;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::output::{Failure, json, print};
+use super::{Common, config, discover};
+use crate::decide::advertise::advertise;
+use crate::decide::prefer::{Request, Stock, explain};
+use crate::model::device::{DeviceId, Resource};
+use crate::model::pci::PciAddressError;
+use crate::wire::report::allocation;
+
+/// Say why.
+#[derive(Debug, Subcommand)]
+pub enum ExplainVerb {
+    /// Show which devices a container would get, the runner-up, and what tells them apart.
+    ///
+    /// This is the answer to the kubelet's GetPreferredAllocation: the closest set, then the one
+    /// that leaves the most behind, then the lowest addresses.
+    Allocation(AllocationArgs),
+}
+
+/// A container's request.
+#[derive(Args, Debug)]
+pub struct AllocationArgs {
+    /// How many devices the container asks for.
+    #[arg(long, value_name = "K")]
+    pub size: usize,
+    /// Ids that are free, separated by commas, or `all`.
+    #[arg(long, default_value = "all", value_name = "IDS")]
+    pub available: Ids,
+    /// Ids that must be among the chosen, separated by commas.
+    #[arg(long, value_name = "IDS")]
+    pub must_include: Option<Ids>,
+    /// The resource, where the configuration has several; the first if absent.
+    #[arg(long, value_name = "NAME")]
+    pub resource: Option<String>,
+    /// `text` for people, `json` for scripts.
+    #[arg(short, long, default_value = "text", value_name = "FORMAT")]
+    pub output: ExplainFormat,
+}
+
+/// Formats of `explain`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+#[expect(missing_docs, reason = "AllocationArgs::output says what each is for")]
+pub enum ExplainFormat {
+    Text,
+    Json,
+}
+
+/// Device ids on the command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ids {
+    /// Every healthy device of the resource.
+    All,
+    /// These.
+    Only(Vec<DeviceId>),
+}
+
+impl FromStr for Ids {
+    type Err = PciAddressError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "all" {
+            return Ok(Self::All);
+        }
+        let ids = text.split(',').map(str::trim).filter(|id| !id.is_empty());
+        Ok(Self::Only(ids.map(str::parse).collect::<Result<_, _>>()?))
+    }
+}
+
+impl Ids {
+    fn of(&self, resource: &Resource) -> Vec<DeviceId> {
+        match self {
+            Self::All => resource.healthy_ids().collect(),
+            Self::Only(ids) => ids.clone(),
+        }
+    }
+}
+
+pub(super) fn allocation(common: &Common, args: &AllocationArgs) -> Result<(), Failure> {
+    let config = config::load(common)?;
+    let inventory = discover::look(&common.root, &config)?.inventory;
+    let resources = advertise(&inventory, &config.resources);
+    let resource = find(&resources, args.resource.as_deref())?;
+    let (available, must_include) = (
+        args.available.of(resource),
+        args.must_include.as_ref().map_or(Vec::new(), |ids| ids.of(resource)),
+    );
+    let stock =
+        Stock { tree: &inventory.tree, devices: &resource.devices, sharing: resource.sharing };
+    let request = Request { available: &available, must_include: &must_include, size: args.size };
+    let explanation = explain(&stock, &request);
+    match args.output {
+        ExplainFormat::Text => print(&explanation.to_string()),
+        ExplainFormat::Json => print(&json(&allocation::document(&explanation))?),
+    }
+}
+
+fn find<'a>(resources: &'a [Resource], name: Option<&str>) -> anyhow::Result<&'a Resource> {
+    let wanted = |resource: &&Resource| name.is_none_or(|name| name == resource.name);
+    resources.iter().find(wanted).ok_or_else(|| {
+        let names: Vec<_> = resources.iter().map(|resource| &*resource.name).collect();
+        let (name, names) = (name.unwrap_or_default(), names.join(", "));
+        anyhow::anyhow!("`{name}` is no resource of this configuration; it has {names}")
+    })
+}

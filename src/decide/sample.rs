@@ -1,0 +1,135 @@
+//! Small surveys to conclude from.
+
+use std::collections::BTreeMap;
+
+use crate::model::device::DeviceNode;
+use crate::model::function::{ChipFunction, Function, FunctionKind, Link};
+use crate::model::machine::DeviceNumber;
+use crate::model::pci::{PciAddress, PciId, RootBus};
+use crate::model::survey::{ClassDevice, Survey};
+
+/// MR-V100: known to have one chip.
+pub(super) const SINGLE: u16 = 2;
+/// Nobody knows how many chips a board of this id has, unless a test says so.
+pub(super) const UNKNOWN: u16 = 3;
+
+/// An address; without a domain it is in domain 0.
+pub(super) fn at(text: &str) -> PciAddress {
+    let wide =
+        if text.matches(':').count() == 1 { format!("0000:{text}") } else { text.to_owned() };
+    wide.parse().expect("an address")
+}
+
+/// A survey that grows chip by chip. Paths name the ports from the root bus down to the function,
+/// with blanks between.
+#[derive(Default)]
+pub(super) struct Sample {
+    functions: BTreeMap<PciAddress, Function>,
+    survey: Survey,
+}
+
+impl Sample {
+    /// A chip that is bound, answers, and has no node.
+    pub(super) fn chip(mut self, path: &str, device: u16) -> Self {
+        let function = self.function(path, FunctionKind::Endpoint);
+        self.survey.chips.push(ChipFunction {
+            function,
+            id: PciId { vendor: 0x1e3e, device },
+            driver: Some("iluvatar".to_owned()),
+            virtual_of: None,
+            answers: true,
+            numa_node: None,
+            link: Link::default(),
+            child_nodes: Vec::new(),
+            oddities: Vec::new(),
+        });
+        self
+    }
+
+    /// A function of another vendor.
+    pub(super) fn other(mut self, path: &str) -> Self {
+        self.function(path, FunctionKind::Endpoint);
+        self
+    }
+
+    /// A port with nothing below it.
+    pub(super) fn port(mut self, path: &str) -> Self {
+        self.function(path, FunctionKind::Bridge);
+        self
+    }
+
+    /// Two chips as on a BI-V150: a switch whose upstream port is on bus `up`, and below it a bridge
+    /// of its own for each chip. The chips are on the buses `up` + 4 and `up` + 7.
+    pub(super) fn dual_board(self, above: &str, up: u8, device: u16) -> Self {
+        let bus = |offset| up + offset;
+        let lower = format!(
+            "{above} {:02x}:00.0 {:02x}:00.0 {:02x}:00.0 {:02x}:00.0 {:02x}:00.0",
+            bus(0),
+            bus(1),
+            bus(2),
+            bus(3),
+            bus(4)
+        );
+        let upper = format!(
+            "{above} {:02x}:00.0 {:02x}:01.0 {:02x}:00.0 {:02x}:00.0 {:02x}:00.0",
+            bus(0),
+            bus(1),
+            bus(5),
+            bus(6),
+            bus(7)
+        );
+        self.chip(lower.trim(), device).chip(upper.trim(), device)
+    }
+
+    pub(super) fn slot(mut self, name: &str, address: &str) -> Self {
+        self.survey.slots.insert(at(address).slot_address(), name.to_owned());
+        self
+    }
+
+    /// A node in /dev.
+    pub(super) fn node(mut self, path: &str, minor: u32) -> Self {
+        self.survey.device_nodes.push(node(path, minor));
+        self.survey.device_nodes.sort();
+        self
+    }
+
+    pub(super) fn class_device(mut self, name: &str, minor: u32, chip: Option<&str>) -> Self {
+        self.survey.class_devices.push(ClassDevice {
+            name: name.to_owned(),
+            number: Some(DeviceNumber { major: 508, minor }),
+            chip: chip.map(at),
+        });
+        self
+    }
+
+    /// Changes the chip that was added last.
+    pub(super) fn with(mut self, change: impl FnOnce(&mut ChipFunction)) -> Self {
+        change(self.survey.chips.last_mut().expect("a chip was added"));
+        self
+    }
+
+    pub(super) fn survey(mut self) -> Survey {
+        self.survey.functions = self.functions.into_values().collect();
+        self.survey.chips.sort_by_key(|chip| chip.function.address);
+        self.survey
+    }
+
+    fn function(&mut self, path: &str, kind: FunctionKind) -> Function {
+        let path: Vec<_> = path.split_whitespace().map(at).collect();
+        let root_bus = RootBus { domain: path[0].domain, bus: path[0].bus };
+        for (depth, address) in path.iter().enumerate() {
+            let is_last = depth + 1 == path.len();
+            self.functions.entry(*address).or_insert_with(|| Function {
+                address: *address,
+                ports: path[..depth].to_vec(),
+                root_bus: Some(root_bus),
+                kind: if is_last { kind } else { FunctionKind::Bridge },
+            });
+        }
+        self.functions[&path[path.len() - 1]].clone()
+    }
+}
+
+pub(super) fn node(path: &str, minor: u32) -> DeviceNode {
+    DeviceNode { path: path.to_owned(), number: Some(DeviceNumber { major: 508, minor }) }
+}

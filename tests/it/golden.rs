@@ -1,0 +1,83 @@
+//! The whole output of `discover` and `topology` on every shipped machine, through the built
+//! binary. A change of any conclusion shows here as a diff; read it before you accept it.
+
+use std::path::Path;
+
+use crate::support::binary::{files, stdout_of};
+
+/// A machine, and the configuration that it needs.
+struct Case {
+    name: String,
+    arguments: Vec<String>,
+}
+
+/// Every machine of `fixtures/nodes` by itself, and those with a configuration beside them again
+/// with it.
+fn cases() -> Vec<Case> {
+    files("fixtures/nodes", "node").iter().flat_map(|node| cases_of(node)).collect()
+}
+
+fn cases_of(node: &Path) -> Vec<Case> {
+    let stem = node.file_stem().expect("a file").to_string_lossy().into_owned();
+    let root = ["--root".to_owned(), node.display().to_string()];
+    let config = node.with_extension("yaml");
+    let mut cases = vec![Case { name: stem.clone(), arguments: root.to_vec() }];
+    if Path::new(env!("CARGO_MANIFEST_DIR")).join(&config).is_file() {
+        let config = ["--config".to_owned(), config.display().to_string()];
+        let arguments = [root, config].concat();
+        cases.push(Case { name: format!("{stem}-configured"), arguments });
+    }
+    cases
+}
+
+#[track_caller]
+fn check(verb: &str, format: &str) {
+    for Case { name, arguments } in cases() {
+        let mut all: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        all.extend([verb, "-o", format]);
+        hold(&format!("{name}.{verb}.{format}"), &stdout_of(&all));
+    }
+}
+
+fn hold(name: &str, output: &str) {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.set_snapshot_path("snapshots/golden");
+    settings.bind(|| insta::assert_snapshot!(name, output));
+}
+
+#[test]
+fn every_machine_has_its_table() {
+    check("discover", "table");
+}
+
+#[test]
+fn every_machine_has_its_tree() {
+    check("discover", "tree");
+}
+
+#[test]
+fn every_machine_has_its_json() {
+    check("discover", "json");
+}
+
+#[test]
+fn every_machine_has_its_yaml() {
+    check("discover", "yaml");
+}
+
+#[test]
+fn every_machine_has_its_graph() {
+    check("discover", "dot");
+}
+
+#[test]
+fn every_machine_has_its_matrix() {
+    check("topology", "table");
+}
+
+#[test]
+fn every_machine_has_its_matrix_as_json() {
+    check("topology", "json");
+}
