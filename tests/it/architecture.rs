@@ -36,7 +36,7 @@ fn sources() -> Vec<Source> {
 
 /// The text before the tests, without line comments.
 fn code_of(text: &str) -> String {
-    let (code, _) = text.split_once("#[cfg(test)]\nmod tests").unwrap_or((text, ""));
+    let (code, _) = text.split_once("\nmod tests {").unwrap_or((text, ""));
     let blanked = |line: &str| {
         let is_comment = line.trim_start().starts_with("//");
         if is_comment { "\n".to_owned() } else { format!("{line}\n") }
