@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Failure::Failed(error)) => (error, 1),
         Err(Failure::Configuration(error)) => (error, 3),
+        Err(Failure::Found(code)) => return ExitCode::from(code),
     };
     eprintln!("error: {error:#}");
     ExitCode::from(code)

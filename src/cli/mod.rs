@@ -3,6 +3,7 @@
 mod config;
 mod demo;
 mod discover;
+mod doctor;
 mod explain;
 mod fixture;
 mod output;
@@ -14,6 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::demo::story::Story;
 
+pub use self::doctor::{DoctorArgs, DoctorFormat};
 pub use self::explain::{AllocationArgs, ExplainFormat, ExplainVerb, Ids};
 pub use self::output::Failure;
 
@@ -23,7 +25,7 @@ pub use self::output::Failure;
 /// them to the kubelet as iluvatar.com/gpu and stays. The other verbs only look.
 #[derive(Debug, Parser)]
 #[command(name = "ix-device-plugin", version, arg_required_else_help = false)]
-#[command(after_help = "Exit codes: 0 well, 1 failed, 2 usage, 3 configuration.")]
+#[command(after_help = "Exit codes: 0 well, 1 failed, 2 usage, 3 configuration; doctor has more.")]
 pub struct Cli {
     /// What every verb understands.
     #[command(flatten)]
@@ -120,6 +122,12 @@ pub enum Verb {
     /// Every conclusion names its evidence: why chips count as one board, how a node was found.
     /// What is left alone is listed with the reason.
     Discover(DiscoverArgs),
+    /// Check this node and say in plain sentences what is wrong and what to do.
+    ///
+    /// Works on this machine and, with --root, on the mounted root of another one or on a .node
+    /// file. What cannot be told from where it runs is said in a note.
+    #[command(after_long_help = doctor::exit_statuses())]
+    Doctor(DoctorArgs),
     /// Show how far apart the chips are, in the words of `ixsmi topo -m`.
     Topology(TopologyArgs),
     /// Write this machine as a .node file: chips, the ports above them and what else judges boards.
@@ -250,6 +258,7 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
         None => run::run(common, &cli.run),
         Some(Verb::Run(args)) => run::run(common, &args),
         Some(Verb::Discover(args)) => discover::discover(common, args.output),
+        Some(Verb::Doctor(args)) => doctor::doctor(common, &args),
         Some(Verb::Topology(args)) => discover::topology(common, args.output),
         Some(Verb::Snapshot(args)) => discover::snapshot(common, args.output.as_deref()),
         Some(Verb::Fixture(FixtureVerb::Unpack { file, directory })) => {

@@ -13,6 +13,8 @@ pub enum Failure {
     Failed(anyhow::Error),
     /// Exit code 3.
     Configuration(anyhow::Error),
+    /// `doctor` said all there is to say; the exit code of the check that decides.
+    Found(u8),
 }
 
 impl From<anyhow::Error> for Failure {

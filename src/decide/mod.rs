@@ -24,3 +24,5 @@ pub mod removal;
 pub mod backoff;
 pub mod rescan;
 pub mod session;
+
+pub mod doctor;

@@ -39,6 +39,16 @@ impl DirectoryWatch {
         Ok(Self { inotify, ready })
     }
 
+    /// Whether there is room for another instance and a watch, without a runtime.
+    ///
+    /// # Errors
+    /// As [`DirectoryWatch::open`].
+    pub fn probe(directory: &Path) -> io::Result<()> {
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+        inotify.add_watch(directory, AddWatchFlags::IN_CREATE)?;
+        Ok(())
+    }
+
     /// Waits until something changed, or for ever where there is no watch.
     ///
     /// # Errors

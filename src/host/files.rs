@@ -93,6 +93,14 @@ pub fn char_device(path: &Path) -> io::Result<Option<DeviceNumber>> {
     Ok(metadata.file_type().is_char_device().then(|| device_number(metadata.rdev())))
 }
 
+/// Permission bits, without those of the type; a link is not followed.
+///
+/// # Errors
+/// As `lstat`.
+pub fn mode(path: &Path) -> io::Result<u32> {
+    Ok(fs::symlink_metadata(path)?.mode() & 0o7777)
+}
+
 fn device_number(rdev: u64) -> DeviceNumber {
     // Linux has 12 bits of major and 20 of minor; neither is cut.
     let number = |part: u64| u32::try_from(part).unwrap_or(u32::MAX);

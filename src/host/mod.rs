@@ -17,3 +17,5 @@ pub mod kubelet;
 pub mod pod_resources;
 pub mod sockets;
 pub mod uevents;
+
+pub mod doctor;

@@ -16,7 +16,7 @@ use crate::parse::node_file::{self, NodeFileError};
 pub struct Root {
     path: PathBuf,
     /// Kept so that the directory of an unpacked `.node` file goes away with the root.
-    _unpacked: Option<TempDir>,
+    unpacked: Option<TempDir>,
 }
 
 /// Why a path is no root.
@@ -41,7 +41,7 @@ impl Root {
     pub fn open(path: &Path) -> Result<Self, RootError> {
         let unreadable = |error| RootError::Unreadable(path.to_owned(), error);
         if files::is_directory(path).map_err(unreadable)? {
-            return Ok(Self { path: path.to_owned(), _unpacked: None });
+            return Ok(Self { path: path.to_owned(), unpacked: None });
         }
         let text = files::read_text(path).map_err(unreadable)?;
         let machine = node_file::parse_node_file(&text)
@@ -56,13 +56,19 @@ impl Root {
     pub fn unpack(machine: &Machine) -> io::Result<Self> {
         let directory = tempfile::Builder::new().prefix("ix-device-plugin-").tempdir()?;
         files::unpack(machine, directory.path())?;
-        Ok(Self { path: directory.path().to_owned(), _unpacked: Some(directory) })
+        Ok(Self { path: directory.path().to_owned(), unpacked: Some(directory) })
     }
 
     /// The directory that stands for `/`.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// True for a `.node` file, which holds neither sockets nor processes that run.
+    #[must_use]
+    pub fn is_unpacked(&self) -> bool {
+        self.unpacked.is_some()
     }
 
     /// True for this machine itself, where only real device nodes count.

@@ -4,8 +4,14 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, socket};
+
+use crate::model::doctor::facts::SocketState;
 
 /// Makes the directory and what lies above it; one that exists is left as it is.
 ///
@@ -50,6 +56,23 @@ pub fn remove_file_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Whether somebody accepts connections at `path`. Never waits: a peer whose queue is full is one
+/// that is there.
+#[must_use]
+pub fn probe(path: &Path) -> SocketState {
+    match connect(path) {
+        Ok(()) | Err(Errno::EAGAIN | Errno::EINPROGRESS) => SocketState::Accepts,
+        Err(Errno::ECONNREFUSED | Errno::ENOENT) => SocketState::Refuses,
+        Err(errno) => SocketState::Unclear(io::Error::from(errno).to_string()),
+    }
+}
+
+fn connect(path: &Path) -> nix::Result<()> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    nix::sys::socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?)
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixListener;
@@ -69,6 +92,18 @@ mod tests {
 
         assert_eq!(removed, [at("live.sock"), at("stale.sock")]);
         assert!(at("checkpoint").exists() && at("directory.sock").exists());
+    }
+
+    #[test]
+    fn a_socket_accepts_refuses_or_cannot_be_tried() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let _listening = UnixListener::bind(at("live.sock")).unwrap();
+        drop(UnixListener::bind(at("stale.sock")).unwrap());
+        assert_eq!(probe(&at("live.sock")), SocketState::Accepts);
+        assert_eq!(probe(&at("stale.sock")), SocketState::Refuses);
+        let long = at(&"x".repeat(200));
+        assert!(matches!(probe(&long), SocketState::Unclear(_)));
     }
 
     #[test]

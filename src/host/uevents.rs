@@ -65,6 +65,14 @@ impl Uevents {
         Ok(Self { socket, ready })
     }
 
+    /// Whether [`Uevents::open`] would work, without a runtime.
+    ///
+    /// # Errors
+    /// As [`Uevents::open`].
+    pub fn probe() -> io::Result<()> {
+        MonitorBuilder::new_kernel()?.listen().map(drop)
+    }
+
     /// Waits for events and returns all that have come.
     ///
     /// # Errors

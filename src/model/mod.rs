@@ -20,3 +20,5 @@ pub mod inventory;
 pub mod list_size;
 pub mod survey;
 pub mod vitals;
+
+pub mod doctor;

@@ -8,3 +8,5 @@ pub mod config;
 pub mod handouts;
 pub mod node_file;
 pub mod survey;
+
+pub mod doctor;

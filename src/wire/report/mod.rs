@@ -4,6 +4,7 @@ pub mod columns;
 pub mod paint;
 
 pub mod allocation;
+pub mod doctor;
 pub mod document;
 pub mod dot;
 pub mod matrix;

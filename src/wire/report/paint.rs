@@ -1,5 +1,6 @@
 //! Colour, on a terminal only.
 
+use crate::model::doctor::finding::Level;
 use crate::model::health::Health;
 
 /// Whether to colour.
@@ -18,6 +19,17 @@ impl Paint {
         match health {
             Health::Healthy => self.wrap("32", text),
             Health::Unhealthy => self.wrap("31", text),
+        }
+    }
+
+    /// Green for what is well, yellow for a warning, red for a failure.
+    #[must_use]
+    pub fn level(self, level: Level, text: &str) -> String {
+        match level {
+            Level::Ok => self.wrap("32", text),
+            Level::Note => text.to_owned(),
+            Level::Warning => self.wrap("33", text),
+            Level::Failure => self.wrap("31", text),
         }
     }
 

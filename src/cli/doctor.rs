@@ -1,0 +1,61 @@
+//! `doctor`: what is wrong with a node, and what to do.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::output::{Failure, json, paint, print};
+use super::{Common, config};
+use crate::decide::doctor::diagnose;
+use crate::host::doctor::read_facts;
+use crate::host::root::Root;
+use crate::model::doctor::check::Check;
+use crate::model::doctor::finding::exit_status;
+use crate::wire::report::doctor::{document, table};
+
+/// What `doctor` looks at, and how it prints.
+#[derive(Args, Debug)]
+pub struct DoctorArgs {
+    /// The kubelet's device plugin directory; /var/lib/kubelet/device-plugins below the root if
+    /// absent.
+    #[arg(long, env = "IX_KUBELET_DIR", value_name = "DIR")]
+    pub kubelet_dir: Option<PathBuf>,
+    /// `table` for people, `json` for scripts.
+    #[arg(short, long, default_value = "table", value_name = "FORMAT")]
+    pub output: DoctorFormat,
+}
+
+/// Formats of `doctor`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+#[expect(missing_docs, reason = "DoctorArgs::output says what each is for")]
+pub enum DoctorFormat {
+    Table,
+    Json,
+}
+
+pub(super) fn doctor(common: &Common, args: &DoctorArgs) -> Result<(), Failure> {
+    let source = config::source(common)?;
+    let root = Root::open(&common.root).map_err(anyhow::Error::new)?;
+    let report = diagnose(&read_facts(&root, args.kubelet_dir.as_deref(), &source));
+    print(&match args.output {
+        DoctorFormat::Table => table(&report, paint()),
+        DoctorFormat::Json => json(&document(&report))?,
+    })?;
+    match exit_status(&report) {
+        0 => Ok(()),
+        status => Err(Failure::Found(status)),
+    }
+}
+
+/// The end of the help text: each check with its status.
+pub(super) fn exit_statuses() -> String {
+    let mut text = "Exit status: 0 where nothing is graver than a note; else that of the first \
+                    failure or, without one,\nof the first warning, in this order:\n\n"
+        .to_owned();
+    for check in Check::ALL {
+        let (status, question) = (check.exit_status(), check.question());
+        text.push_str(&format!("  {status}  {:<19}{question}\n", check.name()));
+    }
+    text.push_str("\n1, 2 and 3 are those of every verb: it could not run at all.");
+    text
+}

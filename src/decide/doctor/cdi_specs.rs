@@ -1,0 +1,172 @@
+//! CDI files of our kind: which would be taken, and which stand in each other's way.
+//!
+//! Source: container-device-interface, SPEC.md and pkg/cdi/cache.go: two files of one directory
+//! that name the same device make it unresolvable; across directories, /var/run/cdi wins.
+
+use std::collections::BTreeMap;
+
+use super::{and, count};
+use crate::model::doctor::facts::{CdiFacts, CdiFile, CdiSpec};
+use crate::model::doctor::finding::Finding;
+
+const KIND: &str = "iluvatar.com/gpu";
+/// What we write.
+const OURS: &str = "iluvatar.com-gpu.json";
+
+pub(super) fn cdi_specs(CdiFacts { directories, files }: &CdiFacts) -> Vec<Finding> {
+    let ours_by_kind: Vec<_> = files
+        .iter()
+        .filter_map(|file| Some((file, file.spec.as_ref().ok()?)))
+        .filter(|(_, spec)| spec.kind == KIND)
+        .collect();
+    let mut findings = conflicts(&ours_by_kind);
+    findings.extend(files.iter().filter_map(unreadable));
+    if findings.is_empty() {
+        findings.extend(foreign(&ours_by_kind));
+    }
+    let (files, directories) = (ours_by_kind.len(), and(directories));
+    super::or_ok(findings, || match files {
+        0 => format!("no CDI file of kind {KIND} is in {directories}"),
+        _ => format!("{} of kind {KIND} in {directories}, all ours", count(files, "CDI file")),
+    })
+}
+
+/// Devices that several files name.
+fn conflicts(specs: &[(&CdiFile, &CdiSpec)]) -> Vec<Finding> {
+    let mut named: BTreeMap<&str, Vec<&CdiFile>> = BTreeMap::new();
+    for (file, spec) in specs {
+        for device in &spec.devices {
+            named.entry(device).or_default().push(file);
+        }
+    }
+    // By the files, so that sixteen devices in the same two files are one finding.
+    let mut by_files: BTreeMap<Vec<String>, (Vec<String>, bool)> = BTreeMap::new();
+    for (device, files) in named.into_iter().filter(|(_, files)| files.len() > 1) {
+        let same_directory = (1..files.len())
+            .any(|at| files[..at].iter().any(|file| file.directory == files[at].directory));
+        let paths = files.iter().map(|file| file.path()).collect();
+        let (devices, is_same) = by_files.entry(paths).or_default();
+        devices.push(format!("{KIND}={device}"));
+        *is_same |= same_directory;
+    }
+    by_files.into_iter().map(|(paths, (devices, same))| conflict(&paths, &devices, same)).collect()
+}
+
+fn conflict(paths: &[String], devices: &[String], same_directory: bool) -> Finding {
+    let (what, paths) = (and(devices), and(paths));
+    let names = if devices.len() == 1 { "is named" } else { "are named" };
+    let remedy = "keep one generator of this kind: remove the file that is not ours (ix-ctk writes \
+                  one with `ix-ctk cdi generate`), or set cdi.enabled: false";
+    if same_directory {
+        let sentence = format!(
+            "{what} {names} by {paths}: a runtime then resolves neither, and no container that \
+             asks for it starts"
+        );
+        return Finding::failure(sentence, remedy);
+    }
+    let sentence = format!("{what} {names} by {paths}: the file in /var/run/cdi wins");
+    Finding::warning(sentence, remedy)
+}
+
+/// A file that a runtime will complain of at every look.
+fn unreadable(file: &CdiFile) -> Option<Finding> {
+    let why = file.spec.as_ref().err()?;
+    Some(
+        Finding::note(format!("{} is no CDI specification: {why}", file.path()))
+            .with_remedy("correct it or remove it; runtimes leave it out and log it"),
+    )
+}
+
+/// Others of our kind that are in nobody's way.
+fn foreign(specs: &[(&CdiFile, &CdiSpec)]) -> Option<Finding> {
+    let others = specs.iter().filter(|(file, _)| file.name != OURS);
+    let paths: Vec<_> = others.map(|(file, _)| file.path()).collect();
+    let (defines, paths_shown) = (if paths.len() == 1 { "defines" } else { "define" }, and(&paths));
+    (!paths.is_empty()).then(|| {
+        Finding::note(format!(
+            "{paths_shown} {defines} {KIND} too, not ours, with other device names"
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample_facts::shown;
+    use super::*;
+
+    fn file(path: &str, devices: &[&str]) -> CdiFile {
+        let (directory, name) = path.rsplit_once('/').unwrap();
+        let devices = devices.iter().map(ToString::to_string).collect();
+        CdiFile {
+            directory: directory.to_owned(),
+            name: name.to_owned(),
+            spec: Ok(CdiSpec { kind: KIND.to_owned(), devices }),
+        }
+    }
+
+    fn ours() -> CdiFile {
+        file("/var/run/cdi/iluvatar.com-gpu.json", &["0000:13:00.0", "0000:16:00.0"])
+    }
+
+    const REMEDY: &str = "-> keep one generator of this kind: remove the file that is not ours \
+                          (ix-ctk writes one with `ix-ctk cdi generate`), or set cdi.enabled: false";
+
+    #[track_caller]
+    fn check(files: &[CdiFile], expected: &str) {
+        let directories = vec!["/etc/cdi".to_owned(), "/var/run/cdi".to_owned()];
+        let facts = CdiFacts { directories, files: files.to_vec() };
+        assert_eq!(shown(&cdi_specs(&facts)), [expected]);
+    }
+
+    #[test]
+    fn our_own_file_and_other_kinds_are_well() {
+        let mut other = file("/etc/cdi/nvidia.yaml", &["0000:13:00.0"]);
+        other.spec.as_mut().unwrap().kind = "nvidia.com/gpu".to_owned();
+        check(&[], "ok: no CDI file of kind iluvatar.com/gpu is in /etc/cdi and /var/run/cdi");
+        check(
+            &[ours(), other],
+            "ok: 1 CDI file of kind iluvatar.com/gpu in /etc/cdi and /var/run/cdi, all ours",
+        );
+    }
+
+    #[test]
+    fn another_file_of_the_kind_with_other_names_is_a_note() {
+        check(
+            &[file("/etc/cdi/ix.yaml", &["0", "all"]), ours()],
+            "note: /etc/cdi/ix.yaml defines iluvatar.com/gpu too, not ours, with other device names",
+        );
+    }
+
+    #[test]
+    fn one_device_in_two_files_of_a_directory_is_a_failure() {
+        check(
+            &[file("/var/run/cdi/other.json", &["0000:13:00.0", "0000:16:00.0"]), ours()],
+            &format!(
+                "failure: iluvatar.com/gpu=0000:13:00.0 and iluvatar.com/gpu=0000:16:00.0 are named \
+                 by /var/run/cdi/other.json and /var/run/cdi/iluvatar.com-gpu.json: a runtime then \
+                 resolves neither, and no container that asks for it starts {REMEDY}"
+            ),
+        );
+    }
+
+    #[test]
+    fn one_device_in_both_directories_is_a_warning() {
+        check(
+            &[file("/etc/cdi/ix.yaml", &["0000:13:00.0"]), ours()],
+            &format!(
+                "warning: iluvatar.com/gpu=0000:13:00.0 is named by /etc/cdi/ix.yaml and \
+                 /var/run/cdi/iluvatar.com-gpu.json: the file in /var/run/cdi wins {REMEDY}"
+            ),
+        );
+    }
+
+    #[test]
+    fn a_file_that_makes_no_sense_is_a_note() {
+        let broken = CdiFile { spec: Err("EOF".to_owned()), ..file("/etc/cdi/x.json", &[]) };
+        check(
+            &[broken],
+            "note: /etc/cdi/x.json is no CDI specification: EOF -> correct it or remove it; \
+             runtimes leave it out and log it",
+        );
+    }
+}
