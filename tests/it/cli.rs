@@ -23,7 +23,7 @@ fn help(name: &str, arguments: &[&str]) {
 #[test]
 fn every_verb_has_a_help_worth_reading() {
     help("plugin", &["--help"]);
-    for verb in ["run", "discover", "topology", "snapshot", "fixture", "config", "demo"] {
+    for verb in ["run", "discover", "topology", "snapshot", "fixture", "config", "demo", "doctor"] {
         help(verb, &[verb, "--help"]);
     }
     help("fixture-unpack", &["fixture", "unpack", "--help"]);

@@ -10,6 +10,7 @@ mod support;
 mod architecture;
 mod bad_nodes;
 mod cli;
+mod doctor;
 mod golden;
 mod machines;
 

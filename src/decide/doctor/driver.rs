@@ -83,9 +83,9 @@ mod tests {
     type Judge = fn(&Hardware, &Facts) -> Vec<Finding>;
 
     #[track_caller]
-    fn check(judge: Judge, hardware: Hardware, expected: &[&str]) {
+    fn check(judge: Judge, hardware: &Hardware, expected: &[&str]) {
         let facts = sample_facts::facts(hardware.clone());
-        assert_eq!(shown(&judge(&hardware, &facts)), expected);
+        assert_eq!(shown(&judge(hardware, &facts)), expected);
     }
 
     fn one() -> Sample {
@@ -100,7 +100,7 @@ mod tests {
     fn an_absent_driver_is_a_failure_where_there_are_chips() {
         check(
             driver,
-            without_module(one()),
+            &without_module(one()),
             &[
                 "failure: no driver iluvatar or bi_driver is loaded: /sys/module has none of them -> \
                install the CoreX driver of this kernel and `modprobe iluvatar`; where that fails, \
@@ -109,7 +109,7 @@ mod tests {
         );
         check(
             driver,
-            without_module(Sample::default()),
+            &without_module(Sample::default()),
             &["ok: no driver iluvatar or bi_driver is loaded, and no chip needs it"],
         );
     }
@@ -118,21 +118,21 @@ mod tests {
     fn a_driver_without_a_version_file_is_a_warning() {
         check(
             driver,
-            hardware(one()),
+            &hardware(one()),
             &["warning: iluvatar is loaded, but /sys/module/iluvatar/version is missing -> its \
                version must match the CoreX libraries in the images: compare by hand, and install \
                a driver that tells it"],
         );
         let mut told = hardware(one());
         told.survey.driver_version = Some("4.4.0".to_owned());
-        check(driver, told, &["ok: iluvatar 4.4.0 is loaded"]);
+        check(driver, &told, &["ok: iluvatar 4.4.0 is loaded"]);
     }
 
     #[test]
     fn an_unbound_chip_is_a_failure_with_the_command_that_binds_it() {
         check(
             binding,
-            hardware(one().with(|chip| chip.driver = None)),
+            &hardware(one().with(|chip| chip.driver = None)),
             &[
                 "failure: 0000:03:00.0 is bound to no driver; expected iluvatar or bi_driver -> see \
                why in `dmesg | grep 0000:03:00.0`, then `echo 0000:03:00.0 > \
@@ -145,7 +145,7 @@ mod tests {
     fn a_chip_on_vfio_is_a_warning_with_the_way_back() {
         check(
             binding,
-            hardware(one().with(|chip| chip.driver = Some("vfio-pci".to_owned()))),
+            &hardware(one().with(|chip| chip.driver = Some("vfio-pci".to_owned()))),
             &[
                 "warning: 0000:03:00.0 is bound to vfio-pci, so it is left alone and not offered -> \
                right, if a virtual machine is to have it; else `echo 0000:03:00.0 > \
@@ -158,8 +158,8 @@ mod tests {
 
     #[test]
     fn bound_chips_are_well_and_virtual_functions_are_nobodys_fault() {
-        check(binding, hardware(one()), &["ok: every chip is bound to iluvatar or bi_driver"]);
-        check(binding, hardware(Sample::default()), &["ok: no chip to bind"]);
+        check(binding, &hardware(one()), &["ok: every chip is bound to iluvatar or bi_driver"]);
+        check(binding, &hardware(Sample::default()), &["ok: no chip to bind"]);
         let physical = "0000:03:00.0".parse().unwrap();
         let virtual_function = one().chip("00:01.0 03:00.1", SINGLE).with(|chip| {
             chip.virtual_of = Some(physical);
@@ -167,7 +167,7 @@ mod tests {
         });
         check(
             binding,
-            hardware(virtual_function),
+            &hardware(virtual_function),
             &["ok: every chip is bound to iluvatar or bi_driver"],
         );
     }

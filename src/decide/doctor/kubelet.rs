@@ -81,7 +81,7 @@ pub(super) fn root(kubelet: &KubeletFacts) -> Vec<Finding> {
     match with_pod_resources.first() {
         // A process that tells is the better witness.
         Some(root) if by_process.iter().all(|finding| finding.remedy.is_none()) => {
-            vec![moved(&format!("{root}/{POD_RESOURCES} is there"), root)]
+            vec![moved(&format!("{root} has a kubelet's pod-resources socket"), root)]
         }
         _ => by_process,
     }
@@ -90,7 +90,7 @@ pub(super) fn root(kubelet: &KubeletFacts) -> Vec<Finding> {
 fn of_processes(processes: &[KubeletProcess]) -> Vec<Finding> {
     let moved = processes.iter().filter_map(|KubeletProcess { pid, root_directory }| {
         let root = root_directory.as_ref()?.trim_end_matches('/');
-        let root_is = format!("the kubelet (process {pid}) runs with --root-dir={root}");
+        let root_is = format!("the kubelet (process {pid}) runs with --root-dir={root}: its pod-resources socket is there");
         (root != DEFAULT_ROOT).then(|| moved(&root_is, root))
     });
     let moved: Vec<_> = moved.collect();
@@ -104,9 +104,8 @@ fn of_processes(processes: &[KubeletProcess]) -> Vec<Finding> {
 fn moved(root_is: &str, root: &str) -> Finding {
     Finding::warning(
         format!(
-            "{root_is}: a kubelet's root is not {DEFAULT_ROOT}, so its pod-resources socket has \
-             moved, while device plugins still register in {DEFAULT_ROOT}/{PLUGINS}, which \
-             kubelets have fixed"
+            "{root_is}, and {DEFAULT_ROOT} has none; device plugins still register in \
+             {DEFAULT_ROOT}/{PLUGINS}, which kubelets have fixed"
         ),
         format!(
             "set --pod-resources-socket {root}/{POD_RESOURCES} and mount that directory; leave \
@@ -206,8 +205,7 @@ mod tests {
         KubeletFacts { processes, ..with_sockets(&[]) }
     }
 
-    const MOVED: &str = "a kubelet's root is not /var/lib/kubelet, so its pod-resources socket has \
-                         moved, while device plugins still register in \
+    const MOVED: &str = ", and /var/lib/kubelet has none; device plugins still register in \
                          /var/lib/kubelet/device-plugins, which kubelets have fixed -> set \
                          --pod-resources-socket /data/pod-resources/kubelet.sock and mount that \
                          directory; leave --kubelet-dir as it is";
@@ -217,7 +215,10 @@ mod tests {
         check(
             root,
             &with_process(Some("/data/")),
-            &format!("warning: the kubelet (process 812) runs with --root-dir=/data: {MOVED}"),
+            &format!(
+                "warning: the kubelet (process 812) runs with --root-dir=/data: its pod-resources \
+                 socket is there{MOVED}"
+            ),
         );
         let ok = "ok: no kubelet names a root directory of its own";
         check(root, &with_process(Some("/var/lib/kubelet/")), ok);
@@ -231,7 +232,7 @@ mod tests {
         kubelet.processes = Err(Untold("a test".to_owned()));
         check(root, &kubelet, "note: cannot be told from here: a test");
         kubelet.roots.with_pod_resources = vec!["/data".to_owned()];
-        let sentence = format!("warning: /data/pod-resources/kubelet.sock is there: {MOVED}");
+        let sentence = format!("warning: /data has a kubelet's pod-resources socket{MOVED}");
         check(root, &kubelet, &sentence);
     }
 

@@ -10,18 +10,24 @@ mod kubelet;
 mod nodes;
 mod plugins;
 
+use std::cmp::Reverse;
+
 use crate::model::doctor::check::Check;
 use crate::model::doctor::facts::{
     ConfigurationFile, ConfigurationState, Facts, Hardware, Told, Untold,
 };
 use crate::model::doctor::finding::{Diagnosis, Finding};
 
-/// Every check, in the order of [`Check::ALL`].
+/// Every check, in the order of [`Check::ALL`]; of each, the gravest findings first.
 #[must_use]
 pub fn diagnose(facts: &Facts) -> Vec<Diagnosis> {
     Check::ALL
         .iter()
-        .map(|check| Diagnosis { check: *check, findings: findings(*check, facts) })
+        .map(|check| {
+            let mut findings = findings(*check, facts);
+            findings.sort_by_key(|finding| Reverse(finding.level));
+            Diagnosis { check: *check, findings }
+        })
         .collect()
 }
 

@@ -59,7 +59,7 @@ pub(super) fn cdi(view: &View<'_>) -> Told<CdiFacts> {
             Some(place) => facts.files.extend(cdi_files(view, directory, place)),
             None => {
                 if let Err(why) = view.shows(places[0].split('/').next().unwrap_or_default()) {
-                    hidden = Some(why);
+                    hidden.get_or_insert(why);
                     continue;
                 }
             }

@@ -52,34 +52,38 @@ pub fn is_user_namespace(uid_map: &str) -> bool {
 mod tests {
     use super::*;
 
+    /// `expected` is the root directory, "" for a kubelet that tells none, "-" for no kubelet.
     #[track_caller]
-    fn check(command_line: &str, expected: Option<Option<&str>>) {
-        let command_line = command_line.replace(' ', "\0") + "\0";
-        let root = parse_kubelet_root(command_line.as_bytes());
-        assert_eq!(root.as_ref().map(Option::as_deref), expected, "{command_line:?}");
+    fn check(command_line: &str, expected: &str) {
+        let bytes = command_line.replace(' ', "\0") + "\0";
+        let root = match parse_kubelet_root(bytes.as_bytes()) {
+            None => "-".to_owned(),
+            Some(root) => root.unwrap_or_default(),
+        };
+        assert_eq!(root, expected, "{command_line}");
     }
 
     #[test]
     fn a_kubelet_tells_its_root_directory_in_either_spelling() {
-        check("/usr/bin/kubelet --root-dir=/data/kubelet --v=2", Some(Some("/data/kubelet")));
-        check("kubelet --root-dir /data/kubelet", Some(Some("/data/kubelet")));
-        check("/var/lib/k0s/bin/kubelet --root-dir=/a --root-dir=/b", Some(Some("/b")));
-        check("/usr/bin/kubelet --config=/var/lib/kubelet/config.yaml", Some(None));
-        check("kubelet --root-dir", Some(Some("")));
+        check("/usr/bin/kubelet --root-dir=/data/kubelet --v=2", "/data/kubelet");
+        check("kubelet --root-dir /data/kubelet", "/data/kubelet");
+        check("/var/lib/k0s/bin/kubelet --root-dir=/a --root-dir=/b", "/b");
+        check("/usr/bin/kubelet --config=/var/lib/kubelet/config.yaml", "");
+        check("kubelet --root-dirs=/x", "");
     }
 
     #[test]
     fn k3s_passes_the_flag_on() {
-        check("/usr/local/bin/k3s agent --kubelet-arg=root-dir=/data", Some(Some("/data")));
-        check("k3s server --kubelet-arg root-dir=/data", Some(Some("/data")));
-        check("k3s server --kubelet-arg=v=2 --kubelet-arg=--root-dir=/d", Some(Some("/d")));
-        check("k3s server", Some(None));
+        check("/usr/local/bin/k3s agent --kubelet-arg=root-dir=/data", "/data");
+        check("k3s server --kubelet-arg root-dir=/data", "/data");
+        check("k3s server --kubelet-arg=v=2 --kubelet-arg=--root-dir=/d", "/d");
+        check("k3s server", "");
     }
 
     #[test]
     fn other_processes_are_no_kubelets() {
-        check("/usr/bin/kubelet-exporter --root-dir=/data", None);
-        check("grep kubelet", None);
+        check("/usr/bin/kubelet-exporter --root-dir=/data", "-");
+        check("grep kubelet", "-");
         assert_eq!(parse_kubelet_root(b""), None);
     }
 

@@ -1,0 +1,230 @@
+//! `doctor` as an operator runs it: its whole report on every shipped machine, its exit status, and
+//! what only real sockets and directories can show.
+
+use std::fs;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::binary::{Ran, files, run, stdout_of};
+
+fn hold(name: &str, arguments: &[&str]) {
+    let Ran { code, stdout, stderr } = run(arguments);
+    assert_eq!(stderr, "", "{arguments:?}");
+    let shown = format!("{stdout}[exit status {}]\n", code.expect("it ends by itself"));
+    let mut settings = insta::Settings::clone_current();
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.set_snapshot_path("snapshots/doctor");
+    settings.bind(|| insta::assert_snapshot!(name, shown));
+}
+
+#[test]
+fn every_machine_has_its_report() {
+    let machines = [files("fixtures/nodes", "node"), files("fixtures/doctor", "node")].concat();
+    for node in machines {
+        let stem = node.file_stem().unwrap().to_string_lossy().into_owned();
+        let root = ["--root", node.to_str().unwrap()];
+        hold(&stem, &[&root[..], &["doctor"]].concat());
+        let config = node.with_extension("yaml");
+        if Path::new(env!("CARGO_MANIFEST_DIR")).join(&config).is_file() {
+            let config = ["--config", config.to_str().unwrap()];
+            hold(&format!("{stem}-configured"), &[&root[..], &config, &["doctor"]].concat());
+        }
+    }
+}
+
+#[test]
+fn scripts_get_the_report_as_json() {
+    let root = ["--root", "fixtures/doctor/much-is-wrong.node"];
+    hold("much-is-wrong.json", &[&root[..], &["doctor", "-o", "json"]].concat());
+}
+
+/// A copy of the well node on disk, with a live socket of a kubelet in it.
+struct Node {
+    directory: TempDir,
+    listening: Vec<UnixListener>,
+}
+
+impl Node {
+    fn new() -> Self {
+        let directory = TempDir::new().unwrap();
+        let root = directory.path().to_str().unwrap();
+        stdout_of(&["fixture", "unpack", "fixtures/doctor/all-well.node", root]);
+        let mut node = Self { directory, listening: Vec::new() };
+        node.listen("var/lib/kubelet/device-plugins/kubelet.sock");
+        node
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.directory.path().join(path)
+    }
+
+    fn listen(&mut self, path: &str) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        self.listening.push(UnixListener::bind(path).unwrap());
+    }
+
+    fn with(self, path: &str, text: &str) -> Self {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+        self
+    }
+
+    fn run(&self, more: &[&str]) -> (Option<i32>, Value) {
+        let root = ["--root", self.directory.path().to_str().unwrap()];
+        let Ran { code, stdout, stderr } =
+            run(&[&root[..], more, &["doctor", "-o", "json"]].concat());
+        assert_eq!(stderr, "");
+        (code, serde_json::from_str(&stdout).expect("a document"))
+    }
+
+    /// The exit status, and level and sentence of each finding of one check.
+    fn look(&self, check: &str, more: &[&str]) -> (Option<i32>, Vec<String>) {
+        let (code, report) = self.run(more);
+        let of_check = report["checks"].as_array().unwrap().iter().find(|it| it["name"] == check);
+        let findings = of_check.expect("a check of this name")["findings"].as_array().unwrap();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let shown = findings
+            .iter()
+            .map(|it| format!("{}: {}", text(&it["finding"]), text(&it["sentence"])));
+        (code, shown.collect())
+    }
+}
+
+#[track_caller]
+fn check(node: &Node, name: &str, expected: (i32, &str)) {
+    let (code, findings) = node.look(name, &[]);
+    assert_eq!((code, &*findings), (Some(expected.0), &[expected.1.to_owned()][..]));
+}
+
+#[test]
+fn a_well_node_with_a_live_kubelet_is_well() {
+    let node = Node::new();
+    let (code, report) = node.run(&[]);
+    assert_eq!((code, &report["exitStatus"]), (Some(0), &Value::from(0)));
+    check(
+        &node,
+        "kubelet-socket",
+        (0, "ok: /var/lib/kubelet/device-plugins/kubelet.sock accepts connections"),
+    );
+}
+
+#[test]
+fn a_kubelet_that_is_gone_is_told_by_its_socket() {
+    let mut node = Node::new();
+    node.listening.clear();
+    let expected = "failure: /var/lib/kubelet/device-plugins/kubelet.sock refuses connections: the \
+                    kubelet that made it is gone";
+    check(&node, "kubelet-socket", (19, expected));
+    fs::remove_dir_all(node.path("var/lib/kubelet/device-plugins")).unwrap();
+    let expected = "failure: /var/lib/kubelet/device-plugins is not there: no kubelet has run here \
+                    with device plugins";
+    check(&node, "kubelet-directory", (18, expected));
+}
+
+#[test]
+fn a_socket_that_was_left_behind_is_told_from_a_live_one() {
+    let mut node = Node::new();
+    node.listen("var/lib/kubelet/device-plugins/nic.sock");
+    check(&node, "stale-sockets", (0, "ok: no socket is left behind"));
+    node.listen("var/lib/kubelet/device-plugins/iluvatar-gpu.sock");
+    drop(node.listening.pop());
+    let expected = "warning: /var/lib/kubelet/device-plugins/iluvatar-gpu.sock refuses \
+                    connections: whoever made it is gone; the plugin for Iluvatar GPUs does not run";
+    check(&node, "stale-sockets", (24, expected));
+}
+
+#[test]
+fn a_kubelet_on_another_root_is_found_by_its_sockets() {
+    let mut node = Node::new();
+    node.listen("var/lib/k0s/kubelet/pod-resources/kubelet.sock");
+    let (code, findings) = node.look("kubelet-root", &[]);
+    assert_eq!(code, Some(23));
+    let expected = "warning: /var/lib/k0s/kubelet has a kubelet's pod-resources socket, ";
+    assert!(findings[0].starts_with(expected), "{findings:?}");
+    node.listen("var/lib/kubelet/pod-resources/kubelet.sock");
+    let expected = "ok: /var/lib/kubelet/pod-resources/kubelet.sock is there";
+    check(&node, "kubelet-root", (0, expected));
+}
+
+#[test]
+fn a_kubelet_directory_that_is_named_is_taken_as_it_is() {
+    let node = Node::new();
+    let elsewhere = node.path("elsewhere");
+    let _kubelet = {
+        fs::create_dir(&elsewhere).unwrap();
+        UnixListener::bind(elsewhere.join("kubelet.sock")).unwrap()
+    };
+    let elsewhere = elsewhere.to_str().unwrap();
+    let root = ["--root", "fixtures/doctor/all-well.node"];
+    let stdout = stdout_of(&[&root[..], &["doctor", "--kubelet-dir", elsewhere]].concat());
+    let expected = format!("{elsewhere}/kubelet.sock accepts connections");
+    assert!(stdout.contains(&expected), "{stdout}");
+}
+
+#[test]
+fn a_wrong_configuration_is_a_finding_and_the_other_checks_still_run() {
+    let node = Node::new().with("config.yaml", "bords: {}\n");
+    let file = node.path("config.yaml");
+    let config = ["--config", file.to_str().unwrap()];
+    let (code, findings) = node.look("configuration", &config);
+    assert_eq!(code, Some(10));
+    assert!(findings[0].contains("bords"), "{findings:?}");
+    assert_eq!(node.look("driver", &config).1, ["ok: iluvatar 4.4.0 is loaded"]);
+    let node = node.with("config.yaml", "flags: {splitboard: true}\n");
+    let expected = format!("ok: {} is right", file.display());
+    assert_eq!(node.look("configuration", &config), (Some(0), vec![expected]));
+}
+
+#[test]
+fn a_machine_without_sys_is_a_finding_and_no_crash() {
+    let node = Node::new();
+    fs::remove_dir_all(node.path("sys")).unwrap();
+    let (code, findings) = node.look("sysfs", &[]);
+    assert_eq!(code, Some(11));
+    assert!(findings[0].contains("/sys/bus/pci/devices: No such file"), "{findings:?}");
+    let untold = "note: cannot be told from here: /sys could not be read";
+    assert_eq!(node.look("links", &[]).1, [untold]);
+}
+
+#[test]
+fn drop_ins_of_a_runtime_are_read() {
+    let crio = "[crio.runtime]\ndefault_runtime = \"iluvatar\"\n";
+    let node = Node::new().with("etc/crio/crio.conf.d/99-ix.conf", crio);
+    let (code, findings) = node.look("container-runtime", &[]);
+    assert_eq!(code, Some(22));
+    let expected = "warning: /etc/crio/crio.conf.d/99-ix.conf makes `iluvatar` the default runtime \
+                    of CRI-O: ";
+    assert!(findings[0].starts_with(expected), "{findings:?}");
+}
+
+/// A failure decides before a warning, though the warning's check comes first in the report.
+#[test]
+fn the_gravest_check_gives_the_exit_status() {
+    let crio = "[crio.runtime]\ndefault_runtime = \"iluvatar\"\n";
+    let node = Node::new().with("etc/crio/crio.conf", crio);
+    fs::remove_file(node.path("sys/module/iluvatar/version")).unwrap();
+    assert_eq!(node.run(&[]).0, Some(13));
+    fs::remove_file(node.path("var/lib/kubelet/device-plugins/kubelet.sock")).unwrap();
+    assert_eq!(node.run(&[]).0, Some(19));
+}
+
+/// Whatever this machine is like, each check says something and the status is one of the table.
+#[test]
+fn this_machine_is_checked_as_it_is() {
+    let Ran { code, stdout, stderr } = run(&["doctor", "-o", "json"]);
+    assert_eq!(stderr, "");
+    let report: Value = serde_json::from_str(&stdout).expect("a document");
+    let checks = report["checks"].as_array().unwrap();
+    let statuses: Vec<_> = checks.iter().map(|it| it["exitStatus"].as_i64().unwrap()).collect();
+    assert_eq!(statuses, (10..30).collect::<Vec<_>>());
+    assert!(checks.iter().all(|check| !check["findings"].as_array().unwrap().is_empty()));
+    let code = i64::from(code.expect("it ends by itself"));
+    assert!(code == 0 || statuses.contains(&code), "{code}");
+    assert_eq!(report["exitStatus"], Value::from(code));
+}
