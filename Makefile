@@ -8,7 +8,7 @@ CARGO ?= cargo
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
-setup: ## Install what building needs and is missing (libudev-dev, pkg-config)
+setup: ## Install what building needs and is missing (libudev-dev, pkg-config, udev)
 	@sh .ci/setup
 
 demo: setup ## Play the plugin against an embedded kubelet on a machine with 16 chips

@@ -10,7 +10,7 @@ use crate::host::sysfs::{self, Detail};
 use crate::model::config::Config;
 use crate::parse::node_file::write_node_file;
 use crate::parse::survey::PCI_DEVICES;
-use crate::wire::report::{Findings, LookedAt, document, dot, matrix, table, tree, yaml};
+use crate::wire::report::{Findings, LookedAt, document, dot, matrix, table, tree, udev, yaml};
 use anyhow::Context as _;
 
 use super::config;
@@ -26,6 +26,7 @@ pub(super) fn discover(common: &Common, format: DiscoverFormat) -> Result<(), Fa
             yaml::yaml(&document::discovery(findings)).context("cannot write the findings as YAML")
         }
         DiscoverFormat::Dot => Ok(dot::dot(findings)),
+        DiscoverFormat::Udev => Ok(udev::udev(findings)),
     })
 }
 

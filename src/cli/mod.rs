@@ -150,7 +150,8 @@ pub enum Verb {
 /// How `discover` prints.
 #[derive(Args, Debug)]
 pub struct DiscoverArgs {
-    /// `table` and `tree` for people, `json` and `yaml` for scripts, `dot` for Graphviz.
+    /// `table` and `tree` for people, `json` and `yaml` for scripts, `dot` for Graphviz, `udev`
+    /// for rules that link /dev/iluvatar-by-path/board-ADDRESS-chipN.
     #[arg(short, long, default_value = "table", value_name = "FORMAT")]
     pub output: DiscoverFormat,
 }
@@ -164,6 +165,7 @@ pub enum DiscoverFormat {
     Json,
     Yaml,
     Dot,
+    Udev,
 }
 
 /// How `topology` prints.

@@ -50,8 +50,8 @@ struct Node {
 
 impl Node {
     fn new() -> Self {
-        let directory = TempDir::new().unwrap();
-        let root = directory.path().to_str().unwrap();
+        let directory = TempDir::new().expect("a temporary directory");
+        let root = directory.path().to_str().expect("its path is text");
         stdout_of(&["fixture", "unpack", "fixtures/doctor/all-well.node", root]);
         let mut node = Self { directory, listening: Vec::new() };
         node.listen("var/lib/kubelet/device-plugins/kubelet.sock");
@@ -64,19 +64,19 @@ impl Node {
 
     fn listen(&mut self, path: &str) {
         let path = self.path(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        self.listening.push(UnixListener::bind(path).unwrap());
+        fs::create_dir_all(path.parent().expect("below the root")).expect("it can be made");
+        self.listening.push(UnixListener::bind(path).expect("it can be bound"));
     }
 
     fn with(self, path: &str, text: &str) -> Self {
         let path = self.path(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
+        fs::create_dir_all(path.parent().expect("below the root")).expect("it can be made");
+        fs::write(path, text).expect("it can be written");
         self
     }
 
     fn run(&self, more: &[&str]) -> (Option<i32>, Value) {
-        let root = ["--root", self.directory.path().to_str().unwrap()];
+        let root = ["--root", self.directory.path().to_str().expect("its path is text")];
         let Ran { code, stdout, stderr } =
             run(&[&root[..], more, &["doctor", "-o", "json"]].concat());
         assert_eq!(stderr, "");
@@ -86,9 +86,11 @@ impl Node {
     /// The exit status, and level and sentence of each finding of one check.
     fn look(&self, check: &str, more: &[&str]) -> (Option<i32>, Vec<String>) {
         let (code, report) = self.run(more);
-        let of_check = report["checks"].as_array().unwrap().iter().find(|it| it["name"] == check);
-        let findings = of_check.expect("a check of this name")["findings"].as_array().unwrap();
-        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let of_check =
+            report["checks"].as_array().expect("a list").iter().find(|it| it["name"] == check);
+        let findings =
+            of_check.expect("a check of this name")["findings"].as_array().expect("a list");
+        let text = |value: &Value| value.as_str().expect("a text").to_owned();
         let shown = findings
             .iter()
             .map(|it| format!("{}: {}", text(&it["finding"]), text(&it["sentence"])));

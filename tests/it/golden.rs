@@ -73,6 +73,11 @@ fn every_machine_has_its_graph() {
 }
 
 #[test]
+fn every_machine_has_its_udev_rules() {
+    check("discover", "udev");
+}
+
+#[test]
 fn every_machine_has_its_matrix() {
     check("topology", "table");
 }

@@ -13,6 +13,7 @@ mod cli;
 mod doctor;
 mod golden;
 mod machines;
+mod udev_rules;
 
 mod authority;
 mod embedded_kubelet;

@@ -1,4 +1,4 @@
-//! An inventory for people and scripts: table, tree, matrix, JSON, YAML and Graphviz.
+//! An inventory for people and scripts: table, tree, matrix, JSON, YAML, Graphviz and udev rules.
 
 pub mod columns;
 pub mod paint;
@@ -10,6 +10,7 @@ pub mod dot;
 pub mod matrix;
 pub mod table;
 pub mod tree;
+pub mod udev;
 pub mod yaml;
 
 use crate::model::device::Resource;
