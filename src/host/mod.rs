@@ -9,6 +9,8 @@ pub mod scan;
 
 mod readiness;
 
+pub mod severable;
+
 pub mod authority_stream;
 pub mod directory_watch;
 pub mod kubelet;
