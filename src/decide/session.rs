@@ -17,7 +17,7 @@
 //!
 //! Two instances meet during a rolling update. The newer one puts its socket in place of the
 //! older's; the older one keeps what stream it has, and when that ends it yields: it closes its
-//! server, leaves the socket alone and waits until nobody answers there.
+//! server, leaves the socket alone and waits until nobody has answered there for a moment.
 
 use std::time::Duration;
 
@@ -137,8 +137,8 @@ enum State {
     Registered { kubelet: SocketIdentity, stream_by: Duration },
     /// The kubelet has our list.
     Streaming { kubelet: Option<SocketIdentity>, since: Duration },
-    /// Another instance is in our place.
-    Yielded { retry_at: Duration },
+    /// A newer instance is in our place, or was until a moment ago: then the time when that is ours.
+    Yielded { take_over_at: Option<Duration> },
 }
 
 /// One resource's session.
@@ -151,6 +151,8 @@ pub struct Session {
     silences: u32,
     /// Registrations in a row that led to no stream.
     unanswered: u32,
+    /// Whether a newer instance stood in the place of our present server.
+    was_replaced: bool,
     seed: u64,
 }
 
@@ -160,6 +162,9 @@ const STREAM_PATIENCE: (Duration, Duration) = (Duration::from_millis(500), Durat
 /// 10 s.
 const REGISTER_PATIENCE: (Duration, Duration) =
     (Duration::from_millis(500), Duration::from_secs(16));
+/// How long nobody must answer in our place before we take it from a newer instance, which may only
+/// be starting its session again.
+const PRECEDENCE: Duration = Duration::from_millis(100);
 /// A stream that held this long proves the session: what failed before it no longer counts.
 const STEADY: Duration = Duration::from_secs(1);
 
@@ -168,7 +173,7 @@ impl Session {
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let state = State::Down { retry_at: Duration::ZERO, failed_with: None };
-        Self { state, failures: 0, silences: 0, unanswered: 0, seed }
+        Self { state, failures: 0, silences: 0, unanswered: 0, was_replaced: false, seed }
     }
 
     /// True while the kubelet has an open stream of ours.
@@ -187,7 +192,7 @@ impl Session {
     pub fn next(&mut self, sight: Sight, now: Duration) -> Step {
         match self.state {
             State::Down { retry_at, failed_with } => when_down(sight, now, retry_at, failed_with),
-            State::Yielded { retry_at } => when_yielded(sight, now, retry_at),
+            State::Yielded { take_over_at } => self.when_yielded(sight, now, take_over_at),
             _ => match self.fault(sight, now) {
                 Some(reason) => self.close(reason, sight, now),
                 None => self.when_serving(sight, now),
@@ -199,12 +204,13 @@ impl Session {
     pub fn bound(&mut self, success: bool, sight: Sight, now: Duration) {
         if success {
             self.state = State::Serving { retry_at: now, refused_by: None };
+            self.was_replaced = false;
             return;
         }
         let retry_at = now + self.next_wait();
         self.state = match self.state {
-            // It may be back by the next try, and is still not to be fought.
-            State::Yielded { .. } => State::Yielded { retry_at },
+            // The other may be back by the next try, and is still not to be fought.
+            State::Yielded { .. } => State::Yielded { take_over_at: Some(retry_at) },
             _ => State::Down { retry_at, failed_with: sight.kubelet },
         };
     }
@@ -229,8 +235,9 @@ impl Session {
     }
 
     /// What is wrong with a server that should be up.
-    fn fault(&self, sight: Sight, now: Duration) -> Option<Reason> {
+    fn fault(&mut self, sight: Sight, now: Duration) -> Option<Reason> {
         let has_ended = sight.lost_stream || sight.streams == 0;
+        self.was_replaced |= sight.own_socket == OwnSocket::Foreign { alive: true };
         match sight.own_socket {
             OwnSocket::Missing => return Some(Reason::OwnSocketGone),
             OwnSocket::Foreign { alive: false } => return Some(Reason::OwnSocketReplaced),
@@ -257,8 +264,8 @@ impl Session {
         if reason == Reason::NoStream {
             self.unanswered = self.unanswered.saturating_add(1);
         }
-        self.state = if reason == Reason::Yielding {
-            State::Yielded { retry_at: now }
+        self.state = if self.was_replaced {
+            State::Yielded { take_over_at: None }
         } else {
             State::Down { retry_at: now + self.wait_after_fall(now), failed_with: sight.kubelet }
         };
@@ -311,6 +318,21 @@ impl Session {
         Step::Register { patience: doubled(REGISTER_PATIENCE, self.silences) }
     }
 
+    fn when_yielded(
+        &mut self,
+        sight: Sight,
+        now: Duration,
+        take_over_at: Option<Duration>,
+    ) -> Step {
+        let is_alive = sight.own_socket == OwnSocket::Foreign { alive: true };
+        let take_over_at = (!is_alive).then(|| take_over_at.unwrap_or(now + PRECEDENCE));
+        self.state = State::Yielded { take_over_at };
+        match take_over_at {
+            Some(moment) if now >= moment => Step::Bind,
+            until => Step::Wait { until },
+        }
+    }
+
     fn next_wait(&mut self) -> Duration {
         self.failures = self.failures.saturating_add(1);
         backoff(self.failures, self.seed)
@@ -329,14 +351,6 @@ fn when_down(
         return Step::Bind;
     }
     Step::Wait { until: Some(retry_at) }
-}
-
-fn when_yielded(sight: Sight, now: Duration, retry_at: Duration) -> Step {
-    match sight.own_socket {
-        OwnSocket::Foreign { alive: true } => Step::Wait { until: None },
-        _ if now < retry_at => Step::Wait { until: Some(retry_at) },
-        _ => Step::Bind,
-    }
 }
 
 fn doubled((first, longest): (Duration, Duration), times: u32) -> Duration {

@@ -92,7 +92,7 @@ fn a_failed_bind_is_tried_again_after_a_wait_that_grows_to_half_a_second() {
         assert_eq!(session.next(WIPED, now), Step::Bind);
         session.bound(false, WIPED, now);
         let until = waits_until(session.next(WIPED, now));
-        waits.push(until - now);
+        waits.push(until.saturating_sub(now));
         now = until;
     }
     assert!(waits[0] >= ms(5) && waits[0] <= ms(10), "{waits:?}");
@@ -189,7 +189,7 @@ fn without_a_stream_by_the_deadline_it_starts_again_with_longer_patience() {
     let (mut session, mut now, mut patiences) = (registered(), ms(0), Vec::new());
     for _ in 0..7 {
         let stream_by = waits_until(session.next(READY, now));
-        patiences.push((stream_by - now).as_millis());
+        patiences.push(stream_by.saturating_sub(now).as_millis());
         assert_eq!(session.next(READY, stream_by), Step::Close(Reason::NoStream));
         now = waits_until(session.next(WIPED, stream_by));
         assert_eq!(session.next(WIPED, now), Step::Bind);
@@ -213,7 +213,7 @@ fn streams_that_never_last_are_opened_at_longer_and_longer_intervals() {
     for _ in 0..12 {
         assert_eq!(session.next(READY, now), Step::Close(Reason::StreamEnded));
         let until = waits_until(session.next(WIPED, now));
-        waits.push(until - now);
+        waits.push(until.saturating_sub(now));
         now = until;
         assert_eq!(session.next(WIPED, now), Step::Bind);
         session.bound(true, WIPED, now);
@@ -296,20 +296,40 @@ fn an_instance_that_is_replaced_before_it_streams_yields() {
 }
 
 #[test]
-fn who_yielded_takes_over_only_when_the_other_is_gone() {
-    assert_eq!(yielded().next(OTHER_INSTANCE, ms(60_000)), WAIT_FOR_A_HINT);
-    assert_eq!(yielded().next(WIPED, ms(1)), Step::Bind);
-    assert_eq!(yielded().next(DEAD_SOCKET, ms(1)), Step::Bind);
+fn who_yielded_takes_over_when_nobody_has_answered_for_a_moment() {
+    for gone in [WIPED, DEAD_SOCKET] {
+        let mut session = yielded();
+        assert_eq!(session.next(OTHER_INSTANCE, ms(60_000)), WAIT_FOR_A_HINT);
+        assert_eq!(waits_until(session.next(gone, ms(60_000))), ms(60_100));
+        assert_eq!(session.next(gone, ms(60_100)), Step::Bind);
+    }
+}
+
+#[test]
+fn a_newer_instance_that_starts_its_session_again_keeps_its_place() {
+    let mut session = yielded();
+    assert_eq!(waits_until(session.next(WIPED, ms(1))), ms(101));
+    assert_eq!(session.next(OTHER_INSTANCE, ms(50)), WAIT_FOR_A_HINT);
+    assert_eq!(waits_until(session.next(WIPED, ms(90))), ms(190));
+}
+
+#[test]
+fn an_older_instance_lets_the_newer_go_first_when_the_kubelet_wipes_both_sockets() {
+    let mut session = streaming();
+    session.next(Sight { streams: 1, ..OTHER_INSTANCE }, ms(1));
+    assert_eq!(session.next(WIPED, ms(2)), Step::Close(Reason::OwnSocketGone));
+    assert!(session.has_yielded());
+    assert_eq!(waits_until(session.next(WIPED, ms(2))), ms(102));
 }
 
 #[test]
 fn who_yielded_and_cannot_bind_still_does_not_fight() {
     let mut session = yielded();
-    assert_eq!(session.next(WIPED, ms(0)), Step::Bind);
-    session.bound(false, WIPED, ms(0));
-    let until = waits_until(session.next(WIPED, ms(0)));
+    session.next(WIPED, ms(0));
+    assert_eq!(session.next(WIPED, ms(100)), Step::Bind);
+    session.bound(false, WIPED, ms(100));
+    let until = waits_until(session.next(WIPED, ms(100)));
     assert_eq!(session.next(OTHER_INSTANCE, until), WAIT_FOR_A_HINT);
-    assert_eq!(session.next(WIPED, until), Step::Bind);
 }
 
 /// What the world does to the session while faults last.
@@ -438,7 +458,7 @@ impl Model {
             }
             assert!(self.now < began + ms(60_000), "lost: {:?}", self.session);
         }
-        self.now - began
+        self.now.saturating_sub(began)
     }
 }
 
