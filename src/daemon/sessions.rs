@@ -70,6 +70,7 @@ impl Sessions {
             let keep = wanted.contains(session);
             if !keep {
                 token.cancel();
+                self.view.send_modify(|sessions| drop(sessions.remove(&session.1)));
             }
             keep
         });

@@ -2,6 +2,7 @@
 
 #![expect(
     clippy::disallowed_methods,
+    clippy::unwrap_used,
     reason = "the doors of the house are for the plugin, not for those who watch it"
 )]
 
@@ -13,6 +14,12 @@ mod cli;
 mod golden;
 mod machines;
 
+mod allocate;
 mod authority;
 mod embedded_kubelet;
+mod faults;
+mod kubelet_restart;
+mod list_and_watch;
 mod removal;
+mod session;
+mod shutdown;

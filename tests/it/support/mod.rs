@@ -1,6 +1,9 @@
-//! What several tests need: the built binary and generated machines.
+//! What several tests need: the built binary, generated machines, the daemon and clients for it.
 
 pub(crate) mod binary;
+pub(crate) mod clock;
+pub(crate) mod daemon;
+pub(crate) mod plugin_client;
 
 pub(crate) mod machines;
 pub(crate) mod random_machines;
