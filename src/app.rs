@@ -66,13 +66,13 @@ pub fn build(settings: Settings) -> Bound {
     let (config, in_force) = watch::channel(Arc::new(config));
     let (triggers, receiver) = mpsc::channel(WAITING_TRIGGERS);
     let (owner, offers) = InventoryOwner::new(root, in_force.clone(), receiver);
-    let (ledger, writer) = handout_ledger::open(kubelet_directory.join(FILE_NAME));
+    let (ledger, keeper) = handout_ledger::open(kubelet_directory.join(FILE_NAME));
     let sources = Sources { offers: offers.clone(), ledger };
     let (sessions, view) = Sessions::new(kubelet_directory, inotify, sources);
     let mut tasks = JoinSet::new();
     tasks.spawn(named("inventory owner", owner.run(stop.clone())));
     tasks.spawn(named("sessions", sessions.run(stop.clone())));
-    tasks.spawn(named("handout ledger", writer.run(stop.clone())));
+    tasks.spawn(named("handout ledger", keeper.run(stop.clone())));
     if let Some(source) = config_source {
         let follow = ConfigWatch::new(source, config, offers.clone(), Arc::clone(&reload), inotify);
         tasks.spawn(named("configuration", follow.run(stop.clone())));

@@ -1,0 +1,14 @@
+//! Everything from outside: the built binary, the public interface, real sockets and files.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the doors of the house are for the plugin, not for those who watch it"
+)]
+
+mod stage;
+
+mod config;
+mod handouts;
+mod hot_config;
+
+mod sharing;
