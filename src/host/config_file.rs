@@ -25,10 +25,10 @@ pub struct ConfigSource {
 pub enum ConfigError {
     /// Not there though it was named, or not to be read.
     #[error("cannot read the configuration {0}: {1}")]
-    Unreadable(PathBuf, #[source] io::Error),
+    Unreadable(PathBuf, io::Error),
     /// Every problem at once.
     #[error("{0} has {1}")]
-    Wrong(PathBuf, #[source] ConfigProblems),
+    Wrong(PathBuf, ConfigProblems),
 }
 
 impl ConfigSource {

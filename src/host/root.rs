@@ -24,13 +24,13 @@ pub struct Root {
 pub enum RootError {
     /// Nothing there, or not to be read.
     #[error("cannot read the root {0}: {1}")]
-    Unreadable(PathBuf, #[source] io::Error),
+    Unreadable(PathBuf, io::Error),
     /// A file that is no `.node` file.
     #[error("{0} is not a machine: {1}")]
-    BadNodeFile(PathBuf, #[source] NodeFileError),
+    BadNodeFile(PathBuf, NodeFileError),
     /// No room, no rights.
     #[error("cannot unpack {0}: {1}")]
-    CannotUnpack(PathBuf, #[source] io::Error),
+    CannotUnpack(PathBuf, io::Error),
 }
 
 impl Root {

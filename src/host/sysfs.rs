@@ -24,7 +24,6 @@ use crate::parse::survey::{PCI_DEVICES, chip_minor};
 #[error("cannot read {path}: {error}{remedy}")]
 pub struct ScanError {
     path: PathBuf,
-    #[source]
     error: io::Error,
     remedy: &'static str,
 }

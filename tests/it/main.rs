@@ -11,4 +11,5 @@ mod config;
 mod handouts;
 mod hot_config;
 
+mod seed;
 mod sharing;
