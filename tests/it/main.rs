@@ -11,5 +11,6 @@ mod config;
 mod handouts;
 mod hot_config;
 
+mod messages;
 mod seed;
 mod sharing;

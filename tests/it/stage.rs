@@ -129,7 +129,12 @@ impl Stage {
         self.bound.as_ref().unwrap()
     }
 
-    /// The kubelet's device plugin directory.
+    /// The directory that stands for `/`.
+    pub(crate) fn root(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// A file in the kubelet's device plugin directory.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
