@@ -304,12 +304,41 @@ async fn stream_changed(streams: Option<&mut watch::Receiver<Streams>>) {
     std::future::pending::<()>().await;
 }
 
-/// The file name of a resource's socket. The first resource has the name that existing probes list;
-/// others carry their own.
+/// The socket that existing probes list.
+pub const FIRST_SOCKET: &str = "iluvatar-gpu.sock";
+
+/// Longest part of a resource's name that goes into its socket's. A socket's path has at most 107
+/// bytes, while a resource's name may have more than 300.
+const LONGEST_NAME: usize = 32;
+
+/// The file name of a resource's socket: the one that probes list, or one that carries its name.
 #[must_use]
-pub fn socket_name(index: usize, resource: &str) -> String {
-    if index == 0 {
-        return "iluvatar-gpu.sock".to_owned();
+pub fn socket_name(resource: &str, is_first: bool) -> String {
+    if is_first {
+        return FIRST_SOCKET.to_owned();
     }
-    format!("iluvatar-gpu-{}.sock", resource.replace('/', "_"))
+    let name = resource.replace('/', "_");
+    match name.get(..LONGEST_NAME) {
+        Some(start) if name.len() > LONGEST_NAME => {
+            // The checksum keeps two long names apart.
+            format!("iluvatar-gpu-{start}-{:08x}.sock", crc32fast::hash(resource.as_bytes()))
+        }
+        _ => format!("iluvatar-gpu-{name}.sock"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_resource_has_a_socket_name_of_its_own_that_fits_into_a_socket_address() {
+        assert_eq!(socket_name("iluvatar.com/gpu", true), "iluvatar-gpu.sock");
+        assert_eq!(socket_name("a.b/c", false), "iluvatar-gpu-a.b_c.sock");
+        let long = |last: char| format!("{}.b/{}{last}", "a".repeat(200), "c".repeat(62));
+        let (one, other) = (socket_name(&long('1'), false), socket_name(&long('2'), false));
+        assert_ne!(one, other);
+        let placed_under = format!("/var/lib/kubelet/device-plugins/.{one}.4194304");
+        assert!(placed_under.len() <= 107, "{}", placed_under.len());
+    }
 }

@@ -32,7 +32,7 @@ pub(crate) const SOCKET: &str = "iluvatar-gpu.sock";
 pub(crate) const FOUR_BOARDS: &str = include_str!("../../../fixtures/nodes/mr-v100-x4.node");
 
 /// What left is off the list at once: these tests are about the list's way to the kubelet.
-const NOT_AT_ALL: Stay = Stay { unknown: Duration::ZERO, released: Duration::ZERO };
+pub(crate) const NOT_AT_ALL: Stay = Stay { unknown: Duration::ZERO, released: Duration::ZERO };
 
 /// What the session promises.
 const ONE_SECOND: Duration = Duration::from_secs(1);
