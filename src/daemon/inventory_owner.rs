@@ -122,6 +122,8 @@ impl InventoryOwner {
         match looked {
             Ok(Ok(scan)) => {
                 self.rescan.set_interval(config.discovery.rescan);
+                let took = self.now().saturating_sub(began);
+                debug!(scan.functions_seen, ?took, "looked at the machine");
                 self.rescan.looked(began, self.now(), &incomplete(&scan.facts));
                 self.take_scan(scan, &config);
             }

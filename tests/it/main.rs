@@ -15,3 +15,7 @@ mod machines;
 
 mod authority;
 mod embedded_kubelet;
+
+mod hotplug;
+mod nothing_is_lost;
+mod storm;
