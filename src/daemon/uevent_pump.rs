@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, trace, warn};
 
@@ -16,6 +17,8 @@ use crate::model::config::Config;
 
 /// How often to look, and to try netlink again, where no uevents are to be had.
 const POLL: Duration = Duration::from_secs(2);
+/// A long storm overflows many times; so often is enough to say it.
+const REMIND: Duration = Duration::from_secs(60);
 
 /// Listens until `stop`; polls while netlink cannot be opened or fails.
 pub async fn run(
@@ -53,11 +56,15 @@ async fn pump(
     config: &watch::Receiver<Arc<Config>>,
     triggers: &mpsc::Sender<Trigger>,
 ) -> io::Error {
+    let mut warned = None;
     loop {
         let received = match uevents.receive().await {
             Ok(received) => received,
             Err(error) => return error,
         };
+        if received.overflow {
+            say_overflow(&mut warned);
+        }
         let config = Arc::clone(&config.borrow());
         if is_a_hint(&received, &config) {
             notify(triggers);
@@ -73,13 +80,18 @@ fn is_a_hint(received: &Received, config: &Config) -> bool {
     for event in events {
         trace!(?event, "uevent");
     }
-    if *overflow {
-        warn!("uevents came faster than they were read, some are lost; looking at everything");
-    }
     if *malformed > 0 {
         debug!(malformed, "uevents that make no sense; looking at everything");
     }
     *overflow || *malformed > 0 || events.iter().any(|event| is_relevant(event, config))
+}
+
+fn say_overflow(warned: &mut Option<Instant>) {
+    if warned.is_some_and(|warned| warned.elapsed() < REMIND) {
+        return debug!("uevents were lost again");
+    }
+    *warned = Some(Instant::now());
+    warn!("uevents came faster than they were read, some are lost; looking at everything");
 }
 
 /// A full channel already holds a reason to look.

@@ -45,12 +45,12 @@ async fn bring_to(point: Point, node: &PluggedNode, kernel: &Kernel) -> Daemon {
         Point::Registered => all(node).await,
         Point::BoardLeft => {
             all(node).await;
-            node.machine.unplug(board).unwrap();
+            node.machine.unplug(board).expect("the tree is ours");
             node.chips(board).left(kernel);
         }
         Point::BoardCame => {
             daemon.said(LOOKED, 1).await;
-            node.machine.replug(board).unwrap();
+            node.machine.replug(board).expect("the tree is ours");
             node.chips(board).came(kernel);
         }
         Point::InAStorm => {
@@ -101,16 +101,16 @@ async fn check_failed_look(directory: &str) {
     let daemon = node.daemon().await;
     let (lists, real) = (node.lists(), node.root().join(directory));
     let away = real.with_extension("away");
-    std::fs::rename(&real, &away).unwrap();
-    std::fs::write(&real, "").unwrap();
+    std::fs::rename(&real, &away).expect("the tree is ours");
+    std::fs::write(&real, "").expect("the tree is ours");
 
     daemon.signal(Signal::SIGHUP);
     daemon.said("still cannot look at the machine", 3).await;
     daemon.said("the last list stays", 1).await;
     all(&node).await;
 
-    std::fs::remove_file(&real).unwrap();
-    std::fs::rename(&away, &real).unwrap();
+    std::fs::remove_file(&real).expect("the tree is ours");
+    std::fs::rename(&away, &real).expect("the tree is ours");
     daemon.said(LOOKED, daemon.looks() + 1).await;
     all(&node).await;
     assert_eq!(node.lists(), lists, "no other list was sent meanwhile");
@@ -129,7 +129,7 @@ fn a_look_that_fails_midway_shortens_no_list() {
 /// Puts the board back with other nodes than it had, as a driver that counts on.
 fn replug_renumbered(node: &PluggedNode, board: &Board) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/nodes/bi-v150-x8.node");
-    let mut text = std::fs::read_to_string(file).unwrap();
+    let mut text = std::fs::read_to_string(file).expect("the tree is ours");
     let minors: Vec<_> = board.chips.iter().map(minor).collect();
     for minor in &minors {
         for name in ["iluvatar", "508:", "MINOR="] {
@@ -139,18 +139,24 @@ fn replug_renumbered(node: &PluggedNode, board: &Board) {
             }
         }
     }
-    let renumbered = PlayMachine::unpack(parse_node_file(&text).unwrap()).unwrap();
+    let renumbered = PlayMachine::unpack(parse_node_file(&text).expect("the tree is ours"))
+        .expect("the tree is ours");
     let from = renumbered.root();
     for (chip, minor) in board.chips.iter().zip(minors) {
         let listed = format!("sys/bus/pci/devices/{}", chip.address);
-        let directory = std::fs::canonicalize(from.path().join(&listed)).unwrap();
-        let directory = directory.strip_prefix(from.path()).unwrap().to_str().unwrap().to_owned();
+        let directory = std::fs::canonicalize(from.path().join(&listed)).expect("the tree is ours");
+        let directory = directory
+            .strip_prefix(from.path())
+            .expect("the tree is ours")
+            .to_str()
+            .expect("the tree is ours")
+            .to_owned();
         let name = format!("iluvatar1{minor}");
         let (node_file, class) = (format!("dev/{name}"), format!("sys/class/iluvatar-sys/{name}"));
         for path in [directory, listed, node_file, class] {
             let mut copy = Command::new("cp");
             copy.arg("-a").arg(from.path().join(&path)).arg(node.root().join(&path));
-            assert!(copy.status().unwrap().success(), "{path}");
+            assert!(copy.status().expect("the tree is ours").success(), "{path}");
         }
     }
 }
