@@ -1,4 +1,5 @@
-//! What several tests need: the built binary, generated machines, the daemon and clients for it.
+//! What several tests need: the built binary, generated machines, the kernel's events, the daemon and
+//! clients for it.
 
 pub(crate) mod binary;
 pub(crate) mod clock;
@@ -7,3 +8,6 @@ pub(crate) mod plugin_client;
 
 pub(crate) mod machines;
 pub(crate) mod random_machines;
+
+pub(crate) mod kernel;
+pub(crate) mod plugged_node;
