@@ -15,4 +15,5 @@ pub mod handouts;
 pub mod prefer;
 
 pub mod backoff;
+pub mod ixml;
 pub mod session;

@@ -6,6 +6,7 @@ pub mod machine;
 
 pub mod config;
 pub mod health;
+pub mod ixml;
 
 pub mod device;
 pub mod function;

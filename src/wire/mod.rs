@@ -3,6 +3,8 @@
 pub mod http2;
 pub mod v1beta1;
 
+pub mod ixml_agent;
+
 pub mod config_yaml;
 pub mod device_plugin;
 pub mod report;
