@@ -4,6 +4,7 @@ mod config;
 mod demo;
 mod discover;
 mod fixture;
+mod ixml_agent;
 mod output;
 mod run;
 
@@ -123,6 +124,13 @@ pub enum Verb {
     Config(ConfigVerb),
     /// Run the plugin against a kubelet of its own on a shipped machine: no GPU, no cluster needed.
     Demo(DemoArgs),
+    /// Load libixml and answer what the daemon asks of it; the daemon starts this by itself.
+    #[command(hide = true)]
+    IxmlAgent {
+        /// Libraries to try, in order.
+        #[arg(last = true)]
+        libraries: Vec<PathBuf>,
+    },
 }
 
 /// How `discover` prints.
@@ -244,5 +252,6 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
         Some(Verb::Fixture(FixtureVerb::Check { file })) => fixture::check(common, &file),
         Some(Verb::Config(ConfigVerb::Check { file })) => config::check(common, &file),
         Some(Verb::Demo(args)) => demo::demo(common, &args),
+        Some(Verb::IxmlAgent { libraries }) => ixml_agent::serve(&libraries),
     }
 }

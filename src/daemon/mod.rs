@@ -3,6 +3,7 @@
 pub mod config_watch;
 pub mod handout_ledger;
 pub mod inventory_owner;
+pub mod ixml_source;
 pub mod uevent_pump;
 
 pub mod plugin_service;

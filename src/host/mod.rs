@@ -15,3 +15,5 @@ pub mod directory_watch;
 pub mod kubelet;
 pub mod sockets;
 pub mod uevents;
+
+pub mod ixml;

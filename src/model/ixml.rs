@@ -288,6 +288,16 @@ impl ReturnCode {
         }
     }
 
+    /// What an operator can do about it, where that is known.
+    #[must_use]
+    pub fn remedy(self) -> Option<&'static str> {
+        match self.0 {
+            9 => Some("load the kernel driver"),
+            18 => Some("mount the library of the driver that this host runs"),
+            _ => None,
+        }
+    }
+
     /// Success, or the code as an error.
     ///
     /// # Errors

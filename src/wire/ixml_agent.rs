@@ -63,8 +63,7 @@ pub fn parse_request(line: &str) -> Result<Vec<PciAddress>, LineError> {
 /// The answer, without the end of the line.
 #[must_use]
 pub fn answer_line(answer: &Answer) -> String {
-    let record = AnswerRecord::from(answer.clone());
-    serde_json::to_string(&record).expect("text keys and plain values always have a JSON form")
+    serde_json::json!(AnswerRecord::from(answer.clone())).to_string()
 }
 
 /// What the agent said.
