@@ -12,7 +12,7 @@ use ix_device_plugin::model::pci::PciAddress;
 use tempfile::TempDir;
 
 /// A deadline that is never met: where it passes, the test has failed already.
-pub(super) const LONG: Duration = Duration::from_secs(60);
+pub(super) const LONG: Duration = Duration::from_secs(30);
 
 /// A deadline that a library which hangs lets pass.
 pub(super) const SHORT: Duration = Duration::from_millis(50);
@@ -75,8 +75,17 @@ impl Fake {
 
     /// The process that has it loaded, or had.
     pub(super) fn pid(&self) -> String {
-        let text = std::fs::read_to_string(self.path().join("control.pid")).unwrap();
-        text.trim().to_owned()
+        self.mark("begun").unwrap()
+    }
+
+    /// The process in which it sticks, or stuck.
+    pub(super) fn stuck(&self) -> Option<String> {
+        self.mark("stuck")
+    }
+
+    fn mark(&self, name: &str) -> Option<String> {
+        let text = std::fs::read_to_string(self.path().join(format!("control.{name}"))).ok()?;
+        Some(text.trim().to_owned())
     }
 
     /// Asks this library.
@@ -131,6 +140,16 @@ pub(super) fn reading_of(state: &IxmlState, chip: PciAddress) -> ChipReading {
 pub(super) fn is_gone(pid: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
     stat.map_or(true, |stat| stat.contains(") Z "))
+}
+
+/// Waits for the end of a process.
+pub(super) async fn wait_until_gone(pid: &str) {
+    let gone = async {
+        while !is_gone(pid) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, gone).await.expect("the process ends");
 }
 
 /// Reads until `wanted`, however often that takes.

@@ -12,7 +12,8 @@
  *   abort FUNCTION          that call ends the process
  *   noise 1                 it prints to standard output
  *   null 1                  handles are null, though the call succeeds
- * The number of the process that began last stands in CONTROL_FILE.pid.
+ * The number of the process that began last stands in CONTROL_FILE.begun, that of the one that
+ * stuck last in CONTROL_FILE.stuck.
  *
  * Compiled with: PLAIN_NAMES (only the names without _v2 and _v3, and the short nvmlPciInfo_t),
  * WITHOUT_LOOKUP, WITHOUT_HEALTH, WITHOUT_ECC, WITHOUT_TEMPERATURE (functions that are not there),
@@ -84,9 +85,21 @@ static int is(const char *key, const char *function) {
     return find(key, value, sizeof value) && !strcmp(value, function);
 }
 
+/* The file is there with all that it says, or not at all. */
+static void mark(const char *name) {
+    FILE *file = fopen(CONTROL_FILE ".next-mark", "w");
+    if (!file) return;
+    fprintf(file, "%d\n", (int)getpid());
+    fclose(file);
+    rename(CONTROL_FILE ".next-mark", name);
+}
+
 static void misbehave(const char *function) {
     while (is("hang", function)) usleep(1000);
-    while (is("stick", function)) for (;;) pause();
+    if (is("stick", function)) {
+        mark(CONTROL_FILE ".stuck");
+        for (;;) pause();
+    }
     if (is("abort", function)) abort();
 }
 
@@ -100,11 +113,7 @@ static int enter(const char *function, nvmlDevice_t device) {
 int VERSION(nvmlInit, _v2)(void) {
     if (number("noise")) puts("libixml says hello where nobody asked for it");
     fflush(stdout);
-    FILE *file = fopen(CONTROL_FILE ".pid", "w");
-    if (file) {
-        fprintf(file, "%d\n", (int)getpid());
-        fclose(file);
-    }
+    mark(CONTROL_FILE ".begun");
     misbehave("init");
 #ifdef NEEDS_THUNK
     ixthunk();
