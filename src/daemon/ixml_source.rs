@@ -14,6 +14,11 @@ use crate::model::ixml::{IxmlChoice, IxmlReading, IxmlState};
 use crate::model::pci::PciAddress;
 use crate::wire::ixml_agent::{Answer, parse_answer, request_line};
 
+/// How long a read usually may take.
+pub const DEADLINE: Duration = Duration::from_secs(2);
+
+const LONGEST_REASON: usize = 500;
+
 /// What the source is built from.
 #[derive(Clone, Debug)]
 pub struct IxmlSettings {
@@ -84,6 +89,9 @@ impl IxmlSource {
     }
 
     /// What the library says of these chips, or why it does not, at the latest after `deadline`.
+    /// Name those that have their driver: the library looks for chips anew when the list changes,
+    /// and cannot find one before that.
+    ///
     /// While an answer is overdue this comes back at once and asks nothing more; once it is there,
     /// late as it is, the question is put anew. Changes are logged, each once. The future may be
     /// dropped before it is ready.
@@ -159,7 +167,7 @@ impl IxmlSource {
             Ok(Err(no_answer)) => Some(self.bury(&no_answer, span).await),
             Ok(Ok(line)) => match parse_answer(&line) {
                 Ok(answer) => self.take(answer, question, span),
-                Err(error) => Some(self.unusable(format!("its agent said {error}"))),
+                Err(error) => Some(self.unusable(&format!("its agent said {error}"))),
             },
         }
     }
@@ -186,9 +194,9 @@ impl IxmlSource {
             (Answer::Unusable(library, failure), _) => {
                 let remedy = failure.code.remedy();
                 let remedy = remedy.map_or(String::new(), |remedy| format!("; {remedy}"));
-                Some(self.unusable(format!("{}: {failure}{remedy}", library.display())))
+                Some(self.unusable(&format!("{}: {failure}{remedy}", library.display())))
             }
-            (answer, _) => Some(self.unusable(format!("its agent said {answer:?} out of turn"))),
+            _ => Some(self.unusable("its agent spoke out of turn")),
         }
     }
 
@@ -213,15 +221,16 @@ impl IxmlSource {
             NoAnswer::Ended => timeout_at(span.deadline, agent.ended()).await.ok(),
             NoAnswer::Unreadable(_) => None,
         };
-        self.unusable(match how {
+        self.unusable(&match how {
             Some(Ok(status)) => format!("its agent died, {status}"),
             _ => format!("its agent: {no_answer}"),
         })
     }
 
-    fn unusable(&mut self, reason: String) -> IxmlState {
+    fn unusable(&mut self, reason: &str) -> IxmlState {
         self.end_agent();
-        IxmlState::Unusable(reason)
+        // What a broken agent says may be as long as a line.
+        IxmlState::Unusable(reason.chars().take(LONGEST_REASON).collect())
     }
 
     fn end_agent(&mut self) {

@@ -125,7 +125,7 @@ impl HealthBits {
     }
 
     /// The bits that are set, one by one from the lowest, each with its name if it has one.
-    pub fn set(self) -> impl Iterator<Item = (u64, Option<&'static str>)> {
+    pub fn set_bits(self) -> impl Iterator<Item = (u64, Option<&'static str>)> {
         let name = |bit| Self::NAMES.iter().find(|(known, _)| *known == bit).map(|(_, name)| *name);
         (0..u64::BITS)
             .map(|shift| 1 << shift)
@@ -139,7 +139,8 @@ impl fmt::Display for HealthBits {
         if self.is_ok() {
             return f.pad("OK");
         }
-        let words = self.set().map(|(bit, name)| name.map_or(format!("{bit:#x}"), str::to_owned));
+        let words =
+            self.set_bits().map(|(bit, name)| name.map_or(format!("{bit:#x}"), str::to_owned));
         f.pad(&words.collect::<Vec<_>>().join(", "))
     }
 }

@@ -1,6 +1,8 @@
 //! The optional health source: a real library of C with the vendor's interface, loaded by a real
 //! agent process, well and ill.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod fake;
 
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -76,9 +78,9 @@ async fn each_health_bit_is_told_by_its_name() {
 
 #[tokio::test]
 async fn a_lost_chip_is_told_and_the_others_are_read_as_ever() {
+    let (fake, chips) = (Fake::new(&[], ""), [FIRST, SECOND].map(chip));
     for code in [15, 16] {
-        let fake = Fake::new(&[], &format!("count 2\nhealth.0.code {code}\n"));
-        let chips = [FIRST, SECOND].map(chip);
+        fake.control(&format!("count 2\nhealth.0.code {code}\n"));
         let state = fake.source().read(&chips, LONG).await;
         let lost = reading_of(&state, chips[0]);
         assert_eq!((lost.health, lost.failure), (None, Some(failure(Call::Health, code))));
@@ -102,13 +104,12 @@ async fn what_a_chip_does_not_support_is_absent_and_no_failure() {
 
 #[tokio::test]
 async fn a_transient_code_is_told_with_the_call_and_hides_no_other_counter() {
+    let fake = Fake::new(&[], "");
     for code in [10, 11, 17, 19, 999] {
-        let expected = ChipReading {
-            temperature: None,
-            failure: Some(failure(Call::Temperature, code)),
-            ..well()
-        };
-        check(&format!("temperature.0.code {code}\n"), expected).await;
+        fake.control(&format!("temperature.0.code {code}\n"));
+        let failure = Some(failure(Call::Temperature, code));
+        let expected = ChipReading { temperature: None, failure, ..well() };
+        assert_eq!(fake.reading(FIRST).await, expected);
     }
 }
 
@@ -149,9 +150,9 @@ async fn chips_are_matched_by_bus_id_in_every_spelling() {
         ("00000000:3D:00.0", "0000:3d:00.1"),
     ];
     for defines in [&[][..], &["WITHOUT_LOOKUP"]] {
+        let fake = Fake::new(defines, "");
         for (spelling, address) in spellings {
-            let control = format!("count 2\nbus.1 {spelling}\ntemperature.0 1\ntemperature.1 99\n");
-            let fake = Fake::new(defines, &control);
+            fake.control(&format!("count 2\nbus.1 {spelling}\ntemperature.1 99\n"));
             let reading = fake.reading(address).await;
             assert_eq!(reading.temperature, Some(99), "{spelling} {defines:?}");
         }
@@ -233,8 +234,8 @@ async fn hanging(fake: &Fake, function: &str, settings: IxmlSettings) -> (IxmlSo
 
 #[tokio::test]
 async fn a_call_that_hangs_ends_with_the_deadline_and_the_last_reading_stays() {
+    let fake = Fake::new(&[], "");
     for function in ["handle", "health", "ecc", "temperature"] {
-        let fake = Fake::new(&[], "");
         let settings = settings(IxmlChoice::Path(fake.library()));
         let (_source, state) = hanging(&fake, function, settings).await;
         let IxmlState::Stalled { last: Some(last), .. } = state else { panic!("{state}") };
