@@ -204,7 +204,7 @@ impl IxmlSource {
     fn wait_on(&mut self, question: Question) -> IxmlState {
         let waited = question.asked.elapsed();
         if waited >= self.settings.patience.give_up {
-            warn!(?waited, "libixml is given up and started again later");
+            info!(?waited, "libixml is given up and started again later");
             self.end_agent();
         }
         let since = match self.state {
