@@ -22,6 +22,8 @@ pub mod prefer;
 pub mod removal;
 
 pub mod backoff;
+pub mod ixml;
+pub mod ixml_signals;
 pub mod rescan;
 pub mod session;
 

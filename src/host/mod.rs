@@ -1,5 +1,6 @@
 //! The only code that touches the machine. What decides something belongs further down.
 
+pub mod clock;
 pub mod config_file;
 pub mod files;
 pub mod handout_file;
@@ -11,11 +12,15 @@ pub mod vitals;
 
 mod readiness;
 
+pub mod severable;
+
 pub mod authority_stream;
 pub mod directory_watch;
 pub mod kubelet;
 pub mod pod_resources;
 pub mod sockets;
 pub mod uevents;
+
+pub mod ixml;
 
 pub mod doctor;

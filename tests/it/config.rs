@@ -1,10 +1,6 @@
 //! The configuration as its users meet it: files in, effective configuration or messages out.
 
-#![expect(
-    clippy::disallowed_methods,
-    clippy::unwrap_used,
-    reason = "fixtures are files, and tests read them directly, or fail"
-)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,6 +12,7 @@ use ix_device_plugin::model::config::{
     ResourceRule, Selector, Sharing, SharingPolicy, VisibleDevices,
 };
 use ix_device_plugin::model::health::{ReasonCode, Severity};
+use ix_device_plugin::model::ixml::IxmlChoice;
 use ix_device_plugin::model::list_size::{KUBELET_LIST_LIMIT, largest_replicas};
 use ix_device_plugin::model::pci::{PciAddress, PciId};
 use ix_device_plugin::parse::config::{Overrides, parse_config, parse_config_with};
@@ -294,8 +291,14 @@ fn arb_health() -> impl Strategy<Value = HealthRules> {
     let severity =
         prop::sample::select(&[Severity::Ignore, Severity::Warn, Severity::Unhealthy][..]);
     let signals = prop::collection::btree_map(code, severity, 0..4);
-    (arb_duration(), arb_duration(), signals)
-        .prop_map(|(interval, recovery, signals)| HealthRules { interval, recovery, signals })
+    let ixml = prop_oneof![
+        Just(IxmlChoice::Off),
+        Just(IxmlChoice::Auto),
+        "/[a-z0-9/ '\"#:_.-]{0,20}".prop_map(|path| IxmlChoice::Path(path.trim_end().into())),
+    ];
+    (arb_duration(), arb_duration(), ixml, signals).prop_map(
+        |(interval, recovery, ixml, signals)| HealthRules { interval, recovery, ixml, signals },
+    )
 }
 
 fn arb_duration() -> impl Strategy<Value = Duration> {
