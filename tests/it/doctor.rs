@@ -9,6 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::binary::{Ran, files, run, stdout_of};
+use crate::support::mounts::unshared;
 
 fn hold(name: &str, arguments: &[&str]) {
     let Ran { code, stdout, stderr } = run(arguments);
@@ -214,6 +215,44 @@ fn the_gravest_check_gives_the_exit_status() {
     assert_eq!(node.run(&[]).0, Some(13));
     fs::remove_file(node.path("var/lib/kubelet/device-plugins/kubelet.sock")).unwrap();
     assert_eq!(node.run(&[]).0, Some(19));
+}
+
+/// In a container, /etc and /run are the image's: nothing may be concluded from what they lack.
+#[test]
+fn a_container_claims_nothing_of_the_node() {
+    let Some(mut unshare) = unshared(&[&["--map-root-user", "--mount"]]) else { return };
+    let container = "mount -t tmpfs none /etc && mount -t tmpfs none /run && \
+                     touch /run/.containerenv && exec \"$0\" doctor -o json";
+    let binary = env!("CARGO_BIN_EXE_ix-device-plugin");
+    let output = unshare.args(["sh", "-c", container, binary]).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).expect("a document");
+    let sentence = |check: &str| {
+        let checks = report["checks"].as_array().unwrap();
+        let check = checks.iter().find(|it| it["name"] == check).unwrap();
+        check["findings"][0]["sentence"].as_str().unwrap().to_owned()
+    };
+    for check in ["cdi-specs", "container-runtime"] {
+        let expected = "cannot be told from here: a container does not show the node's /";
+        assert!(sentence(check).starts_with(expected), "{}", sentence(check));
+    }
+    // The namespace of the fake root is one, too.
+    let expected = "this is a user namespace, to which the kernel sends no uevents";
+    assert!(sentence("uevents").starts_with(expected), "{}", sentence("uevents"));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_told_from_one_that_is_not_there() {
+    let node = Node::new();
+    fs::create_dir_all(node.path("etc/docker/daemon.json")).unwrap();
+    let expected = "note: /etc/docker/daemon.json of Docker could not be read: Is a directory (os \
+                    error 21)";
+    check(&node, "container-runtime", (0, expected));
+    fs::remove_dir(node.path("run/cdi")).unwrap();
+    let node = node.with("run/cdi", "no directory");
+    let (_, findings) = node.look("cdi-specs", &[]);
+    let expected = "note: cannot be told from here: cannot list /var/run/cdi: Not a directory (os \
+                    error 20)";
+    assert_eq!(findings, [expected]);
 }
 
 /// Whatever this machine is like, each check says something and the status is one of the table.

@@ -10,6 +10,7 @@ use ix_device_plugin::parse::node_file::parse_node_file;
 use tempfile::TempDir;
 
 use crate::support::binary::{files, stdout_of};
+use crate::support::mounts::{skipped, unshared};
 
 const SHIPPED: &str = "udev-rules/70-iluvatar.rules";
 
@@ -121,7 +122,7 @@ fn what_udev_would_not_read_is_not_read_here() {
 fn udevadm_verifies_the_rules_where_it_can() {
     let help = Command::new("udevadm").args(["verify", "--help"]).output();
     if !help.is_ok_and(|help| help.status.success()) {
-        eprintln!("not verified: this udevadm has no `verify`");
+        skipped("this udevadm has no `verify`");
         return;
     }
     let directory = TempDir::new().unwrap();
@@ -168,18 +169,12 @@ exit 0
 /// Every link and node after udevadm saw each `iluvatarN` and `itrctl` device of a machine; none
 /// where this machine has no udevadm or no namespaces for us.
 fn apply(node_text: &str, rules: &[(&str, &str)]) -> Option<Vec<String>> {
-    let namespace = [&["-m"][..], &["-rm"]].into_iter().find(|how| {
-        let mount = ["mount", "-t", "tmpfs", "none", "/mnt"];
-        Command::new("unshare")
-            .args(*how)
-            .args(mount)
-            .output()
-            .is_ok_and(|ran| ran.status.success())
-    });
-    let (Some(namespace), Some(..257)) = (namespace, udevadm_version()) else {
-        eprintln!("not tried: no udevadm before version 257, or no mount namespace to be had");
+    let Some(..257) = udevadm_version() else {
+        skipped("there is no udevadm here, or only one that simulates");
         return None;
     };
+    // Root may make device nodes in a namespace of its own; others only get one as a fake root.
+    let mut unshare = unshared(&[&["--mount"], &["--map-root-user", "--mount"]])?;
     let directory = TempDir::new().expect("a temporary directory");
     let (machine, rules_directory) = (directory.path().join("m"), directory.path().join("r"));
     let file = directory.path().join("m.node");
@@ -190,8 +185,7 @@ fn apply(node_text: &str, rules: &[(&str, &str)]) -> Option<Vec<String>> {
     for (name, text) in rules {
         fs::write(rules_directory.join(name), text).expect("it can be written");
     }
-    let ran = Command::new("unshare")
-        .args(namespace)
+    let ran = unshare
         .args(["sh", "-c", IN_NAMESPACE])
         .env("RULES", rules_directory)
         .env("DEVICES", devices(node_text).join(" "))

@@ -13,7 +13,7 @@ const KIND: &str = "iluvatar.com/gpu";
 /// What we write.
 const OURS: &str = "iluvatar.com-gpu.json";
 
-pub(super) fn cdi_specs(CdiFacts { directories, files }: &CdiFacts) -> Vec<Finding> {
+pub(super) fn cdi_specs(CdiFacts { directories, files, hidden }: &CdiFacts) -> Vec<Finding> {
     let ours_by_kind: Vec<_> = files
         .iter()
         .filter_map(|file| Some((file, file.spec.as_ref().ok()?)))
@@ -24,6 +24,8 @@ pub(super) fn cdi_specs(CdiFacts { directories, files }: &CdiFacts) -> Vec<Findi
     if findings.is_empty() {
         findings.extend(foreign(&ours_by_kind));
     }
+    // A conflict that is seen is one, whatever is hidden; that there is none is not known then.
+    findings.extend(hidden.as_ref().map(super::untold));
     let (files, directories) = (ours_by_kind.len(), and(directories));
     super::or_ok(findings, || match files {
         0 => format!("no CDI file of kind {KIND} is in {directories}"),
@@ -72,8 +74,8 @@ fn conflict(paths: &[String], devices: &[String], same_directory: bool) -> Findi
 fn unreadable(file: &CdiFile) -> Option<Finding> {
     let why = file.spec.as_ref().err()?;
     Some(
-        Finding::note(format!("{} is no CDI specification: {why}", file.path()))
-            .with_remedy("correct it or remove it; runtimes leave it out and log it"),
+        Finding::note(format!("{} could not be read as a CDI specification: {why}", file.path()))
+            .with_remedy("correct it or remove it; runtimes leave such a file out and log it"),
     )
 }
 
@@ -93,6 +95,7 @@ fn foreign(specs: &[(&CdiFile, &CdiSpec)]) -> Option<Finding> {
 mod tests {
     use super::super::sample_facts::shown;
     use super::*;
+    use crate::model::doctor::facts::Untold;
 
     fn file(path: &str, devices: &[&str]) -> CdiFile {
         let (directory, name) = path.rsplit_once('/').unwrap();
@@ -111,11 +114,28 @@ mod tests {
     const REMEDY: &str = "-> keep one generator of this kind: remove the file that is not ours \
                           (ix-ctk writes one with `ix-ctk cdi generate`), or set cdi.enabled: false";
 
+    fn facts(files: &[CdiFile]) -> CdiFacts {
+        let directories = vec!["/etc/cdi".to_owned(), "/var/run/cdi".to_owned()];
+        CdiFacts { directories, files: files.to_vec(), hidden: None }
+    }
+
     #[track_caller]
     fn check(files: &[CdiFile], expected: &str) {
-        let directories = vec!["/etc/cdi".to_owned(), "/var/run/cdi".to_owned()];
-        let facts = CdiFacts { directories, files: files.to_vec() };
-        assert_eq!(shown(&cdi_specs(&facts)), [expected]);
+        assert_eq!(shown(&cdi_specs(&facts(files))), [expected]);
+    }
+
+    #[test]
+    fn what_is_seen_counts_though_a_directory_is_hidden() {
+        let mut hidden = facts(&[file("/etc/cdi/ix.yaml", &["0"])]);
+        hidden.hidden = Some(Untold("a test".to_owned()));
+        assert_eq!(
+            shown(&cdi_specs(&hidden)),
+            [
+                "note: /etc/cdi/ix.yaml defines iluvatar.com/gpu too, not ours, with other device \
+                 names",
+                "note: cannot be told from here: a test",
+            ]
+        );
     }
 
     #[test]
@@ -161,12 +181,12 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_makes_no_sense_is_a_note() {
+    fn a_file_that_cannot_be_read_is_a_note() {
         let broken = CdiFile { spec: Err("EOF".to_owned()), ..file("/etc/cdi/x.json", &[]) };
         check(
             &[broken],
-            "note: /etc/cdi/x.json is no CDI specification: EOF -> correct it or remove it; \
-             runtimes leave it out and log it",
+            "note: /etc/cdi/x.json could not be read as a CDI specification: EOF -> correct it or \
+             remove it; runtimes leave such a file out and log it",
         );
     }
 }

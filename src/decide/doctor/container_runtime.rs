@@ -47,7 +47,7 @@ pub(super) fn container_runtime(files: &[RuntimeFile]) -> Vec<Finding> {
 
 fn unreadable(file: &RuntimeFile) -> Option<Finding> {
     let why = file.settings.as_ref().err()?;
-    Some(Finding::note(format!("{} of {} makes no sense: {why}", file.path, file.owner)))
+    Some(Finding::note(format!("{} of {} could not be read: {why}", file.path, file.owner)))
 }
 
 fn by_owner(files: &[RuntimeFile]) -> BTreeMap<&str, Configured<'_>> {
@@ -202,9 +202,9 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_makes_no_sense_is_a_note() {
+    fn a_file_that_cannot_be_read_is_a_note() {
         let mut broken = file(Engine::Docker, "/d.json", None, None);
         broken.settings = Err("EOF".to_owned());
-        check(&[broken], "note: /d.json of Docker makes no sense: EOF");
+        check(&[broken], "note: /d.json of Docker could not be read: EOF");
     }
 }

@@ -48,7 +48,7 @@ fn findings(check: Check, facts: &Facts) -> Vec<Finding> {
         Check::KubeletDirectory => kubelet::directory(&facts.kubelet),
         Check::KubeletSocket => kubelet::socket(&facts.kubelet),
         Check::OtherPlugin => plugins::other_plugin(&facts.kubelet, &facts.config.resources),
-        Check::CdiSpecs => told(&facts.cdi, cdi_specs::cdi_specs),
+        Check::CdiSpecs => cdi_specs::cdi_specs(&facts.cdi),
         Check::ContainerRuntime => {
             told(&facts.runtimes, |files| container_runtime::container_runtime(files))
         }
@@ -163,7 +163,7 @@ mod sample_facts {
     use super::super::sample::Sample;
     use super::*;
     use crate::model::config::Config;
-    use crate::model::doctor::facts::{KnownRoots, KubeletFacts};
+    use crate::model::doctor::facts::{CdiFacts, KnownRoots, KubeletFacts};
 
     /// The hardware of a survey, with the driver loaded.
     pub(super) fn hardware(sample: Sample) -> Hardware {
@@ -194,7 +194,7 @@ mod sample_facts {
                 processes: Err(untold()),
                 roots: KnownRoots::default(),
             },
-            cdi: Err(untold()),
+            cdi: CdiFacts { hidden: Some(untold()), ..CdiFacts::default() },
             runtimes: Err(untold()),
             uevents: Err(untold()),
             inotify: Err(untold()),

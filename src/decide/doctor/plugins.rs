@@ -22,7 +22,7 @@ pub(super) fn other_plugin(kubelet: &KubeletFacts, rules: &[ResourceRule]) -> Ve
         match checkpoint {
             Some(Ok(registered)) => findings.extend(of_checkpoint(registered, rules)),
             Some(Err(why)) => findings.push(Finding::note(format!(
-                "{}/kubelet_internal_checkpoint makes no sense: {why}",
+                "{}/kubelet_internal_checkpoint could not be read: {why}",
                 kubelet.directory
             ))),
             None => {}
@@ -204,12 +204,12 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_that_makes_no_sense_is_a_note() {
+    fn a_checkpoint_that_cannot_be_read_is_a_note() {
         let mut kubelet = kubelet(&[], None);
         let content = kubelet.content.as_mut().unwrap();
         let DirectoryContent::There { checkpoint, .. } = content else { panic!("it is there") };
         *checkpoint = Some(Err("EOF".to_owned()));
-        check_other(&kubelet, "note: /k/kubelet_internal_checkpoint makes no sense: EOF");
+        check_other(&kubelet, "note: /k/kubelet_internal_checkpoint could not be read: EOF");
     }
 
     #[test]

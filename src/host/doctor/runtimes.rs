@@ -1,10 +1,10 @@
 //! Files of container runtimes: their configuration, and CDI.
 
-use std::path::Path;
+use std::io::ErrorKind;
 
 use super::view::View;
-use crate::host::files;
-use crate::model::doctor::facts::{CdiFacts, CdiFile, Engine, RuntimeFile, Told};
+use crate::host::files::{self, Listed};
+use crate::model::doctor::facts::{CdiFacts, CdiFile, Engine, RuntimeFile, Told, Untold};
 use crate::parse::doctor::cdi_spec::parse_cdi_spec;
 use crate::parse::doctor::runtime_settings::parse_runtime_settings;
 
@@ -29,9 +29,14 @@ const CDI_DIRECTORIES: [(&str, &[&str]); 2] =
     [("/etc/cdi", &["etc/cdi"]), ("/var/run/cdi", &["run/cdi", "var/run/cdi"])];
 
 pub(super) fn runtimes(view: &View<'_>) -> Told<Vec<RuntimeFile>> {
-    let found = RUNTIME_FILES.iter().flat_map(|(owner, engine, pattern)| {
-        let paths = files::matching(view.root.path(), pattern).unwrap_or_default();
-        paths.into_iter().map(|path| runtime_file(view, owner, *engine, &path))
+    let found = RUNTIME_FILES.iter().flat_map(|(owner, engine, place)| {
+        let file = |(path, text)| RuntimeFile {
+            owner,
+            engine: *engine,
+            path,
+            settings: Result::and_then(text, |text: String| parse_runtime_settings(*engine, &text)),
+        };
+        texts(view, place).into_iter().map(file)
     });
     let found: Vec<_> = found.collect();
     if found.is_empty() {
@@ -40,53 +45,61 @@ pub(super) fn runtimes(view: &View<'_>) -> Told<Vec<RuntimeFile>> {
     Ok(found)
 }
 
-fn runtime_file(view: &View<'_>, owner: &'static str, engine: Engine, path: &Path) -> RuntimeFile {
-    let text = files::read_text(path).map_err(|error| error.to_string());
-    let shown = path.strip_prefix(view.root.path()).unwrap_or(path);
-    RuntimeFile {
-        owner,
-        engine,
-        path: format!("/{}", shown.display()),
-        settings: text.and_then(|text| parse_runtime_settings(engine, &text)),
-    }
-}
-
-pub(super) fn cdi(view: &View<'_>) -> Told<CdiFacts> {
-    let mut facts = CdiFacts::default();
-    let mut hidden = None;
-    for (directory, places) in CDI_DIRECTORIES {
-        match places.iter().find(|place| view.exists(place)) {
-            Some(place) => facts.files.extend(cdi_files(view, directory, place)),
-            None => {
-                if let Err(why) = view.shows(places[0].split('/').next().unwrap_or_default()) {
-                    hidden.get_or_insert(why);
-                    continue;
-                }
+/// Each file at a place, by the node's own path, with its text or why there is none. Nothing is
+/// there only where that is certain.
+fn texts(view: &View<'_>, place: &str) -> Vec<(String, Result<String, String>)> {
+    let paths = match place.rsplit_once('/') {
+        Some((directory, name)) if name.contains('*') => {
+            match files::list_directory(&view.path(directory)) {
+                Ok(listed) => drop_ins(directory, name.trim_start_matches('*'), listed),
+                Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+                Err(error) => return vec![(format!("/{directory}"), Err(error.to_string()))],
             }
         }
-        facts.directories.push(directory.to_owned());
+        _ => vec![place.to_owned()],
+    };
+    let read = |path: String| match files::read_text(&view.path(&path)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        text => Some((format!("/{path}"), text.map_err(|error| error.to_string()))),
+    };
+    paths.into_iter().filter_map(read).collect()
+}
+
+fn drop_ins(directory: &str, suffix: &str, listed: Vec<Listed>) -> Vec<String> {
+    let names = listed.into_iter().filter(|it| !it.is_directory && it.name.ends_with(suffix));
+    names.map(|it| format!("{directory}/{}", it.name)).collect()
+}
+
+pub(super) fn cdi(view: &View<'_>) -> CdiFacts {
+    let mut facts = CdiFacts::default();
+    for (directory, places) in CDI_DIRECTORIES {
+        match cdi_files(view, directory, places) {
+            Ok(files) => {
+                facts.files.extend(files);
+                facts.directories.push(directory.to_owned());
+            }
+            Err(why) => {
+                facts.hidden.get_or_insert(why);
+            }
+        }
     }
-    match hidden {
-        Some(why) if facts.directories.is_empty() => Err(why),
-        _ => Ok(facts),
-    }
+    facts
 }
 
 /// Those that a runtime reads: `.json` and `.yaml`.
-fn cdi_files(view: &View<'_>, directory: &str, place: &str) -> Vec<CdiFile> {
-    let listed = files::list_directory(&view.path(place)).unwrap_or_default();
-    let names = listed.into_iter().map(|listed| listed.name);
-    let is_read = |name: &String| {
-        let extension = Path::new(name).extension();
-        extension.is_some_and(|extension| extension == "json" || extension == "yaml")
+fn cdi_files(view: &View<'_>, directory: &str, places: &[&str]) -> Told<Vec<CdiFile>> {
+    let Some(place) = places.iter().find(|place| view.exists(place)) else {
+        let (top, _) = places[0].split_once('/').unwrap_or_default();
+        return view.shows(top).map(|()| Vec::new());
     };
-    names
-        .filter(is_read)
-        .map(|name| {
-            let text = files::read_text(&view.path(place).join(&name));
-            let spec = text.map_err(|error| error.to_string());
-            let spec = spec.and_then(|text| parse_cdi_spec(&text));
-            CdiFile { directory: directory.to_owned(), name, spec }
-        })
-        .collect()
+    files::list_directory(&view.path(place))
+        .map_err(|error| Untold(format!("cannot list {directory}: {error}")))?;
+    let json = texts(view, &format!("{place}/*.json"));
+    let yaml = texts(view, &format!("{place}/*.yaml"));
+    let file = |(path, text): (String, Result<String, String>)| CdiFile {
+        directory: directory.to_owned(),
+        name: path.rsplit('/').next().unwrap_or_default().to_owned(),
+        spec: text.and_then(|text| parse_cdi_spec(&text)),
+    };
+    Ok(json.into_iter().chain(yaml).map(file).collect())
 }

@@ -35,7 +35,7 @@ pub struct Facts {
     /// The kubelet's device plugin directory.
     pub kubelet: KubeletFacts,
     /// The CDI directories.
-    pub cdi: Told<CdiFacts>,
+    pub cdi: CdiFacts,
     /// Configuration files of container runtimes that are there.
     pub runtimes: Told<Vec<RuntimeFile>>,
     /// Whether uevents can be heard.
@@ -164,6 +164,8 @@ pub struct CdiFacts {
     pub directories: Vec<String>,
     /// Their files, those of the weaker directory first.
     pub files: Vec<CdiFile>,
+    /// Why the other directory, or both, could not be looked at.
+    pub hidden: Option<Untold>,
 }
 
 /// A file of a CDI directory.
@@ -173,7 +175,7 @@ pub struct CdiFile {
     pub directory: String,
     /// Its name.
     pub name: String,
-    /// The error where it makes no sense.
+    /// The error where it could not be read or makes no sense.
     pub spec: Result<CdiSpec, String>,
 }
 
@@ -203,7 +205,7 @@ pub struct RuntimeFile {
     pub engine: Engine,
     /// Where it is.
     pub path: String,
-    /// The error where it makes no sense.
+    /// The error where it could not be read or makes no sense.
     pub settings: Result<RuntimeSettings, String>,
 }
 

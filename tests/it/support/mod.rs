@@ -7,6 +7,7 @@ pub(crate) mod daemon;
 pub(crate) mod plugin_client;
 
 pub(crate) mod machines;
+pub(crate) mod mounts;
 pub(crate) mod random_machines;
 
 pub(crate) mod kernel;

@@ -1,0 +1,28 @@
+//! Commands with mounts of their own, which nobody else sees.
+
+use std::io::Write as _;
+use std::process::Command;
+
+/// `unshare` with these arguments, which give the command that follows a mount namespace. Where that
+/// is forbidden, says so and is none.
+pub(crate) fn unshared<'a>(ways: &[&'a [&'a str]]) -> Option<Command> {
+    let command = |way: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(way);
+        command
+    };
+    let probe = ["mount", "-t", "tmpfs", "none", "/mnt"];
+    let can = |way: &&&[&str]| {
+        command(way).args(probe).output().is_ok_and(|output| output.status.success())
+    };
+    let way = ways.iter().find(can);
+    if way.is_none() {
+        skipped("mount namespaces are forbidden here");
+    }
+    way.map(|way| command(way))
+}
+
+/// libtest holds back what `eprintln!` says in a test that passes.
+pub(crate) fn skipped(why: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
+}
