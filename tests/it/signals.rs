@@ -154,9 +154,9 @@ fn story(code: ReasonCode) -> String {
         judge.observe(now, &seen(&facts).0, scope, &findings, &rules);
         let verdict = verdict(&judged(&facts, &judge.judge(now, &rules), &rules));
         if verdict != last {
-            verdict
-                .iter()
-                .for_each(|line| writeln!(story, "{:>4}s  {line}", now.as_secs()).unwrap());
+            for line in &verdict {
+                writeln!(story, "{:>4}s  {line}", now.as_secs()).unwrap();
+            }
         }
         last = verdict;
     }
