@@ -77,7 +77,7 @@ pub fn build(settings: Settings) -> Bound {
     let inputs = Inputs { config: in_force.clone(), triggers: receiver, vitals };
     let time = (Instant::now(), settings.stay);
     let (mut owner, offers) = InventoryOwner::new(Arc::clone(&root), inputs, time);
-    let (ledger, writer) = handout_ledger::open(kubelet_directory.join(FILE_NAME));
+    let (ledger, keeper) = handout_ledger::open(kubelet_directory.join(FILE_NAME));
     let sources = Sources { offers: offers.clone(), ledger };
     let (sessions, view) = Sessions::new(kubelet_directory, inotify, sources);
     let mut tasks = JoinSet::new();
@@ -90,7 +90,7 @@ pub fn build(settings: Settings) -> Bound {
     let monitor = health_monitor::run(root, in_force.clone(), offers.clone(), looks, stop.clone());
     tasks.spawn(named("health monitor", monitor));
     tasks.spawn(named("sessions", sessions.run(stop.clone())));
-    tasks.spawn(named("handout ledger", writer.run(stop.clone())));
+    tasks.spawn(named("handout ledger", keeper.run(stop.clone())));
     if let Some(source) = config_source {
         let follow = ConfigWatch::new(source, config, offers.clone(), Arc::clone(&reload), inotify);
         tasks.spawn(named("configuration", follow.run(stop.clone())));

@@ -39,7 +39,11 @@ pub(super) fn run(common: &Common, args: &RunArgs) -> Result<(), Failure> {
         inotify: true,
         uevents: true,
     };
-    Ok(runtime()?.block_on(serve(settings))?)
+    let runtime = runtime()?;
+    let served = runtime.block_on(serve(settings));
+    // A read or write that hangs must not keep the process from ending.
+    runtime.shutdown_background();
+    Ok(served?)
 }
 
 /// A shared resource's list must fit the kubelet on this node. A machine that cannot be looked at

@@ -1,15 +1,20 @@
 //! Remembers what was handed out: in memory at once, so that Allocate does no I/O; in a file soon
 //! after, by a task of its own; and no container starts before its devices are in the file.
+//!
+//! During a rolling update two instances share the file. Each adds what it handed out itself and
+//! adopts what the other wrote. Should both write at the same moment, one entry may be lost until
+//! its instance writes again; its container would start unchecked, never be refused.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::decide::backoff::backoff;
+use crate::decide::handouts::{forget, merge};
 use crate::host::handout_file::{self, Remembered};
 use crate::model::device::DeviceId;
 use crate::model::handout::{Handout, Handouts};
@@ -20,48 +25,54 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The file's name in the kubelet's device plugin directory.
 pub const FILE_NAME: &str = "iluvatar-gpu.handouts";
 
-/// What is known, and how often it changed.
+/// What is known, and what of it the file may not have.
 #[derive(Debug, Default)]
 struct Known {
     handouts: Handouts,
-    changes: u64,
+    /// Recorded here and not written yet.
+    unwritten: Handouts,
+    /// How often there was a reason to look at the file.
+    requests: u64,
 }
 
 /// Shared by every service; clones know the same.
 #[derive(Clone, Debug)]
 pub struct HandoutLedger {
     known: Arc<watch::Sender<Known>>,
-    written: watch::Receiver<u64>,
+    /// The last request that was done.
+    done: watch::Receiver<u64>,
 }
 
-/// Writes the file; runs as a task of its own.
+/// Reads and writes the file; runs as a task of its own.
 #[derive(Debug)]
-pub struct LedgerWriter {
+pub struct LedgerKeeper {
     path: PathBuf,
     known: Arc<watch::Sender<Known>>,
-    written: watch::Sender<u64>,
+    done: watch::Sender<u64>,
+    failures: u32,
 }
 
-/// The ledger kept in `path`, and the task that writes it. Reads the file as it is now; one that
-/// cannot be read or believed counts as empty, aloud.
+/// The ledger kept in `path`, and the task that keeps it there. Reads the file as it is now; one
+/// that cannot be read or believed counts as empty, aloud.
 #[must_use]
-pub fn open(path: PathBuf) -> (HandoutLedger, LedgerWriter) {
-    let known = Known { handouts: remembered(&path), changes: 0 };
+pub fn open(path: PathBuf) -> (HandoutLedger, LedgerKeeper) {
+    let handouts = believed(&path, handout_file::read(&path));
+    let known = Known { handouts, ..Known::default() };
     let known = Arc::new(watch::Sender::new(known));
-    let (sender, written) = watch::channel(0);
-    let ledger = HandoutLedger { known: Arc::clone(&known), written };
-    (ledger, LedgerWriter { path, known, written: sender })
+    let (sender, done) = watch::channel(0);
+    let ledger = HandoutLedger { known: Arc::clone(&known), done };
+    (ledger, LedgerKeeper { path, known, done: sender, failures: 0 })
 }
 
-fn remembered(path: &std::path::Path) -> Handouts {
-    match handout_file::read(path) {
+fn believed(path: &Path, read: std::io::Result<Remembered>) -> Handouts {
+    let path = path.display();
+    match read {
         Ok(Remembered::Handouts(handouts)) => return handouts,
         Ok(Remembered::Damaged(error, aside)) => {
-            let (path, aside) = (path.display(), aside.display());
-            warn!(%path, %aside, "what was handed out is forgotten, the file is damaged: {error}");
+            let aside = aside.display();
+            warn!(%path, %aside, "the file of what was handed out is damaged and set aside: {error}");
         }
-        // The directory may come later; it is looked for again when there is something to write.
-        Err(error) => debug!(path = %path.display(), %error, "cannot read what was handed out"),
+        Err(error) => warn!(%path, "cannot read what was handed out: {error}"),
     }
     Handouts::new()
 }
@@ -69,9 +80,12 @@ fn remembered(path: &std::path::Path) -> Handouts {
 impl HandoutLedger {
     /// Remembers what a container is given.
     pub fn record(&self, resource: &str, handouts: impl IntoIterator<Item = (DeviceId, Handout)>) {
+        let handouts = handouts.into_iter().collect();
         self.known.send_modify(|known| {
-            known.handouts.entry(resource.to_owned()).or_default().extend(handouts);
-            known.changes += 1;
+            let given = Handouts::from([(resource.to_owned(), handouts)]);
+            merge(&mut known.handouts, &given);
+            merge(&mut known.unwritten, &given);
+            known.requests += 1;
         });
     }
 
@@ -81,65 +95,101 @@ impl HandoutLedger {
         self.known.borrow().handouts.get(resource)?.get(&id).cloned()
     }
 
-    /// Waits until all that was recorded so far is in the file; gives up aloud after five seconds.
+    /// Waits until all that was recorded so far is in the file, and what another instance wrote
+    /// there is known here; gives up aloud after five seconds.
     pub async fn settled(&self) {
-        let changes = self.known.borrow().changes;
-        let mut written = self.written.clone();
-        let waited =
-            tokio::time::timeout(PATIENCE, written.wait_for(|done| *done >= changes)).await;
+        let mut request = 0;
+        self.known.send_modify(|known| {
+            known.requests += 1;
+            request = known.requests;
+        });
+        let mut done = self.done.clone();
+        let waited = tokio::time::timeout(PATIENCE, done.wait_for(|done| *done >= request)).await;
         if !matches!(waited, Ok(Ok(_))) {
-            warn!("what was handed out could not be written; after a restart it is not known");
+            warn!(
+                waited = ?PATIENCE,
+                "a container starts before what it was given is in the file; should the plugin \
+                 restart, that container's devices are not checked again"
+            );
         }
     }
 }
 
-impl LedgerWriter {
-    /// Writes after every change, and once more at the end, until `stop`.
-    pub async fn run(self, stop: CancellationToken) {
-        let mut changed = self.known.subscribe();
-        let mut failures: u32 = 0;
+impl LedgerKeeper {
+    /// Brings file and memory together at every request, and once more at the end, until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut requested = self.known.subscribe();
+        let seed = u64::from(std::process::id());
         loop {
-            let is_behind = changed.borrow_and_update().changes > *self.written.borrow();
-            if is_behind {
-                failures = if self.write().await { 0 } else { failures.saturating_add(1) };
+            if requested.borrow_and_update().requests > *self.done.borrow() {
+                self.bring_together().await;
             }
-            let seed = u64::from(std::process::id());
+            let wait = backoff(self.failures, seed);
             tokio::select! {
                 () = stop.cancelled() => break,
-                _ = changed.changed() => {}
-                () = tokio::time::sleep(backoff(failures, seed)), if failures > 0 => {}
+                // A failure is not tried again faster because more is asked for.
+                _ = requested.changed(), if self.failures == 0 => {}
+                () = tokio::time::sleep(wait), if self.failures > 0 => {}
             }
         }
-        if self.known.borrow().changes > *self.written.borrow() {
-            self.write().await;
+        let is_behind = !self.known.borrow().unwritten.is_empty();
+        if is_behind {
+            self.bring_together().await;
         }
     }
 
-    /// True once the file holds all that was known when writing began. What another instance wrote
-    /// in the meantime is kept, unless we know better.
-    async fn write(&self) -> bool {
-        let (ours, changes) = {
+    async fn bring_together(&mut self) {
+        let (mut known, unwritten, requests) = {
             let known = self.known.borrow();
-            (known.handouts.clone(), known.changes)
+            (known.handouts.clone(), known.unwritten.clone(), known.requests)
         };
         let path = self.path.clone();
-        let written = tokio::task::spawn_blocking(move || {
-            let mut all = remembered(&path);
-            for (resource, devices) in ours {
-                all.entry(resource).or_default().extend(devices);
-            }
-            handout_file::write(&path, &all)
-        });
-        match written.await {
-            Ok(Ok(())) => {
-                self.written.send_replace(changes);
-                true
-            }
+        let read = tokio::task::spawn_blocking(move || handout_file::read(&path));
+        let there = match read.await {
             Ok(Err(error)) => {
-                debug!(path = %self.path.display(), %error, "cannot write what was handed out");
-                false
+                debug!(path = %self.path.display(), %error, "cannot read what was handed out");
+                Handouts::new()
             }
-            Err(_) => false,
+            Ok(read) => believed(&self.path, read),
+            Err(error) => return self.failed(&error.into()),
+        };
+        merge(&mut known, &there);
+        merge(&mut known, &unwritten);
+        match self.write_unless(&known, &there).await {
+            Ok(()) => self.came_together(known, &unwritten, requests),
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    async fn write_unless(&self, all: &Handouts, there: &Handouts) -> std::io::Result<()> {
+        if all == there {
+            return Ok(());
+        }
+        let (path, all) = (self.path.clone(), all.clone());
+        tokio::task::spawn_blocking(move || handout_file::write(&path, &all)).await?
+    }
+
+    fn came_together(&mut self, all: Handouts, written: &Handouts, requests: u64) {
+        if self.failures > 0 {
+            info!(path = %self.path.display(), "what was handed out is written again");
+        }
+        self.failures = 0;
+        self.known.send_if_modified(|known| {
+            forget(&mut known.unwritten, written);
+            known.handouts = all;
+            merge(&mut known.handouts, &known.unwritten);
+            false
+        });
+        self.done.send_replace(requests);
+    }
+
+    fn failed(&mut self, error: &std::io::Error) {
+        self.failures = self.failures.saturating_add(1);
+        let path = self.path.display();
+        if self.failures == 1 {
+            warn!(%path, "cannot write what was handed out: {error}; trying again");
+        } else {
+            debug!(%path, %error, failures = self.failures, "still cannot write what was handed out");
         }
     }
 }

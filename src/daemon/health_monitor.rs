@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::debug;
 
 use super::inventory_owner::Offers;
 use crate::host::root::Root;
@@ -24,10 +26,11 @@ pub async fn run(
         if stop.run_until_cancelled(tokio::time::sleep(interval)).await.is_none() {
             return;
         }
-        let chips = known(&offers);
+        let (chips, began) = (known(&offers), Instant::now());
         let root = Arc::clone(&root);
         let looked = tokio::task::spawn_blocking(move || vitals::look(&root, &chips)).await;
         let Ok(vitals) = looked else { continue };
+        debug!(chips = vitals.len(), took = ?began.elapsed(), "looked at the chips' health");
         if looks.send(vitals).await.is_err() {
             return;
         }

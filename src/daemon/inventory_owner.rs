@@ -150,6 +150,8 @@ impl InventoryOwner {
         match looked {
             Ok(Ok(scan)) => {
                 self.rescan.set_interval(config.discovery.rescan);
+                let took = self.now().saturating_sub(began);
+                debug!(scan.functions_seen, ?took, "looked at the machine");
                 self.rescan.looked(began, self.now(), &incomplete(&scan.facts));
                 self.take_scan(scan, &config);
             }
@@ -165,7 +167,7 @@ impl InventoryOwner {
         self.last_vitals.retain(|chip, _| chips.contains(chip));
         let had_boards = self.facts.as_ref().is_none_or(|facts| !facts.boards.is_empty());
         if scan.facts.boards.is_empty() && had_boards {
-            info!(scan.functions_seen, "no Iluvatar chips found; waiting for one");
+            info!(functions_seen = scan.functions_seen, "no Iluvatar chips found; waiting for one");
         }
         self.facts = Some(scan.facts);
         self.publish();

@@ -3,7 +3,7 @@
 //! Nothing here waits, reads or calls anybody: the kubelet admits pods one by one behind Allocate
 //! and GetPreferredAllocation, without a timeout.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -31,8 +31,33 @@ use crate::wire::v1beta1::{
     PreferredAllocationResponse,
 };
 
-/// Open ListAndWatch streams by number, with the process at the other end of each.
-pub type OpenStreams = BTreeMap<u64, Peer>;
+/// ListAndWatch streams of one server.
+#[derive(Debug, Default)]
+pub struct Streams {
+    /// Open ones by number, with the process at the other end of each.
+    open: BTreeMap<u64, Peer>,
+    /// Processes of which a stream ended: no more than there are process ids.
+    ended: BTreeSet<Peer>,
+}
+
+impl Streams {
+    /// Open streams of the kubelet, which is the process that answered Register; of anybody where
+    /// none did yet. A debugging client's stream is no sign that the kubelet has our list.
+    #[must_use]
+    pub fn open_of(&self, kubelet: Option<Peer>) -> usize {
+        self.open.values().filter(|peer| is(kubelet, **peer)).count()
+    }
+
+    /// Whether a stream of the kubelet has ended, whatever others are open.
+    #[must_use]
+    pub fn has_ended_of(&self, kubelet: Option<Peer>) -> bool {
+        self.ended.iter().any(|peer| is(kubelet, *peer))
+    }
+}
+
+fn is(kubelet: Option<Peer>, peer: Peer) -> bool {
+    kubelet.is_none_or(|kubelet| kubelet == peer)
+}
 
 /// What every answer is taken from; clones see the same.
 #[derive(Clone, Debug)]
@@ -47,19 +72,19 @@ pub struct Sources {
 pub struct PluginService {
     resource: String,
     sources: Sources,
-    streams: Arc<watch::Sender<OpenStreams>>,
+    streams: Arc<watch::Sender<Streams>>,
     closing: CancellationToken,
 }
 
 impl PluginService {
-    /// A service whose streams end with `closing`, and a view of its open streams.
+    /// A service whose streams end with `closing`, and a view of its streams.
     #[must_use]
     pub fn new(
         resource: String,
         sources: Sources,
         closing: CancellationToken,
-    ) -> (Self, watch::Receiver<OpenStreams>) {
-        let (streams, open) = watch::channel(OpenStreams::new());
+    ) -> (Self, watch::Receiver<Streams>) {
+        let (streams, open) = watch::channel(Streams::default());
         (Self { resource, sources, streams: Arc::new(streams), closing }, open)
     }
 
@@ -174,8 +199,8 @@ impl DevicePlugin for PluginService {
 }
 
 fn peer<T>(request: &Request<T>) -> Peer {
-    let credentials = request.extensions().get::<UdsConnectInfo>()?.peer_cred?;
-    credentials.pid().filter(|pid| *pid != 0)
+    let connection = request.extensions().get::<UdsConnectInfo>();
+    Peer::of(connection.and_then(|connection| connection.peer_cred))
 }
 
 /// One ListAndWatch stream: the full list, then again whenever it changed. It holds the latest
@@ -214,24 +239,66 @@ impl Stream for Lists {
 /// Counts a stream for as long as it lives.
 struct OpenStream {
     number: u64,
-    streams: Arc<watch::Sender<OpenStreams>>,
+    peer: Peer,
+    streams: Arc<watch::Sender<Streams>>,
 }
 
 impl OpenStream {
-    fn new(streams: Arc<watch::Sender<OpenStreams>>, peer: Peer) -> Self {
+    fn new(streams: Arc<watch::Sender<Streams>>, peer: Peer) -> Self {
         let mut number = 0;
-        streams.send_modify(|open| {
-            number = open.last_key_value().map_or(0, |(last, _)| last + 1);
-            open.insert(number, peer);
+        streams.send_modify(|streams| {
+            number = streams.open.last_key_value().map_or(0, |(last, _)| last + 1);
+            streams.open.insert(number, peer);
         });
-        Self { number, streams }
+        Self { number, peer, streams }
     }
 }
 
 impl Drop for OpenStream {
     fn drop(&mut self) {
-        self.streams.send_modify(|open| {
-            open.remove(&self.number);
+        self.streams.send_modify(|streams| {
+            streams.open.remove(&self.number);
+            streams.ended.insert(self.peer);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KUBELET: Peer = Peer(Some(812));
+    const CLIENT: Peer = Peer(Some(4711));
+    const UNSEEN: Peer = Peer(None);
+
+    fn streams(open: &[Peer], ended: &[Peer]) -> Streams {
+        Streams {
+            open: (0..).zip(open.iter().copied()).collect(),
+            ended: ended.iter().copied().collect(),
+        }
+    }
+
+    #[track_caller]
+    fn check(streams: &Streams, kubelet: Option<Peer>, open: usize, has_ended: bool) {
+        assert_eq!((streams.open_of(kubelet), streams.has_ended_of(kubelet)), (open, has_ended));
+    }
+
+    #[test]
+    fn another_process_s_stream_is_no_sign_of_the_kubelet() {
+        check(&streams(&[CLIENT], &[]), Some(KUBELET), 0, false);
+        check(&streams(&[CLIENT], &[KUBELET]), Some(KUBELET), 0, true);
+        check(&streams(&[KUBELET], &[CLIENT]), Some(KUBELET), 1, false);
+        check(&streams(&[CLIENT], &[CLIENT]), Some(UNSEEN), 0, false);
+    }
+
+    #[test]
+    fn every_stream_counts_until_the_kubelet_is_known() {
+        check(&streams(&[CLIENT, UNSEEN], &[]), None, 2, false);
+        check(&streams(&[], &[CLIENT]), None, 0, true);
+    }
+
+    #[test]
+    fn processes_that_cannot_be_seen_all_count_as_the_kubelet_that_cannot() {
+        check(&streams(&[UNSEEN, UNSEEN], &[UNSEEN]), Some(UNSEEN), 2, true);
     }
 }

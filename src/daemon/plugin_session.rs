@@ -1,7 +1,7 @@
 //! One resource's session with the kubelet: does what `decide::session` says, and tells it what is
 //! seen. Inotify, streams and answers are hints to look; a look at intervals is the truth.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -9,15 +9,16 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnixListenerStream;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::Server;
 use tracing::{debug, info, warn};
 
-use super::plugin_service::{OpenStreams, PluginService, Sources};
-use crate::decide::session::{OwnSocket, Reason, Session, Sight, SocketIdentity, Step};
+use super::plugin_service::{PluginService, Sources, Streams};
+use crate::decide::session::{Answer, OwnSocket, Reason, Session, Sight, SocketIdentity, Step};
 use crate::host::authority_stream::NormalisedStream;
 use crate::host::directory_watch::DirectoryWatch;
 use crate::host::kubelet::{self, KUBELET_SOCKET, Peer, PlacedSocket, RegisterError};
+use crate::host::severable::Severable;
 use crate::wire::device_plugin::register_request;
 use crate::wire::v1beta1::device_plugin_server::DevicePluginServer;
 
@@ -87,7 +88,7 @@ struct Driver {
     registering: JoinSet<Result<Peer, RegisterError>>,
     watch: Option<DirectoryWatch>,
     /// Who answered our last registration; streams of other processes are no sign of the kubelet.
-    kubelet_peer: Peer,
+    kubelet_peer: Option<Peer>,
     /// So that a failure that repeats is said once.
     last_complaint: String,
     started: Instant,
@@ -95,9 +96,11 @@ struct Driver {
 
 struct RunningServer {
     identity: SocketIdentity,
-    streams: watch::Receiver<OpenStreams>,
+    streams: watch::Receiver<Streams>,
     closing: CancellationToken,
     task: JoinSet<Result<(), tonic::transport::Error>>,
+    /// Cuts the connections that a client still holds when the server is gone.
+    _severed: DropGuard,
 }
 
 impl Driver {
@@ -113,31 +116,32 @@ impl Driver {
         if self.watch.is_none() && self.settings.inotify {
             self.watch = DirectoryWatch::open(&self.settings.directory).ok();
         }
-        Sight {
-            own_socket: self.own_socket().await,
-            kubelet: kubelet::socket_identity(&self.settings.directory.join(KUBELET_SOCKET)),
-            streams: self.streams(),
-        }
+        let own_socket = self.own_socket().await;
+        let (streams, lost_stream) = self.streams();
+        let kubelet = kubelet::socket_identity(&self.settings.directory.join(KUBELET_SOCKET));
+        Sight { own_socket, kubelet, streams, lost_stream }
     }
 
-    async fn own_socket(&self) -> OwnSocket {
+    async fn own_socket(&mut self) -> OwnSocket {
         let path = self.own_path();
-        match (kubelet::socket_identity(&path), &self.server) {
+        match (kubelet::socket_identity(&path), &mut self.server) {
             (None, _) => OwnSocket::Missing,
-            (Some(seen), Some(server)) if seen == server.identity => OwnSocket::Ours,
+            // A server that ended by itself has left a dead socket.
+            (Some(seen), Some(server)) if seen == server.identity => {
+                match server.task.try_join_next() {
+                    None if !server.task.is_empty() => OwnSocket::Ours,
+                    _ => OwnSocket::Foreign { alive: false },
+                }
+            }
             (Some(_), _) => OwnSocket::Foreign { alive: kubelet::is_alive(&path).await },
         }
     }
 
-    /// Streams of the process that answered Register, or of any where it cannot be told.
-    fn streams(&self) -> usize {
-        let Some(server) = &self.server else { return 0 };
-        let open = server.streams.borrow();
-        let is_kubelet = |peer: &&Peer| match (self.kubelet_peer, peer) {
-            (Some(kubelet), Some(peer)) => kubelet == *peer,
-            _ => true,
-        };
-        open.values().filter(is_kubelet).count()
+    /// How many streams of the kubelet are open, and whether one has ended.
+    fn streams(&self) -> (usize, bool) {
+        let Some(server) = &self.server else { return (0, false) };
+        let streams = server.streams.borrow();
+        (streams.open_of(self.kubelet_peer), streams.has_ended_of(self.kubelet_peer))
     }
 
     async fn advance(&mut self, sight: Sight, stop: &CancellationToken) {
@@ -188,18 +192,26 @@ impl Driver {
     }
 
     fn start_server(&self, socket: PlacedSocket) -> RunningServer {
-        let closing = CancellationToken::new();
+        let (closing, severed) = (CancellationToken::new(), CancellationToken::new());
         let resource = self.settings.resource.clone();
         let (service, streams) =
             PluginService::new(resource, self.sources.clone(), closing.clone());
-        let incoming = UnixListenerStream::new(socket.listener)
-            .map(|accepted| accepted.map(NormalisedStream::new));
+        let cut = severed.clone();
+        let incoming = UnixListenerStream::new(socket.listener).map(move |accepted| {
+            accepted.map(|stream| NormalisedStream::new(Severable::new(stream, &cut)))
+        });
         let serving = Server::builder()
             .add_service(DevicePluginServer::new(service))
             .serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned());
         let mut task = JoinSet::new();
         task.spawn(serving);
-        RunningServer { identity: socket.identity, streams, closing, task }
+        RunningServer {
+            identity: socket.identity,
+            streams,
+            closing,
+            task,
+            _severed: severed.drop_guard(),
+        }
     }
 
     fn register(&mut self, patience: Duration) {
@@ -215,13 +227,17 @@ impl Driver {
         match answer {
             Ok(peer) => {
                 self.last_complaint.clear();
-                self.kubelet_peer = peer;
+                self.kubelet_peer = Some(peer);
                 info!(resource = self.settings.resource, "registered with the kubelet");
-                self.machine.registered(true, self.now());
+                self.machine.registered(Answer::Accepted, self.now());
             }
             Err(error) => {
                 self.complain(&format!("cannot register: {error}; trying again"));
-                self.machine.registered(false, self.now());
+                let answer = match error {
+                    RegisterError::Silent(_) => Answer::Silent,
+                    RegisterError::Connect(..) | RegisterError::Refused(_) => Answer::Refused,
+                };
+                self.machine.registered(answer, self.now());
             }
         }
     }
@@ -263,10 +279,12 @@ impl Driver {
     }
 
     /// Ends the server: first its streams, then whatever connection is still open. Takes its socket
-    /// away, unless another instance's stands there.
+    /// away, unless another instance's stands there. The directory is watched anew: another one may
+    /// have been put in its place, as a mount does without a word.
     async fn close(&mut self) {
         self.registering.shutdown().await;
         self.kubelet_peer = None;
+        self.watch = None;
         let Some(mut server) = self.server.take() else { return };
         server.closing.cancel();
         if tokio::time::timeout(CLOSING, server.task.join_next()).await.is_err() {
@@ -276,7 +294,7 @@ impl Driver {
     }
 }
 
-async fn stream_changed(streams: Option<&mut watch::Receiver<OpenStreams>>) {
+async fn stream_changed(streams: Option<&mut watch::Receiver<Streams>>) {
     if let Some(streams) = streams
         && streams.changed().await.is_ok()
     {
@@ -286,18 +304,41 @@ async fn stream_changed(streams: Option<&mut watch::Receiver<OpenStreams>>) {
     std::future::pending::<()>().await;
 }
 
-/// The file name of a resource's socket. The first resource has the name that existing probes list;
-/// others carry their own.
+/// The socket that existing probes list.
+pub const FIRST_SOCKET: &str = "iluvatar-gpu.sock";
+
+/// Longest part of a resource's name that goes into its socket's. A socket's path has at most 107
+/// bytes, while a resource's name may have more than 300.
+const LONGEST_NAME: usize = 32;
+
+/// The file name of a resource's socket: the one that probes list, or one that carries its name.
 #[must_use]
-pub fn socket_name(index: usize, resource: &str) -> String {
-    if index == 0 {
-        return "iluvatar-gpu.sock".to_owned();
+pub fn socket_name(resource: &str, is_first: bool) -> String {
+    if is_first {
+        return FIRST_SOCKET.to_owned();
     }
-    format!("iluvatar-gpu-{}.sock", resource.replace('/', "_"))
+    let name = resource.replace('/', "_");
+    match name.get(..LONGEST_NAME) {
+        Some(start) if name.len() > LONGEST_NAME => {
+            // The checksum keeps two long names apart.
+            format!("iluvatar-gpu-{start}-{:08x}.sock", crc32fast::hash(resource.as_bytes()))
+        }
+        _ => format!("iluvatar-gpu-{name}.sock"),
+    }
 }
 
-/// True where `directory` can hold a socket of this name: the kernel's limit is 107 bytes.
-#[must_use]
-pub fn fits(directory: &Path, name: &str) -> bool {
-    directory.join(name).as_os_str().len() <= 107
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_resource_has_a_socket_name_of_its_own_that_fits_into_a_socket_address() {
+        assert_eq!(socket_name("iluvatar.com/gpu", true), "iluvatar-gpu.sock");
+        assert_eq!(socket_name("a.b/c", false), "iluvatar-gpu-a.b_c.sock");
+        let long = |last: char| format!("{}.b/{}{last}", "a".repeat(200), "c".repeat(62));
+        let (one, other) = (socket_name(&long('1'), false), socket_name(&long('2'), false));
+        assert_ne!(one, other);
+        let placed_under = format!("/var/lib/kubelet/device-plugins/.{one}.4194304");
+        assert!(placed_under.len() <= 107, "{}", placed_under.len());
+    }
 }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::plugin_service::Sources;
-use super::plugin_session::{self, Progress, SessionSettings, socket_name};
+use super::plugin_session::{self, FIRST_SOCKET, Progress, SessionSettings, socket_name};
 
 /// How far each resource's session is, by resource name.
 pub type SessionsView = BTreeMap<String, watch::Receiver<Progress>>;
@@ -21,8 +21,8 @@ pub struct Sessions {
     inotify: bool,
     sources: Sources,
     view: watch::Sender<SessionsView>,
-    /// By socket name and resource, with the token that ends each.
-    running: BTreeMap<(String, String), CancellationToken>,
+    /// By resource: the name of its socket, and the token that ends its session.
+    running: BTreeMap<String, (String, CancellationToken)>,
     tasks: JoinSet<()>,
 }
 
@@ -54,7 +54,7 @@ impl Sessions {
                 Some(_) = self.tasks.join_next() => {}
             }
         }
-        for token in self.running.values() {
+        for (_, token) in self.running.values() {
             token.cancel();
         }
         while self.tasks.join_next().await.is_some() {}
@@ -63,28 +63,40 @@ impl Sessions {
     fn keep_in_step(&mut self, stop: &CancellationToken) {
         let offer = self.sources.offers.borrow_and_update().clone();
         let Some(offer) = offer else { return };
-        let names = offer.resources.iter().map(|resource| &resource.name).enumerate();
-        let wanted: Vec<_> =
-            names.map(|(index, name)| (socket_name(index, name), name.clone())).collect();
-        self.running.retain(|session, token| {
-            let keep = wanted.contains(session);
+        let names: Vec<_> = offer.resources.iter().map(|resource| &*resource.name).collect();
+        let wanted = self.sockets(&names);
+        self.running.retain(|resource, (socket, token)| {
+            let keep = wanted.get(&**resource) == Some(socket);
             if !keep {
                 token.cancel();
+                info!(resource, socket, "no longer offering a resource under this socket");
             }
             keep
         });
-        for session in wanted {
-            if !self.running.contains_key(&session) {
-                self.start(session, stop);
+        for resource in names {
+            if !self.running.contains_key(resource) {
+                self.start(resource, &wanted[resource], stop);
             }
         }
+        let running = &self.running;
+        self.view.send_modify(|sessions| sessions.retain(|name, _| running.contains_key(name)));
     }
 
-    fn start(&mut self, (socket_name, resource): (String, String), stop: &CancellationToken) {
+    /// A socket name for each resource. The name that probes look for is always taken: by the
+    /// resource that has it, so that its session stays, or else by the first.
+    fn sockets<'a>(&self, names: &[&'a str]) -> BTreeMap<&'a str, String> {
+        let has_it = |name: &&&str| {
+            self.running.get(**name).is_some_and(|(socket, _)| socket == FIRST_SOCKET)
+        };
+        let holder = names.iter().find(has_it).or(names.first()).copied();
+        names.iter().map(|name| (*name, socket_name(name, holder == Some(*name)))).collect()
+    }
+
+    fn start(&mut self, resource: &str, socket_name: &str, stop: &CancellationToken) {
         let settings = SessionSettings {
             directory: self.directory.clone(),
-            socket_name: socket_name.clone(),
-            resource: resource.clone(),
+            socket_name: socket_name.to_owned(),
+            resource: resource.to_owned(),
             inotify: self.inotify,
         };
         info!(resource, socket = socket_name, "offering a resource");
@@ -93,8 +105,8 @@ impl Sessions {
         let sources = self.sources.clone();
         self.tasks.spawn(plugin_session::run(settings, sources, progress, token.clone()));
         self.view.send_modify(|sessions| {
-            sessions.insert(resource.clone(), view);
+            sessions.insert(resource.to_owned(), view);
         });
-        self.running.insert((socket_name, resource), token);
+        self.running.insert(resource.to_owned(), (socket_name.to_owned(), token));
     }
 }

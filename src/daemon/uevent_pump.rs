@@ -1,64 +1,97 @@
 //! The kernel's uevents as triggers. Losing them costs time, never truth: the owner also looks by
 //! itself.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, trace, warn};
+use tracing::{debug, info, trace, warn};
 
 use super::inventory_owner::Trigger;
 use crate::host::uevents::{Received, Uevent, Uevents};
 use crate::model::config::Config;
 
-/// How often to look where no uevents are to be had.
+/// How often to look, and to try netlink again, where no uevents are to be had.
 const POLL: Duration = Duration::from_secs(2);
+/// A long storm overflows many times; so often is enough to say it.
+const REMIND: Duration = Duration::from_secs(60);
 
-/// Listens until `stop`; polls where netlink cannot be opened.
+/// Listens until `stop`; polls while netlink cannot be opened or fails.
 pub async fn run(
     config: watch::Receiver<Arc<Config>>,
     triggers: mpsc::Sender<Trigger>,
     stop: CancellationToken,
 ) {
-    let listened = match Uevents::open() {
-        Ok(mut uevents) => tokio::select! {
-            () = stop.cancelled() => return,
-            result = pump(&mut uevents, &config, &triggers) => result,
-        },
-        Err(error) => Err(error),
-    };
-    if let Err(error) = listened {
-        warn!(%error, every = ?POLL, "no uevents from the kernel; looking at intervals instead");
-        poll(&triggers, &stop).await;
+    let mut polls = false;
+    while !stop.is_cancelled() {
+        let error = match Uevents::open() {
+            Ok(mut uevents) => {
+                if std::mem::take(&mut polls) {
+                    info!("uevents of the kernel are heard again");
+                }
+                // What happened before the socket was open, nobody told.
+                notify(&triggers);
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    error = pump(&mut uevents, &config, &triggers) => error,
+                }
+            }
+            Err(error) => error,
+        };
+        if !std::mem::replace(&mut polls, true) {
+            warn!(%error, every = ?POLL, "no uevents from the kernel; looking at intervals instead");
+        }
+        notify(&triggers);
+        stop.run_until_cancelled(tokio::time::sleep(POLL)).await;
     }
 }
 
+/// Hands on what matters, until the socket is of no more use.
 async fn pump(
     uevents: &mut Uevents,
     config: &watch::Receiver<Arc<Config>>,
     triggers: &mpsc::Sender<Trigger>,
-) -> std::io::Result<()> {
+) -> io::Error {
+    let mut warned = None;
     loop {
-        let Received { events, overflow } = uevents.receive().await?;
-        for event in &events {
-            trace!(?event, "uevent");
-        }
-        if overflow {
-            warn!("uevents came faster than they were read, some are lost; looking at everything");
+        let received = match uevents.receive().await {
+            Ok(received) => received,
+            Err(error) => return error,
+        };
+        if received.overflow {
+            say_overflow(&mut warned);
         }
         let config = Arc::clone(&config.borrow());
-        if overflow || events.iter().any(|event| is_relevant(event, &config)) {
+        if is_a_hint(&received, &config) {
             notify(triggers);
         }
+        // Whoever reads what is there already never waits: a storm must leave the thread to the
+        // look that it asks for.
+        tokio::task::yield_now().await;
     }
 }
 
-async fn poll(triggers: &mpsc::Sender<Trigger>, stop: &CancellationToken) {
-    while stop.run_until_cancelled(tokio::time::sleep(POLL)).await.is_some() {
-        notify(triggers);
+fn is_a_hint(received: &Received, config: &Config) -> bool {
+    let Received { events, overflow, malformed } = received;
+    for event in events {
+        trace!(?event, "uevent");
     }
+    if *malformed > 0 {
+        debug!(malformed, "uevents that make no sense; looking at everything");
+    }
+    *overflow || *malformed > 0 || events.iter().any(|event| is_relevant(event, config))
+}
+
+fn say_overflow(warned: &mut Option<Instant>) {
+    if warned.is_some_and(|warned| warned.elapsed() < REMIND) {
+        return debug!("uevents were lost again");
+    }
+    *warned = Some(Instant::now());
+    warn!("uevents came faster than they were read, some are lost; looking at everything");
 }
 
 /// A full channel already holds a reason to look.

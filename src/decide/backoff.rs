@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(10);
-const LONGEST: Duration = Duration::from_secs(1);
+/// Half of the second in which a session must be back, the other half is for the attempt itself.
+const LONGEST: Duration = Duration::from_millis(500);
 
 /// The wait after the `failures`-th failure in a row (counted from 1): 10 ms, doubled each time, at
-/// most 1 s; of which between half and all is taken, as `seed` says, so that many waiters part.
+/// most 500 ms; of which between half and all is taken, as `seed` says, so that many waiters part.
 #[must_use]
 pub fn backoff(failures: u32, seed: u64) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
@@ -28,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_grow_from_ten_milliseconds_to_one_second_and_differ() {
+    fn waits_grow_from_ten_milliseconds_to_half_a_second_and_differ() {
         for seed in 0..100 {
             let first = backoff(1, seed);
             assert!(first >= FIRST / 2 && first <= FIRST, "{first:?}");

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::model::board::Chip;
 use crate::model::device::{Device, DeviceId};
-use crate::model::handout::{HandedChip, Handout};
+use crate::model::handout::{HandedChip, Handout, Handouts};
 use crate::model::inventory::Inventory;
 use crate::model::pci::PciAddress;
 
@@ -91,4 +91,84 @@ fn check_chip(id: DeviceId, was: &HandedChip, now: &Inventory) -> Result<(), Out
 fn find_chip(inventory: &Inventory, address: PciAddress) -> Option<&Chip> {
     let mut chips = inventory.boards.iter().flat_map(|board| &board.chips);
     chips.find(|chip| chip.address == address)
+}
+
+/// Adds what is newer; the same id counts as it is there.
+pub fn merge(known: &mut Handouts, newer: &Handouts) {
+    for (resource, devices) in newer {
+        let entry = known.entry(resource.clone()).or_default();
+        entry.extend(devices.iter().map(|(id, handout)| (*id, handout.clone())));
+    }
+}
+
+/// Removes what is there as it is in `done`. An id that was handed out anew since then stays.
+pub fn forget(known: &mut Handouts, done: &Handouts) {
+    known.retain(|resource, devices| {
+        let done = done.get(resource);
+        devices.retain(|id, handout| done.and_then(|done| done.get(id)) != Some(handout));
+        !devices.is_empty()
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ADDRESS: &str = "0000:13:00.0";
+
+    fn id() -> DeviceId {
+        ADDRESS.parse().unwrap()
+    }
+
+    fn given(node: &str) -> Handouts {
+        let id_of_chip = "1e3e:0002".parse().unwrap();
+        let chip =
+            HandedChip { address: id().address, id: id_of_chip, node: format!("/dev/{node}") };
+        Handouts::from([("a.b/c".to_owned(), [(id(), Handout { chips: vec![chip] })].into())])
+    }
+
+    #[test]
+    fn what_is_newer_counts() {
+        let mut known = given("iluvatar0");
+        merge(&mut known, &given("iluvatar1"));
+        assert_eq!(known, given("iluvatar1"));
+    }
+
+    #[test]
+    fn what_was_handed_out_anew_meanwhile_is_not_forgotten() {
+        let mut known = given("iluvatar1");
+        forget(&mut known, &given("iluvatar0"));
+        assert_eq!(known, given("iluvatar1"));
+        forget(&mut known, &given("iluvatar1"));
+        assert_eq!(known, Handouts::new());
+    }
+
+    #[test]
+    fn a_refusal_names_the_device_what_changed_and_the_way_out() {
+        let (id, address) = (id(), id().address);
+        let refusals = [
+            Outdated::Gone { id, address },
+            Outdated::Replaced {
+                id,
+                address,
+                was: "1e3e:0002".to_owned(),
+                now: "1e3e:0003".to_owned(),
+            },
+            Outdated::Renumbered {
+                id,
+                address,
+                was: "/dev/iluvatar0".to_owned(),
+                now: "no node".to_owned(),
+            },
+        ];
+        let what = [
+            "chip 0000:13:00.0 has left since it was handed out",
+            "another chip is at 0000:13:00.0 now: 1e3e:0003, not 1e3e:0002",
+            "chip 0000:13:00.0 was handed out as /dev/iluvatar0 and is no node now",
+        ];
+        let way_out = "; delete the pod, so that its successor gets devices anew";
+        for (refusal, what) in refusals.iter().zip(what) {
+            assert_eq!(refusal.to_string(), format!("0000:13:00.0: {what}{way_out}"));
+        }
+    }
 }

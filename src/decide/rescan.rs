@@ -1,8 +1,8 @@
 //! When to look at the machine again.
 //!
-//! The first hint of a burst is answered at once, the rest together after a gap that doubles while
-//! hints keep coming, so a storm or a flapping device costs a bounded number of looks and never
-//! puts the last one off for good. A chip whose driver or node is not there yet is looked at again
+//! The first hint of a burst is answered at once, the rest together after a gap. It stays short for
+//! as long as boards take to leave one by one, then doubles while hints keep coming, so a storm or a
+//! flapping device costs a bounded number of looks and never puts the last one off for good. A chip whose driver or node is not there yet is looked at again
 //! with growing delay for half a minute. And from time to time a look is taken without any reason.
 
 use std::collections::BTreeMap;
@@ -12,6 +12,8 @@ use crate::model::pci::PciAddress;
 
 /// Shortest and longest gap between two looks that hints lead to.
 const GAP: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+/// So many looks in a burst come after the shortest gap; it is over in a fifth of a second.
+const PROMPT: u32 = 8;
 /// First and longest delay between looks at a chip that is not complete yet.
 const UNSETTLED: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 /// How long a chip may take to get its driver and its node.
@@ -22,7 +24,8 @@ const SETTLING: Duration = Duration::from_secs(30);
 pub struct Rescan {
     interval: Duration,
     last: Option<Duration>,
-    gap: Duration,
+    /// Looks in this burst that came as soon as the gap allowed.
+    busy: u32,
     /// The first hint that no look has answered.
     hinted: Option<Duration>,
     /// When each chip that is not complete was first seen so.
@@ -40,7 +43,7 @@ impl Rescan {
         Self {
             interval,
             last: None,
-            gap: GAP.0,
+            busy: 0,
             hinted: None,
             unsettled: BTreeMap::new(),
             unsettled_at: None,
@@ -66,7 +69,7 @@ impl Rescan {
         if self.failures > 0 {
             return last + super::backoff::backoff(self.failures, self.seed);
         }
-        let for_hint = self.hinted.map(|hinted| hinted.max(last + self.gap));
+        let for_hint = self.hinted.map(|hinted| hinted.max(last + self.gap()));
         let reasons = [Some(last + self.interval), for_hint, self.unsettled_at];
         reasons.into_iter().flatten().min().unwrap_or(last + self.interval)
     }
@@ -75,11 +78,9 @@ impl Rescan {
     /// Hints since it began are answered by the next one.
     pub fn looked(&mut self, began: Duration, now: Duration, incomplete: &[PciAddress]) {
         self.failures = 0;
-        let was_busy = self.last.is_some_and(|last| began.saturating_sub(last) <= self.gap * 2);
-        self.gap = match (self.hinted, was_busy) {
-            (Some(_), true) => (self.gap * 2).min(GAP.1),
-            _ => GAP.0,
-        };
+        let was_busy = self.last.is_some_and(|last| began.saturating_sub(last) <= self.gap() * 2);
+        let is_burst = self.hinted.is_some() && was_busy;
+        self.busy = if is_burst { self.busy.saturating_add(1) } else { 0 };
         self.hinted = self.hinted.filter(|hinted| *hinted > began);
         self.last = Some(now);
         self.settle(now, incomplete);
@@ -95,6 +96,11 @@ impl Rescan {
     #[must_use]
     pub fn failures(&self) -> u32 {
         self.failures
+    }
+
+    fn gap(&self) -> Duration {
+        let doublings = self.busy.saturating_sub(PROMPT).min(16);
+        (GAP.0 * (1 << doublings)).min(GAP.1)
     }
 
     fn settle(&mut self, now: Duration, incomplete: &[PciAddress]) {
@@ -166,8 +172,41 @@ mod tests {
                 looks.push(now);
             }
         }
-        assert!(looks.len() <= 9, "{looks:?}");
+        assert!(looks.len() <= 16, "{looks:?}");
         assert!(*looks.last().unwrap() > 2000 && *looks.last().unwrap() <= 2600, "{looks:?}");
+    }
+
+    #[test]
+    fn boards_that_leave_one_by_one_are_each_answered_within_the_shortest_gap() {
+        let mut rescan = settled();
+        let mut latest = ms(0);
+        for now in (1000..1160).step_by(20) {
+            rescan.hint(ms(now));
+            let look = rescan.next();
+            latest = latest.max(look.saturating_sub(ms(now)));
+            rescan.looked(look, look + ms(2), &[]);
+        }
+        assert!(latest <= GAP.0 + ms(2), "{latest:?}");
+    }
+
+    #[test]
+    fn a_quiet_time_makes_the_gap_short_again() {
+        let mut rescan = settled();
+        for now in 1000..4000 {
+            rescan.hint(ms(now));
+            if rescan.next() <= ms(now) {
+                rescan.looked(ms(now), ms(now + 1), &[]);
+            }
+        }
+        rescan.hint(ms(4000));
+        let last = rescan.next();
+        assert!(last > ms(4020), "{last:?}");
+        rescan.looked(last, last + ms(1), &[]);
+        rescan.hint(ms(8000));
+        assert_eq!(rescan.next(), ms(8000));
+        rescan.looked(ms(8000), ms(8001), &[]);
+        rescan.hint(ms(8002));
+        assert_eq!(rescan.next(), ms(8021));
     }
 
     #[test]

@@ -3,18 +3,21 @@
 //! **Invariant.** Within one second after the last fault (two where changes of the directory are
 //! only polled), the kubelet holds an open stream of ours and has our current list. A fault is
 //! anything that ends a state early: no kubelet, a refused or lost registration, a lost stream, a
-//! socket wiped or replaced.
+//! socket wiped or replaced. A call that the kubelet took and leaves without an answer, or without
+//! a stream, is a fault until our patience with it ends: half a second at first, longer for one
+//! that proves slow, because it goes on with every call it took and would open a stream for each.
 //!
 //! The machine looks at levels, not at edges: whatever hint wakes it, it compares the sight with
 //! its state, so a missed or repeated hint changes nothing. It takes one step at a time; the driver
 //! (`daemon::plugin_session`) does the step and tells how it went. Two rules come from the kubelet:
 //! the old server is closed before a new registration, for two streams of one process leak in it
 //! (kubernetes#124716), and a stream that ends is never reopened by it, so it is ours to register
-//! again.
+//! again: any one of them, for one that leaked would hide the loss of the one that counts. A session
+//! that fell before it was steady is tried again after a wait, so that nothing can make it spin.
 //!
 //! Two instances meet during a rolling update. The newer one puts its socket in place of the
 //! older's; the older one keeps what stream it has, and when that ends it yields: it closes its
-//! server, leaves the socket alone and waits until nobody answers there.
+//! server, leaves the socket alone and waits until nobody has answered there for a moment.
 
 use std::time::Duration;
 
@@ -54,6 +57,19 @@ pub struct Sight {
     pub kubelet: Option<SocketIdentity>,
     /// Open ListAndWatch streams of the kubelet on our present server.
     pub streams: usize,
+    /// Whether a stream of the kubelet on our present server has ended.
+    pub lost_stream: bool,
+}
+
+/// How a call of Register went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The kubelet knows us.
+    Accepted,
+    /// It said no, or nobody took the call.
+    Refused,
+    /// It took the call, and said nothing for as long as we waited.
+    Silent,
 }
 
 /// What the driver does next.
@@ -120,19 +136,23 @@ enum State {
     /// Accepted; the stream must come by then.
     Registered { kubelet: SocketIdentity, stream_by: Duration },
     /// The kubelet has our list.
-    Streaming { kubelet: Option<SocketIdentity> },
-    /// Another instance is in our place.
-    Yielded,
+    Streaming { kubelet: Option<SocketIdentity>, since: Duration },
+    /// A newer instance is in our place, or was until a moment ago: then the time when that is ours.
+    Yielded { take_over_at: Option<Duration> },
 }
 
 /// One resource's session.
 #[derive(Clone, Debug)]
 pub struct Session {
     state: State,
-    /// Failures in a row.
+    /// Failures since a stream was steady.
     failures: u32,
+    /// Calls of Register in a row that were not answered.
+    silences: u32,
     /// Registrations in a row that led to no stream.
     unanswered: u32,
+    /// Whether a newer instance stood in the place of our present server.
+    was_replaced: bool,
     seed: u64,
 }
 
@@ -140,14 +160,20 @@ pub struct Session {
 const STREAM_PATIENCE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(8));
 /// How long one Register may take, at first and at most: the kubelet dials us inside it, for up to
 /// 10 s.
-const REGISTER_PATIENCE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(16));
+const REGISTER_PATIENCE: (Duration, Duration) =
+    (Duration::from_millis(500), Duration::from_secs(16));
+/// How long nobody must answer in our place before we take it from a newer instance, which may only
+/// be starting its session again.
+const PRECEDENCE: Duration = Duration::from_millis(100);
+/// A stream that held this long proves the session: what failed before it no longer counts.
+const STEADY: Duration = Duration::from_secs(1);
 
 impl Session {
     /// A session that has nothing yet; `seed` makes its waits differ from other instances'.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let state = State::Down { retry_at: Duration::ZERO, failed_with: None };
-        Self { state, failures: 0, unanswered: 0, seed }
+        Self { state, failures: 0, silences: 0, unanswered: 0, was_replaced: false, seed }
     }
 
     /// True while the kubelet has an open stream of ours.
@@ -159,18 +185,16 @@ impl Session {
     /// True while another instance stands in our place.
     #[must_use]
     pub fn has_yielded(&self) -> bool {
-        self.state == State::Yielded
+        matches!(self.state, State::Yielded { .. })
     }
 
     /// The next step. `now` is the time since any fixed moment.
     pub fn next(&mut self, sight: Sight, now: Duration) -> Step {
         match self.state {
-            State::Down { retry_at, failed_with } => {
-                self.when_down(sight, now, retry_at, failed_with)
-            }
-            State::Yielded => when_yielded(sight),
+            State::Down { retry_at, failed_with } => when_down(sight, now, retry_at, failed_with),
+            State::Yielded { take_over_at } => self.when_yielded(sight, now, take_over_at),
             _ => match self.fault(sight, now) {
-                Some(reason) => self.close(reason, now),
+                Some(reason) => self.close(reason, sight, now),
                 None => self.when_serving(sight, now),
             },
         }
@@ -180,83 +204,90 @@ impl Session {
     pub fn bound(&mut self, success: bool, sight: Sight, now: Duration) {
         if success {
             self.state = State::Serving { retry_at: now, refused_by: None };
-        } else {
-            let retry_at = now + self.next_wait();
-            self.state = State::Down { retry_at, failed_with: sight.kubelet };
+            self.was_replaced = false;
+            return;
         }
-    }
-
-    /// How [`Step::Register`] went; a late answer to a call that was given up changes nothing.
-    pub fn registered(&mut self, success: bool, now: Duration) {
-        let State::Registering { kubelet } = self.state else { return };
-        self.state = if success {
-            self.failures = 0;
-            let stream_by = now + doubled(STREAM_PATIENCE, self.unanswered);
-            State::Registered { kubelet, stream_by }
-        } else {
-            let retry_at = now + self.next_wait();
-            State::Serving { retry_at, refused_by: Some(kubelet) }
+        let retry_at = now + self.next_wait();
+        self.state = match self.state {
+            // The other may be back by the next try, and is still not to be fought.
+            State::Yielded { .. } => State::Yielded { take_over_at: Some(retry_at) },
+            _ => State::Down { retry_at, failed_with: sight.kubelet },
         };
     }
 
-    fn when_down(
-        &mut self,
-        sight: Sight,
-        now: Duration,
-        retry_at: Duration,
-        failed_with: Option<SocketIdentity>,
-    ) -> Step {
-        // A kubelet that has just come is a reason to try at once.
-        let is_new = sight.kubelet.is_some() && sight.kubelet != failed_with;
-        if now >= retry_at || is_new && self.failures > 0 {
-            return Step::Bind;
-        }
-        Step::Wait { until: Some(retry_at) }
+    /// How [`Step::Register`] went; a late answer to a call that was given up changes nothing.
+    pub fn registered(&mut self, answer: Answer, now: Duration) {
+        let State::Registering { kubelet } = self.state else { return };
+        self.silences = match answer {
+            Answer::Silent => self.silences.saturating_add(1),
+            Answer::Accepted | Answer::Refused => 0,
+        };
+        self.state = match answer {
+            Answer::Accepted => {
+                let stream_by = now + doubled(STREAM_PATIENCE, self.unanswered);
+                State::Registered { kubelet, stream_by }
+            }
+            Answer::Refused | Answer::Silent => {
+                let retry_at = now + self.next_wait();
+                State::Serving { retry_at, refused_by: Some(kubelet) }
+            }
+        };
     }
 
     /// What is wrong with a server that should be up.
-    fn fault(&self, sight: Sight, now: Duration) -> Option<Reason> {
+    fn fault(&mut self, sight: Sight, now: Duration) -> Option<Reason> {
+        let has_ended = sight.lost_stream || sight.streams == 0;
+        self.was_replaced |= sight.own_socket == OwnSocket::Foreign { alive: true };
         match sight.own_socket {
             OwnSocket::Missing => return Some(Reason::OwnSocketGone),
             OwnSocket::Foreign { alive: false } => return Some(Reason::OwnSocketReplaced),
-            OwnSocket::Foreign { alive: true } if sight.streams == 0 => {
-                return Some(Reason::Yielding);
-            }
+            OwnSocket::Foreign { alive: true } if has_ended => return Some(Reason::Yielding),
             _ => {}
         }
         let is_other = |kubelet| sight.kubelet.is_some_and(|seen| seen != kubelet);
         match self.state {
-            State::Registered { kubelet, .. } if is_other(kubelet) => {
+            State::Streaming { .. } if has_ended => Some(Reason::StreamEnded),
+            State::Registered { .. } if sight.lost_stream => Some(Reason::StreamEnded),
+            State::Registered { kubelet, .. } | State::Streaming { kubelet: Some(kubelet), .. }
+                if is_other(kubelet) =>
+            {
                 Some(Reason::KubeletRestarted)
             }
             State::Registered { stream_by, .. } if sight.streams == 0 && now >= stream_by => {
                 Some(Reason::NoStream)
             }
-            State::Streaming { .. } if sight.streams == 0 => Some(Reason::StreamEnded),
-            State::Streaming { kubelet: Some(kubelet) } if is_other(kubelet) => {
-                Some(Reason::KubeletRestarted)
-            }
             _ => None,
         }
     }
 
-    fn close(&mut self, reason: Reason, now: Duration) -> Step {
-        self.state = match reason {
-            Reason::Yielding => State::Yielded,
-            Reason::NoStream => {
-                self.unanswered += 1;
-                State::Down { retry_at: now, failed_with: None }
-            }
-            _ => State::Down { retry_at: now, failed_with: None },
+    fn close(&mut self, reason: Reason, sight: Sight, now: Duration) -> Step {
+        if reason == Reason::NoStream {
+            self.unanswered = self.unanswered.saturating_add(1);
+        }
+        self.state = if self.was_replaced {
+            State::Yielded { take_over_at: None }
+        } else {
+            State::Down { retry_at: now + self.wait_after_fall(now), failed_with: sight.kubelet }
         };
         Step::Close(reason)
+    }
+
+    /// None after a steady stream.
+    fn wait_after_fall(&mut self, now: Duration) -> Duration {
+        match self.state {
+            State::Streaming { since, .. } if now.saturating_sub(since) >= STEADY => {
+                self.failures = 0;
+                Duration::ZERO
+            }
+            _ => self.next_wait(),
+        }
     }
 
     fn when_serving(&mut self, sight: Sight, now: Duration) -> Step {
         if sight.streams > 0 {
             if !self.is_streaming() {
-                (self.failures, self.unanswered) = (0, 0);
-                self.state = State::Streaming { kubelet: sight.kubelet };
+                (self.silences, self.unanswered) = (0, 0);
+                self.state = State::Streaming { kubelet: sight.kubelet, since: now };
             }
             return Step::Wait { until: None };
         }
@@ -284,7 +315,22 @@ impl Session {
             return Step::Wait { until: Some(retry_at) };
         }
         self.state = State::Registering { kubelet };
-        Step::Register { patience: doubled(REGISTER_PATIENCE, self.failures) }
+        Step::Register { patience: doubled(REGISTER_PATIENCE, self.silences) }
+    }
+
+    fn when_yielded(
+        &mut self,
+        sight: Sight,
+        now: Duration,
+        take_over_at: Option<Duration>,
+    ) -> Step {
+        let is_alive = sight.own_socket == OwnSocket::Foreign { alive: true };
+        let take_over_at = (!is_alive).then(|| take_over_at.unwrap_or(now + PRECEDENCE));
+        self.state = State::Yielded { take_over_at };
+        match take_over_at {
+            Some(moment) if now >= moment => Step::Bind,
+            until => Step::Wait { until },
+        }
     }
 
     fn next_wait(&mut self) -> Duration {
@@ -293,13 +339,23 @@ impl Session {
     }
 }
 
-fn when_yielded(sight: Sight) -> Step {
-    match sight.own_socket {
-        OwnSocket::Foreign { alive: true } => Step::Wait { until: None },
-        _ => Step::Bind,
+fn when_down(
+    sight: Sight,
+    now: Duration,
+    retry_at: Duration,
+    failed_with: Option<SocketIdentity>,
+) -> Step {
+    // A kubelet that has just come is a reason to try at once.
+    let is_new = sight.kubelet.is_some() && sight.kubelet != failed_with;
+    if now >= retry_at || is_new {
+        return Step::Bind;
     }
+    Step::Wait { until: Some(retry_at) }
 }
 
 fn doubled((first, longest): (Duration, Duration), times: u32) -> Duration {
     first.saturating_mul(1 << times.min(8)).min(longest)
 }
+
+#[cfg(test)]
+mod tests;

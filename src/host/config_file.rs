@@ -10,7 +10,7 @@ use crate::model::config::Config;
 use crate::parse::config::{ConfigProblems, Overrides, parse_config_with};
 
 /// Where the ConfigMap `ix-config` is mounted. Its absence means the defaults.
-const DEFAULT_PATH: &str = "/ixconfig/ix-config";
+pub const DEFAULT_PATH: &str = "/ixconfig/ix-config";
 
 /// A place to read the configuration from, again and again.
 #[derive(Clone, Debug)]
@@ -35,9 +35,16 @@ impl ConfigSource {
     /// The file at `path`, which must be there; or the one at the default place, which need not.
     #[must_use]
     pub fn new(path: Option<&Path>, overrides: Overrides) -> Self {
-        let must_exist = path.is_some();
-        let path = path.unwrap_or(Path::new(DEFAULT_PATH)).to_owned();
-        Self { path, must_exist, overrides }
+        match path {
+            Some(path) => Self { path: path.to_owned(), must_exist: true, overrides },
+            None => Self::optional(Path::new(DEFAULT_PATH), overrides),
+        }
+    }
+
+    /// The file at `path`; its absence means the defaults.
+    #[must_use]
+    pub fn optional(path: &Path, overrides: Overrides) -> Self {
+        Self { path: path.to_owned(), must_exist: false, overrides }
     }
 
     /// The file that is read; it need not be there.
@@ -57,11 +64,21 @@ impl ConfigSource {
     /// # Errors
     /// [`ConfigError`]; nothing of a wrong file counts.
     pub fn load(&self) -> Result<Config, ConfigError> {
-        let text = match files::read_text(&self.path) {
-            Err(error) if error.kind() == ErrorKind::NotFound && !self.must_exist => String::new(),
-            other => other.map_err(|error| ConfigError::Unreadable(self.path.clone(), error))?,
-        };
+        let text =
+            self.read().map_err(|error| ConfigError::Unreadable(self.path.clone(), error))?;
         parse_config_with(&text, &self.overrides)
             .map_err(|problems| ConfigError::Wrong(self.path.clone(), problems))
+    }
+    fn read(&self) -> io::Result<String> {
+        let is_absent = |read: &io::Result<_>| {
+            read.as_ref().is_err_and(|error: &io::Error| error.kind() == ErrorKind::NotFound)
+        };
+        let mut read = files::read_text(&self.path);
+        if is_absent(&read) {
+            // A ConfigMap volume removes the old directory right after it swapped its link: whoever
+            // was on the way through the old link finds nothing there, but finds the new file now.
+            read = files::read_text(&self.path);
+        }
+        if is_absent(&read) && !self.must_exist { Ok(String::new()) } else { read }
     }
 }

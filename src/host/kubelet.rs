@@ -5,11 +5,13 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::os::unix::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
+use tokio::net::unix::UCred;
 use tokio::net::{UnixListener, UnixStream};
 use tonic::transport::{Channel, Endpoint};
 
@@ -36,27 +38,20 @@ pub struct PlacedSocket {
 /// shows a socket that accepts, whatever was there before.
 ///
 /// # Errors
-/// As `bind`, `stat` and `rename`; nothing is left behind.
+/// As `bind`, `stat` and `rename`, and a path of more than 107 bytes; nothing is left behind.
 pub fn place_socket(path: &Path) -> io::Result<PlacedSocket> {
-    let unplaced = beside(path);
-    let _ = fs::remove_file(&unplaced);
-    let listener = UnixListener::bind(&unplaced)?;
-    let placed = fs::rename(&unplaced, path).and_then(|()| {
-        socket_identity(path).ok_or_else(|| io::Error::other("another process took its place"))
-    });
-    match placed {
-        Ok(identity) => Ok(PlacedSocket { listener, identity }),
-        Err(error) => {
-            let _ = fs::remove_file(&unplaced);
-            Err(error)
-        }
-    }
-}
-
-/// `.iluvatar-gpu.sock.42`: hidden, and no other process's.
-fn beside(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.{}", std::process::id()))
+    // Binding another name and renaming it would not notice that nobody can connect to this one.
+    SocketAddr::from_pathname(path)?;
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    // A random name: in containers all instances may have the same process id. A short one, so
+    // that it fits wherever `path` does.
+    let unplaced =
+        tempfile::Builder::new().prefix(".ix").make_in(directory, |at| UnixListener::bind(at))?;
+    // Before the rename: afterwards the path may show another instance's.
+    let identity = socket_identity(unplaced.path())
+        .ok_or_else(|| io::Error::other("another process removed the new socket"))?;
+    let listener = unplaced.persist(path).map_err(|failed| failed.error)?;
+    Ok(PlacedSocket { listener, identity })
 }
 
 /// Which socket is at `path`; none where there is none.
@@ -104,9 +99,19 @@ pub enum RegisterError {
     Silent(Duration),
 }
 
-/// The process that answered, as far as it can be seen from here; none from another process id
-/// namespace.
-pub type Peer = Option<i32>;
+/// The process at the other end of a connection, as far as it can be seen from here: none where it
+/// lives in another process id namespace. Two that cannot be seen look the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Peer(pub Option<i32>);
+
+impl Peer {
+    /// From what the kernel tells of a connection.
+    #[must_use]
+    pub fn of(credentials: Option<UCred>) -> Self {
+        // The kernel writes 0 for a process of a namespace that is not ours.
+        Self(credentials.and_then(|credentials| credentials.pid()).filter(|pid| *pid != 0))
+    }
+}
 
 /// Calls Register on the kubelet's socket in `directory`. Serve first: the kubelet calls back
 /// before it answers.
@@ -122,7 +127,7 @@ pub async fn register(
     let call = async {
         let stream = UnixStream::connect(&path).await;
         let stream = stream.map_err(|error| RegisterError::Connect(path.clone(), error))?;
-        let peer = peer(&stream);
+        let peer = Peer::of(stream.peer_cred().ok());
         let channel = channel_over(stream).await.map_err(|error| {
             RegisterError::Connect(path.clone(), io::Error::other(error.to_string()))
         })?;
@@ -130,11 +135,6 @@ pub async fn register(
         answer.map(|_| peer).map_err(RegisterError::Refused)
     };
     tokio::time::timeout(patience, call).await.unwrap_or(Err(RegisterError::Silent(patience)))
-}
-
-/// The process at the other end; 0 stands for one that cannot be seen.
-fn peer(stream: &UnixStream) -> Peer {
-    stream.peer_cred().ok()?.pid().filter(|pid| *pid != 0)
 }
 
 /// A gRPC channel over one connected stream; it does not reconnect.
@@ -150,4 +150,68 @@ pub async fn channel_over(stream: UnixStream) -> Result<Channel, tonic::transpor
             async move { stream.ok_or_else(|| io::Error::other("the connection is gone")) }
         }))
         .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names_in(directory: &Path) -> Vec<String> {
+        let entries = fs::read_dir(directory).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_placed_socket_takes_the_place_of_whatever_was_there_and_leaves_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("gpu.sock");
+        fs::write(&path, "no socket").unwrap();
+        let first = place_socket(&path).unwrap();
+        let second = place_socket(&path).unwrap();
+        assert_ne!(first.identity, second.identity);
+        assert_eq!(socket_identity(&path), Some(second.identity));
+        assert!(is_alive(&path).await);
+        assert_eq!(names_in(directory.path()), ["gpu.sock"]);
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_cannot_be_placed_leaves_nothing_behind() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("gpu.sock")).unwrap();
+        place_socket(&directory.path().join("gpu.sock")).unwrap_err();
+        assert_eq!(names_in(directory.path()), ["gpu.sock"]);
+    }
+
+    #[tokio::test]
+    async fn a_path_that_no_kubelet_could_connect_to_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = place_socket(&directory.path().join("x".repeat(100))).unwrap_err();
+        assert_eq!(error.to_string(), "path must be shorter than SUN_LEN");
+        assert!(names_in(directory.path()).is_empty());
+    }
+
+    #[tokio::test]
+    async fn only_the_socket_that_is_meant_is_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("gpu.sock");
+        let (ours, theirs) = (place_socket(&path).unwrap(), place_socket(&path).unwrap());
+        remove_socket(&path, ours.identity);
+        assert_eq!(socket_identity(&path), Some(theirs.identity));
+        remove_socket(&path, theirs.identity);
+        assert_eq!(socket_identity(&path), None);
+    }
+
+    #[tokio::test]
+    async fn a_socket_is_alive_until_nobody_listens_also_while_its_backlog_is_full() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("gpu.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(stream) = UnixStream::connect(&path).await {
+            waiting.push(stream);
+        }
+        assert!(is_alive(&path).await);
+        drop((listener, waiting));
+        assert!(!is_alive(&path).await);
+    }
 }

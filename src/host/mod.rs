@@ -11,6 +11,8 @@ pub mod vitals;
 
 mod readiness;
 
+pub mod severable;
+
 pub mod authority_stream;
 pub mod directory_watch;
 pub mod kubelet;

@@ -42,12 +42,21 @@ pub struct Received {
     pub events: Vec<Uevent>,
     /// True where the kernel dropped events, because they came faster than they were read.
     pub overflow: bool,
+    /// How many events libudev did not understand.
+    pub malformed: usize,
+}
+
+impl Received {
+    fn count(&self) -> usize {
+        self.events.len() + self.malformed
+    }
 }
 
 /// Room for some ten thousand events. The kernel counts twice the bytes for its own bookkeeping.
 const RECEIVE_BUFFER: usize = 8 << 20;
-/// Most events that one call returns.
-const AT_ONCE: usize = 1024;
+/// Most events that one call returns: a millisecond's work, so that the caller can do other things
+/// in a storm.
+const AT_ONCE: usize = 128;
 
 impl Uevents {
     /// Listens to the kernel.
@@ -76,7 +85,7 @@ impl Uevents {
             if is_empty {
                 ready.clear_ready();
             }
-            if received.overflow || !received.events.is_empty() {
+            if received.overflow || received.count() > 0 {
                 return Ok(received);
             }
         }
@@ -92,18 +101,20 @@ fn enlarge_buffer(socket: &MonitorSocket) {
 }
 
 /// Reads until nothing is left. libudev returns no event for a failed read and leaves the reason in
-/// `errno`: `EAGAIN` where nothing is left, `ENOBUFS` where events were dropped.
+/// `errno`: `EAGAIN` where nothing is left, `ENOBUFS` where events were dropped, `EINVAL` for an
+/// event that makes no sense, which it has taken off the socket all the same.
 ///
 /// A storm is read in pieces, so that it neither fills the memory nor keeps the thread.
 fn drain(socket: &MonitorSocket) -> io::Result<(Received, bool)> {
     let mut received = Received::default();
-    while received.events.len() < AT_ONCE {
+    while received.count() < AT_ONCE {
         Errno::clear();
         match socket.iter().next() {
             Some(event) => received.events.push(uevent(&event)),
             None => match Errno::last() {
                 Errno::ENOBUFS => received.overflow = true,
                 Errno::EINTR => {}
+                Errno::EINVAL => received.malformed += 1,
                 Errno::UnknownErrno | Errno::EAGAIN => return Ok((received, true)),
                 errno => return Err(errno.into()),
             },

@@ -2,17 +2,34 @@
 
 #![expect(
     clippy::disallowed_methods,
+    clippy::unwrap_used,
     reason = "the doors of the house are for the plugin, not for those who watch it"
 )]
 
+mod stage;
 mod support;
 
 mod architecture;
 mod bad_nodes;
 mod cli;
+mod config;
 mod golden;
 mod machines;
+mod messages;
+mod seed;
 
+mod allocate;
 mod authority;
 mod embedded_kubelet;
+mod faults;
+mod handouts;
+mod hot_config;
+mod hotplug;
+mod kubelet_restart;
+mod list_and_watch;
+mod nothing_is_lost;
 mod removal;
+mod session;
+mod sharing;
+mod shutdown;
+mod storm;

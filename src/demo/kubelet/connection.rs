@@ -1,21 +1,16 @@
-//! Unix sockets that can be cut from outside, as the end of a process cuts them, and the
-//! kubelet's way to dial a plugin.
+//! The kubelet's way to dial a plugin.
 
-use std::future::Future;
 use std::io;
 use std::path::Path;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::transport::server::{Connected, UdsConnectInfo};
+use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Status};
 
+use crate::host::severable::Severable;
 use crate::wire::v1beta1::device_plugin_client::DevicePluginClient;
 
 /// One message, at most: grpc-go's default, which the kubelet leaves as it is. Bytes.
@@ -71,68 +66,8 @@ pub(super) fn rpc_error(status: &Status) -> String {
     format!("rpc error: code = {code} desc = {}", status.message())
 }
 
-/// A stream that ends for both sides once its token is cancelled.
-pub(super) struct Severable {
-    stream: UnixStream,
-    severed: Pin<Box<WaitForCancellationFutureOwned>>,
-}
-
-impl Severable {
-    pub(super) fn new(stream: UnixStream, severed: &CancellationToken) -> Self {
-        Self { stream, severed: Box::pin(severed.clone().cancelled_owned()) }
-    }
-
-    /// Ready once the stream is cut; until then the task is woken when that happens.
-    fn poll_severed(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        match self.severed.as_mut().poll(context) {
-            Poll::Ready(()) => Err(io::ErrorKind::ConnectionReset.into()),
-            Poll::Pending => Ok(()),
-        }
-    }
-}
-
-impl AsyncRead for Severable {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.poll_severed(context)?;
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Severable {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.poll_severed(context)?;
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
-impl Connected for Severable {
-    type ConnectInfo = UdsConnectInfo;
-
-    fn connect_info(&self) -> UdsConnectInfo {
-        self.stream.connect_info()
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncReadExt;
-
     use super::*;
 
     #[test]
@@ -142,15 +77,5 @@ mod tests {
             "rpc error: code = NotFound desc = no device 0000:13:00.0"
         );
         assert_eq!(rpc_error(&Status::cancelled("")), "rpc error: code = Canceled desc = ");
-    }
-
-    #[tokio::test]
-    async fn cutting_wakes_a_reader_that_waits() {
-        let (ours, _theirs) = UnixStream::pair().unwrap();
-        let severed = CancellationToken::new();
-        let mut stream = Severable::new(ours, &severed);
-        let mut buffer = [0; 1];
-        let (read, ()) = tokio::join!(stream.read(&mut buffer), async { severed.cancel() });
-        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     }
 }

@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
-use super::connection::Severable;
 use super::node::{Asker, Node, ShutDown};
 use super::pod_devices::Held;
+use crate::host::severable::Severable;
 use crate::host::sockets;
 use crate::wire::podresources_v1::pod_resources_lister_server::{
     PodResourcesLister, PodResourcesListerServer,

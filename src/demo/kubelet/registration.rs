@@ -9,12 +9,13 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
-use super::connection::{PluginClient, Severable, dial, rpc_error};
+use super::connection::{PluginClient, dial, rpc_error};
 use super::node::{Asker, ShutDown};
 use super::process::Terms;
 use super::resource_name::is_extended_resource;
 use super::settings::RegisterBehaviour;
 use super::streams;
+use crate::host::severable::Severable;
 use crate::wire::v1beta1::registration_server::{Registration, RegistrationServer};
 use crate::wire::v1beta1::{DevicePluginOptions, Empty, RegisterRequest, VERSION};
 

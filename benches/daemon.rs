@@ -1,0 +1,262 @@
+//! The built daemon as a child process, against an embedded kubelet: how soon it is registered, how
+//! fast it answers, how much memory it keeps. `cargo bench --bench daemon` prints one table.
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "a bench looks at the clock and at /proc, and prints"
+)]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use ix_device_plugin::demo::kubelet::{EmbeddedKubelet, NodeView, Settings};
+use ix_device_plugin::demo::machine::PlayMachine;
+use ix_device_plugin::demo::story::SHIPPED;
+use ix_device_plugin::host::kubelet::channel_over;
+use ix_device_plugin::model::machine::Machine;
+use ix_device_plugin::model::pci::PciAddress;
+use ix_device_plugin::parse::node_file::parse_node_file;
+use ix_device_plugin::wire::v1beta1::device_plugin_client::DevicePluginClient;
+use ix_device_plugin::wire::v1beta1::{
+    AllocateRequest, ContainerAllocateRequest, ContainerPreferredAllocationRequest,
+    PreferredAllocationRequest,
+};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+use tokio::net::UnixStream;
+use tonic::transport::Channel;
+
+const GPU: &str = "iluvatar.com/gpu";
+const STARTS: usize = 50;
+const REQUESTS: usize = 10_000;
+const LIST_CHANGES: usize = 1_000;
+
+/// Every chip of the shipped machine is a device of its own.
+const SIXTEEN: &str = "flags: {splitboard: true}";
+const SIXTY_FOUR: &str = "{flags: {splitboard: true}, sharing: {timeSlicing: {replicas: 4}}}";
+const SHARED: &str = "{flags: {splitboard: true}, sharing: {timeSlicing: {replicas: 8}}}";
+
+/// A chip of the shipped machine that is broken and mended.
+const CHIP: PciAddress = PciAddress { domain: 0, bus: 0x13, device: 0, function: 0 };
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    println!("{}", machine());
+    println!("{:<44} {:>10} {:>10}   target", "", "median", "p99");
+    starts().await;
+    answers().await;
+    memory().await;
+}
+
+/// For example `2 x Intel(R) Xeon(R) Processor`.
+fn machine() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let models: Vec<_> = text
+        .lines()
+        .filter_map(|line| Some(line.strip_prefix("model name")?.split_once(": ")?.1))
+        .collect();
+    format!("{} x {}", models.len(), models.first().unwrap_or(&"unknown processor"))
+}
+
+/// A row of times; the target is one for the 99th percentile, in microseconds.
+fn row(name: &str, mut times: Vec<Duration>, target: Option<u64>) {
+    times.sort_unstable();
+    let at = |percent: usize| times[(times.len() - 1) * percent / 100];
+    let verdict = target.map(Duration::from_micros).map_or(String::new(), |target| {
+        format!("< {target:?} {}", if at(99) < target { "met" } else { "MISSED" })
+    });
+    println!("{name:<44} {:>10.1?} {:>10.1?}   {verdict}", at(50), at(99));
+}
+
+/// A node with a kubelet; daemons come and go on it.
+struct Node {
+    machine: PlayMachine,
+    kubelet: EmbeddedKubelet,
+    directory: TempDir,
+}
+
+impl Node {
+    async fn set() -> Self {
+        let machine: Machine = parse_node_file(SHIPPED).expect("the shipped machine is good");
+        let directory = TempDir::new().expect("there is room");
+        let kubelet = EmbeddedKubelet::start(directory.path(), Settings::default());
+        Self {
+            machine: PlayMachine::unpack(machine).expect("there is room"),
+            kubelet: kubelet.await.expect("the directory is ours"),
+            directory,
+        }
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn start(&self, config: &str) -> Daemon {
+        let file = self.path().join("config.yaml");
+        if fs::read_to_string(&file).ok().as_deref() != Some(config) {
+            fs::write(&file, config).expect("there is room");
+        }
+        let child = Command::new(env!("CARGO_BIN_EXE_ix-device-plugin"))
+            .env_clear()
+            .arg("--root")
+            .arg(self.machine.root().path())
+            .arg("--config")
+            .arg(file)
+            .arg("--kubelet-dir")
+            .arg(self.path())
+            .stderr(Stdio::null())
+            .spawn();
+        Daemon(child.expect("the binary was built for this bench"))
+    }
+
+    async fn until(&self, wanted: impl FnMut(&NodeView) -> bool) -> NodeView {
+        let seen = tokio::time::timeout(Duration::from_secs(30), self.kubelet.wait_for(wanted));
+        seen.await.expect("not within 30 seconds").expect("the kubelet runs")
+    }
+
+    async fn client(&self) -> DevicePluginClient<Channel> {
+        let socket = self.path().join("iluvatar-gpu.sock");
+        let stream = UnixStream::connect(socket).await.expect("the daemon listens");
+        DevicePluginClient::new(channel_over(stream).await.expect("it speaks HTTP/2"))
+    }
+}
+
+/// The child process; ends with its owner.
+struct Daemon(Child);
+
+impl Daemon {
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.0.id()).expect("a process id");
+        kill(Pid::from_raw(pid), signal).expect("the child lives");
+    }
+
+    /// Of `/proc/PID/status`: `VmRSS` and `VmHWM`, in KiB.
+    fn resident(&self) -> (u64, u64) {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id()));
+        let status = status.expect("the child lives");
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok())
+        };
+        (field("VmRSS:").expect("a number"), field("VmHWM:").expect("a number"))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.signal(Signal::SIGTERM);
+        self.0.wait().expect("it is our child");
+    }
+}
+
+fn registrations(view: &NodeView) -> u64 {
+    view.resources.get(GPU).map_or(0, |it| it.registrations)
+}
+
+async fn starts() {
+    let node = Node::set().await;
+    let mut times = Vec::new();
+    for _ in 0..STARTS {
+        let before = registrations(&node.kubelet.view().borrow());
+        let started = Instant::now();
+        let _daemon = node.start(SIXTEEN);
+        node.until(|view| registrations(view) > before).await;
+        times.push(started.elapsed());
+        node.until(|view| view.allocatable(GPU) == 16).await;
+    }
+    row("start to accepted registration, 16 chips", times, Some(30_000));
+}
+
+async fn answers() {
+    let node = Node::set().await;
+    let daemon = node.start(SIXTEEN);
+    let ids = listed(&node, 16).await;
+    row("Allocate", allocations(&node, &ids, REQUESTS).await, Some(200));
+    let times = preferences(&node, &ids, 4).await;
+    row("GetPreferredAllocation, 4 of 16", times, Some(500));
+    drop(daemon);
+    let _daemon = node.start(SIXTY_FOUR);
+    let ids = listed(&node, 64).await;
+    let times = preferences(&node, &ids, 8).await;
+    row("GetPreferredAllocation, 8 of 64 replicas", times, None);
+}
+
+/// The ids of the kubelet's list once it has so many.
+async fn listed(node: &Node, count: usize) -> Vec<String> {
+    let view = node.until(|view| view.allocatable(GPU) == count).await;
+    let listed = view.resources[GPU].devices.iter();
+    let ids: Vec<_> = listed.map(|(id, _)| id.clone()).collect();
+    assert_eq!(ids.len(), count, "what the daemon before this one listed is gone");
+    ids
+}
+
+async fn allocations(node: &Node, ids: &[String], count: usize) -> Vec<Duration> {
+    let mut client = node.client().await;
+    let mut times = Vec::new();
+    for index in 0..count {
+        let devices_ids = vec![ids[index % ids.len()].clone()];
+        let request =
+            AllocateRequest { container_requests: vec![ContainerAllocateRequest { devices_ids }] };
+        let started = Instant::now();
+        client.allocate(request).await.expect("a healthy device");
+        times.push(started.elapsed());
+    }
+    times
+}
+
+async fn preferences(node: &Node, ids: &[String], size: i32) -> Vec<Duration> {
+    let mut client = node.client().await;
+    let mut times = Vec::new();
+    for _ in 0..REQUESTS {
+        let request = PreferredAllocationRequest {
+            container_requests: vec![ContainerPreferredAllocationRequest {
+                available_device_i_ds: ids.to_vec(),
+                must_include_device_i_ds: Vec::new(),
+                allocation_size: size,
+            }],
+        };
+        let started = Instant::now();
+        client.get_preferred_allocation(request).await.expect("an answer");
+        times.push(started.elapsed());
+    }
+    times
+}
+
+async fn memory() {
+    let node = Node::set().await;
+    let daemon = node.start(SHARED);
+    let ids = listed(&node, 128).await;
+    resident("resident, 16 chips x 8 replicas, at first", &daemon);
+    // Half of each first, so that what is reached then can be told from what still grows.
+    for part in ["half of", "all"] {
+        allocations(&node, &ids, REQUESTS / 2).await;
+        list_changes(&node, &daemon, LIST_CHANGES / 2).await;
+        let name = format!("after {part} {REQUESTS} requests, {LIST_CHANGES} lists");
+        resident(&name, &daemon);
+    }
+}
+
+fn resident(name: &str, daemon: &Daemon) {
+    let (now, peak) = daemon.resident();
+    let verdict = if peak < 12 * 1024 { "met" } else { "MISSED" };
+    println!("{name:<44} {now:>6} KiB {peak:>6} peak < 12 MiB {verdict}");
+}
+
+/// Breaks and mends one chip; each is a list of its own.
+async fn list_changes(node: &Node, daemon: &Daemon, count: usize) {
+    for index in 0..count {
+        let healthy = if index % 2 == 0 {
+            node.machine.silence(CHIP).expect("the file is ours");
+            120
+        } else {
+            node.machine.revive(CHIP).expect("the file is ours");
+            128
+        };
+        daemon.signal(Signal::SIGHUP);
+        node.until(|view| view.allocatable(GPU) == healthy).await;
+    }
+}

@@ -1,0 +1,268 @@
+//! The session's invariant, in the large: whatever befalls it, in whatever order, the kubelet has
+//! our list within a second after the last fault, over real sockets and real directories.
+
+use std::cell::RefCell;
+use std::fs;
+use std::io;
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ix_device_plugin::demo::kubelet::{
+    EmbeddedKubelet, KubeletError, OwnSocket, RegisterBehaviour, Settings,
+};
+use ix_device_plugin::demo::machine::PlayMachine;
+use ix_device_plugin::model::config::Config;
+use proptest::prelude::*;
+use proptest::test_runner::{TestCaseError, TestRunner};
+use tokio::runtime::Runtime;
+
+use crate::support::daemon::{Daemon, FOUR_BOARDS, GPU, Host, machine, recovers_within};
+use crate::support::plugin_client::try_lists as lists;
+
+/// What goes wrong, and is in order again at the end of its time.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    /// All sockets are wiped at its end.
+    KubeletAway(OwnSocket),
+    KubeletRestarts,
+    /// As a restart, while somebody removes the directory too.
+    DirectoryAway,
+    /// Nothing can be bound: as a full disk, a file stands where the directory was.
+    DirectoryIsAFile,
+    /// Another directory comes to be in place of the watched one.
+    DirectoryReplaced,
+    RegisterRefused,
+    /// Calls that wait are answered after this many milliseconds; nothing can hasten them.
+    RegisterSlow(u64),
+    /// Ends with the kubelet's process, as a hang does.
+    RegisterHangs,
+    StreamDropped,
+    /// By a client that does not read.
+    StreamOfAnotherClient,
+    OurSocketDeleted,
+    OurSocketDead,
+    /// Another process listens in our place, and its socket goes with it, or stays and refuses.
+    OurSocketTaken {
+        is_left: bool,
+    },
+    /// Nothing can be put in our place.
+    OurSocketIsADirectory,
+    /// A newer instance comes and goes again.
+    AnotherInstance,
+    BoardUnplugged,
+}
+
+fn fault() -> impl Strategy<Value = Fault> {
+    prop_oneof![
+        Just(Fault::KubeletAway(OwnSocket::Removed)),
+        Just(Fault::KubeletAway(OwnSocket::LeftBehind)),
+        Just(Fault::KubeletRestarts),
+        Just(Fault::DirectoryAway),
+        Just(Fault::DirectoryIsAFile),
+        Just(Fault::DirectoryReplaced),
+        Just(Fault::RegisterRefused),
+        (0..60_u64).prop_map(Fault::RegisterSlow),
+        Just(Fault::RegisterHangs),
+        Just(Fault::StreamDropped),
+        Just(Fault::StreamOfAnotherClient),
+        Just(Fault::OurSocketDeleted),
+        Just(Fault::OurSocketDead),
+        any::<bool>().prop_map(|is_left| Fault::OurSocketTaken { is_left }),
+        Just(Fault::OurSocketIsADirectory),
+        Just(Fault::AnotherInstance),
+        Just(Fault::BoardUnplugged),
+    ]
+}
+
+/// A fault, how long it lasts, and how long all is well afterwards, in milliseconds.
+type Lasting = (Fault, u64, u64);
+
+#[derive(Clone, Debug)]
+struct Story {
+    takeover_bug: bool,
+    inotify: bool,
+    faults: Vec<Lasting>,
+}
+
+fn story() -> impl Strategy<Value = Story> {
+    // Mostly shorter than a registration takes, sometimes longer than any wait of ours.
+    let lasts = || prop_oneof![9 => 0..15_u64, 1 => 15..700_u64];
+    let faults = prop::collection::vec((fault(), lasts(), lasts()), 1..=8);
+    (any::<bool>(), any::<bool>(), faults).prop_map(|(takeover_bug, inotify, faults)| Story {
+        takeover_bug,
+        inotify,
+        faults,
+    })
+}
+
+/// Somebody else's file where ours should be may already be gone, with the directory.
+fn unless_absent(result: io::Result<()>) {
+    if let Err(error) = result {
+        assert_eq!(error.kind(), io::ErrorKind::NotFound, "{error}");
+    }
+}
+
+struct Stage {
+    host: Host,
+    kubelet: EmbeddedKubelet,
+    daemon: Daemon,
+}
+
+impl Stage {
+    async fn live(&self, (fault, lasts, calm): Lasting) -> Result<(), KubeletError> {
+        let pause = tokio::time::sleep(Duration::from_millis(lasts));
+        match fault {
+            Fault::KubeletAway(socket) => {
+                self.kubelet.stop(socket).await?;
+                pause.await;
+                self.kubelet.restart().await?;
+            }
+            Fault::KubeletRestarts => self.kubelet.restart().await?,
+            Fault::DirectoryAway => {
+                self.kubelet.stop(OwnSocket::LeftBehind).await?;
+                self.remove_directory();
+                pause.await;
+                self.kubelet.restart().await?;
+            }
+            Fault::DirectoryIsAFile => {
+                self.kubelet.stop(OwnSocket::LeftBehind).await?;
+                self.remove_directory();
+                fs::write(&self.host.directory, "in the way")?;
+                pause.await;
+                fs::remove_file(&self.host.directory)?;
+                self.kubelet.restart().await?;
+            }
+            Fault::DirectoryReplaced => {
+                self.kubelet.stop(OwnSocket::LeftBehind).await?;
+                let old = tempfile::tempdir()?;
+                fs::rename(&self.host.directory, old.path().join("old"))?;
+                self.kubelet.restart().await?;
+            }
+            Fault::RegisterRefused => {
+                self.register(RegisterBehaviour::Refuse("not today".to_owned())).await?;
+                pause.await;
+                self.register(RegisterBehaviour::Accept).await?;
+            }
+            Fault::RegisterSlow(delay) => {
+                let delay = Duration::from_millis(delay);
+                self.register(RegisterBehaviour::Delay(delay)).await?;
+                pause.await;
+                self.register(RegisterBehaviour::Accept).await?;
+                tokio::time::sleep(delay).await;
+            }
+            Fault::RegisterHangs => {
+                self.register(RegisterBehaviour::Hang).await?;
+                pause.await;
+                self.register(RegisterBehaviour::Accept).await?;
+                self.kubelet.restart().await?;
+            }
+            Fault::StreamDropped => self.kubelet.drop_stream(GPU).await?,
+            Fault::StreamOfAnotherClient => {
+                let limit = Duration::from_millis(lasts);
+                let socket = self.host.socket();
+                let _unread = tokio::time::timeout(limit, lists(&socket)).await;
+                pause.await;
+            }
+            Fault::OurSocketDeleted => unless_absent(fs::remove_file(self.host.socket())),
+            Fault::OurSocketDead => drop(self.take_place()?),
+            Fault::OurSocketTaken { is_left } => {
+                let listener = self.take_place()?;
+                pause.await;
+                drop(listener);
+                if !is_left {
+                    unless_absent(fs::remove_file(self.host.socket()));
+                }
+            }
+            Fault::OurSocketIsADirectory => {
+                unless_absent(fs::remove_file(self.host.socket()));
+                if fs::create_dir(self.host.socket()).is_ok() {
+                    pause.await;
+                    fs::remove_dir(self.host.socket())?;
+                }
+            }
+            Fault::AnotherInstance => {
+                let newer = self.host.daemon();
+                pause.await;
+                newer.stop().await.expect("a newer instance ends quietly");
+            }
+            Fault::BoardUnplugged => {
+                let board = self.daemon.last_board().await;
+                self.daemon.unplug(&self.host, &board).await;
+                pause.await;
+                self.daemon.replug(&self.host, &board).await;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(calm)).await;
+        Ok(())
+    }
+
+    async fn register(&self, behaviour: RegisterBehaviour) -> Result<(), KubeletError> {
+        Ok(self.kubelet.set_register_behaviour(behaviour).await?)
+    }
+
+    /// The daemon may put its socket into it at any moment: tried until nobody did.
+    fn remove_directory(&self) {
+        while fs::remove_dir_all(&self.host.directory).is_err() {}
+    }
+
+    fn take_place(&self) -> io::Result<UnixListener> {
+        let other = self.host.directory.join("other.sock");
+        unless_absent(fs::remove_file(&other));
+        let listener = UnixListener::bind(&other)?;
+        fs::rename(&other, self.host.socket())?;
+        Ok(listener)
+    }
+}
+
+async fn hold(story: Story, machine: Arc<PlayMachine>) -> Result<(), String> {
+    let host = Host::of(machine);
+    let settings = Settings { takeover_bug: story.takeover_bug, ..Settings::default() };
+    let kubelet = host.kubelet(settings).await;
+    let daemon = host.daemon_with(Config::default(), story.inotify);
+    daemon.offer().await;
+    let stage = Stage { host, kubelet, daemon };
+    let last = story.faults.len() - 1;
+    for (index, (fault, lasts, calm)) in story.faults.into_iter().enumerate() {
+        let calm = if index == last { 0 } else { calm };
+        stage.live((fault, lasts, calm)).await.map_err(|error| error.to_string())?;
+    }
+    let limit = Duration::from_secs(if story.inotify { 1 } else { 2 });
+    recovers_within(limit, &stage.host, &stage.kubelet, &stage.daemon).await?;
+    stage.daemon.stop().await.map_err(|error| error.to_string())
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+const STORIES: u32 = 1024;
+/// Most of a story is waiting, so that many fit on few processors.
+const AT_ONCE: u32 = 64;
+
+/// Plays its share of the stories, one after the other, on one machine, which each leaves whole.
+fn play() {
+    let share = ProptestConfig {
+        failure_persistence: None,
+        max_shrink_iters: 64,
+        ..ProptestConfig::with_cases(STORIES / AT_ONCE)
+    };
+    let (runtime, whole) = (runtime(), RefCell::new(machine(FOUR_BOARDS)));
+    let held = TestRunner::new(share).run(&story(), |story| {
+        let present = Arc::clone(&whole.borrow());
+        runtime.block_on(hold(story, present)).map_err(|why| {
+            whole.replace(machine(FOUR_BOARDS));
+            TestCaseError::fail(why)
+        })
+    });
+    held.unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+#[test]
+fn within_a_second_after_the_last_of_any_faults_the_kubelet_has_our_list() {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(play)).collect();
+        let failed = threads.into_iter().filter_map(|thread| thread.join().err()).count();
+        assert_eq!(failed, 0, "threads failed; their stories are above");
+    });
+}

@@ -1,0 +1,304 @@
+//! A restarted container gets the answer to its first Allocate again, however old; it may start only
+//! while that still means the same chips.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::fs;
+use std::time::Duration;
+
+use ix_device_plugin::daemon::handout_ledger::{self, FILE_NAME, HandoutLedger};
+use ix_device_plugin::decide::advertise::Offer;
+use ix_device_plugin::model::handout::{HandedChip, Handout};
+use ix_device_plugin::parse::handouts::parse_handouts;
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::stage::{GPU, Log, Script, Stage, ids, node_text, within};
+
+/// Four chips; the one at 15:00.0 is /dev/iluvatar3.
+fn before() -> String {
+    node_text("mr-v100-x4")
+}
+
+/// The chip at 15:00.0 left and came back with another minor.
+fn renumbered() -> String {
+    before().replace("iluvatar3", "iluvatar4").replace("508:3", "508:4")
+}
+
+fn has_node(offer: &Offer, path: &str) -> bool {
+    offer.inventory.chips().iter().any(|chip| chip.node.as_ref().is_some_and(|it| it.path == path))
+}
+
+const REFUSAL: &str = "device plugin PreStartContainer rpc failed with err: rpc error: code = \
+    FailedPrecondition desc = iluvatar.com/gpu: 0000:15:00.0: chip 0000:15:00.0 was handed out as \
+    /dev/iluvatar3 and is /dev/iluvatar4 now; delete the pod, so that its successor gets devices \
+    anew";
+
+/// A node on which `pod` holds 15:00.0.
+async fn one_pod(yaml: &str) -> Stage {
+    let stage = Stage::play(&before(), Script::fixed(yaml)).await;
+    let given = stage.admit("pod", GPU, 1).await;
+    assert!(ids(&given, GPU)[0].starts_with("0000:15:00.0"), "{given:?}");
+    assert_eq!(given.containers[0].injection.devices[0].host_path, "/dev/iluvatar3");
+    stage
+}
+
+#[tokio::test]
+async fn a_container_starts_again_and_again_while_nothing_changes() {
+    let stage = one_pod("").await;
+    for _ in 0..3 {
+        let nodes = stage.start_pod("pod").await.unwrap();
+        assert_eq!(nodes, ["/dev/iluvatar3", "/dev/itrctl"]);
+    }
+    assert_eq!(stage.log.lines("WARN"), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_container_whose_chip_was_renumbered_is_refused_and_its_successor_gets_the_right_node() {
+    let mut stage = one_pod("").await;
+    stage.start_pod("pod").await.unwrap();
+    stage.change(&renumbered(), |offer| has_node(offer, "/dev/iluvatar4")).await;
+
+    assert_eq!(stage.start_pod("pod").await.unwrap_err(), REFUSAL);
+    stage
+        .log
+        .says(
+            "WARN a container may not start: 0000:15:00.0: chip 0000:15:00.0 was handed out as \
+             /dev/iluvatar3 and is /dev/iluvatar4 now; delete the pod, so that its successor gets \
+             devices anew resource=\"iluvatar.com/gpu\"",
+        )
+        .await;
+
+    stage.kubelet.remove("pod").await.unwrap();
+    let given = stage.admit("successor", GPU, 1).await;
+    assert_eq!(ids(&given, GPU), ["0000:15:00.0"]);
+    let nodes = stage.start_pod("successor").await.unwrap();
+    assert_eq!(nodes, ["/dev/iluvatar4", "/dev/itrctl"]);
+}
+
+#[tokio::test]
+async fn a_renumbering_while_the_plugin_was_away_is_noticed() {
+    let mut stage = one_pod("").await;
+    stage.start_pod("pod").await.unwrap();
+    stage.stop().await;
+    stage.change(&renumbered(), |_| true).await;
+    stage.start_again(Script::fixed("")).await;
+    assert_eq!(stage.start_pod("pod").await.unwrap_err(), REFUSAL);
+}
+
+#[tokio::test]
+async fn a_plugin_killed_right_after_a_start_knows_what_was_handed_out() {
+    let mut stage = one_pod("").await;
+    stage.start_pod("pod").await.unwrap();
+    stage.kill();
+    let file = fs::read_to_string(stage.file(FILE_NAME)).unwrap();
+    let handouts = parse_handouts(&file).unwrap();
+    let handout = &handouts[GPU][&"0000:15:00.0".parse().unwrap()];
+    assert_eq!(handout.chips[0].node, "/dev/iluvatar3");
+
+    stage.change(&renumbered(), |_| true).await;
+    stage.start_again(Script::fixed("")).await;
+    assert_eq!(stage.start_pod("pod").await.unwrap_err(), REFUSAL);
+}
+
+#[tokio::test]
+async fn a_replica_is_checked_as_its_device_is() {
+    let mut stage = one_pod("sharing: {timeSlicing: {replicas: 3}}").await;
+    assert_eq!(stage.start_pod("pod").await.unwrap(), ["/dev/iluvatar3", "/dev/itrctl"]);
+    stage.change(&renumbered(), |offer| has_node(offer, "/dev/iluvatar4")).await;
+    let refusal = REFUSAL.replacen("0000:15:00.0", "0000:15:00.0::0", 1);
+    assert_eq!(stage.start_pod("pod").await.unwrap_err(), refusal);
+}
+
+#[tokio::test]
+async fn a_chip_that_left_is_named() {
+    let mut stage = one_pod("").await;
+    let there = before();
+    let others = there.lines().filter(|line| !line.starts_with("0000:15:00.0 ->"));
+    let without = others.collect::<Vec<_>>().join("\n");
+    stage.change(&without, |offer| offer.inventory.boards.len() == 3).await;
+    let refusal = stage.start_pod("pod").await.unwrap_err();
+    let said = refusal.split_once("desc = ").unwrap().1;
+    assert_eq!(
+        said,
+        "iluvatar.com/gpu: 0000:15:00.0: chip 0000:15:00.0 has left since it was handed out; \
+         delete the pod, so that its successor gets devices anew"
+    );
+}
+
+#[tokio::test]
+async fn a_reloaded_driver_with_another_major_is_the_same_hardware() {
+    let mut stage = one_pod("").await;
+    let reloaded = before().replace("508:", "511:");
+    let has_major = |offer: &Offer| {
+        let chips = offer.inventory.chips();
+        chips.iter().all(|chip| {
+            let number = chip.node.as_ref().and_then(|node| node.number);
+            number.is_some_and(|number| number.major == 511)
+        })
+    };
+    stage.change(&reloaded, has_major).await;
+    assert_eq!(stage.start_pod("pod").await.unwrap(), ["/dev/iluvatar3", "/dev/itrctl"]);
+}
+
+#[tokio::test]
+async fn a_container_with_what_another_plugin_handed_out_may_start() {
+    let mut stage = one_pod("").await;
+    stage.start_pod("pod").await.unwrap();
+    stage.kill();
+    fs::remove_file(stage.file(FILE_NAME)).unwrap();
+    stage.change(&renumbered(), |_| true).await;
+    stage.start_again(Script::fixed("")).await;
+    assert!(stage.start_pod("pod").await.is_ok());
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_set_aside_and_nothing_else_happens() {
+    let mut stage = one_pod("").await;
+    stage.start_pod("pod").await.unwrap();
+    stage.kill();
+    let (path, aside) = (stage.file(FILE_NAME), stage.file("iluvatar-gpu.damaged"));
+    fs::write(&path, "ix-device-plugin hand").unwrap();
+
+    stage.start_again(Script::fixed("")).await;
+    assert!(stage.start_pod("pod").await.is_ok());
+    assert_eq!(fs::read_to_string(&aside).unwrap(), "ix-device-plugin hand");
+    let said = format!(
+        "the file of what was handed out is damaged and set aside: it does not begin with \
+         `ix-device-plugin handouts 1` path={} aside={}",
+        path.display(),
+        aside.display()
+    );
+    assert_eq!(stage.log.lines("WARN"), [said]);
+
+    let second = stage.admit("second", GPU, 1).await;
+    stage.start_pod("second").await.unwrap();
+    let handouts = parse_handouts(&fs::read_to_string(&path).unwrap()).unwrap();
+    let id = ids(&second, GPU)[0].parse().unwrap();
+    assert_eq!(handouts[GPU].keys().collect::<Vec<_>>(), [&id]);
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_read_counts_as_empty_and_is_named() {
+    let log = Log::capture();
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().to_owned();
+    let (ledger, _keeper) = handout_ledger::open(path.clone());
+    assert_eq!(node_of(&ledger, "0000:15:00.0"), None);
+    let said = "cannot read what was handed out: Is a directory (os error 21) path=";
+    assert_eq!(log.lines("WARN"), [format!("{said}{}", path.display())]);
+}
+
+fn handout(node: &str) -> Handout {
+    let (address, id) = ("0000:15:00.0".parse().unwrap(), "1e3e:0002".parse().unwrap());
+    Handout { chips: vec![HandedChip { address, id, node: node.to_owned() }] }
+}
+
+fn record(ledger: &HandoutLedger, id: &str, node: &str) {
+    ledger.record(GPU, [(id.parse().unwrap(), handout(node))]);
+}
+
+fn node_of(ledger: &HandoutLedger, id: &str) -> Option<String> {
+    let handout = ledger.find(GPU, id.parse().unwrap())?;
+    Some(handout.chips[0].node.clone())
+}
+
+/// A ledger whose file is kept for as long as the second value lives.
+fn ledger(directory: &TempDir) -> (HandoutLedger, JoinSet<()>) {
+    let (ledger, keeper) = handout_ledger::open(directory.path().join(FILE_NAME));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(keeper.run(CancellationToken::new()));
+    (ledger, tasks)
+}
+
+#[tokio::test]
+async fn two_instances_keep_each_others_entries_and_the_newer_one_counts() {
+    let directory = TempDir::new().unwrap();
+    let (older, _older_task) = ledger(&directory);
+    record(&older, "0000:15:00.0", "/dev/iluvatar3");
+    record(&older, "0000:2d:00.0", "/dev/iluvatar2");
+    within("the older one", older.settled()).await;
+
+    let (newer, _newer_task) = ledger(&directory);
+    assert_eq!(node_of(&newer, "0000:15:00.0").as_deref(), Some("/dev/iluvatar3"));
+    record(&newer, "0000:15:00.0", "/dev/iluvatar9");
+    within("the newer one", newer.settled()).await;
+
+    record(&older, "0000:95:00.0", "/dev/iluvatar1");
+    within("the older one", older.settled()).await;
+    let (third, _third_task) = ledger(&directory);
+    for instance in [&older, &third] {
+        assert_eq!(node_of(instance, "0000:15:00.0").as_deref(), Some("/dev/iluvatar9"));
+        assert_eq!(node_of(instance, "0000:2d:00.0").as_deref(), Some("/dev/iluvatar2"));
+        assert_eq!(node_of(instance, "0000:95:00.0").as_deref(), Some("/dev/iluvatar1"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_waits_for_the_file_and_not_longer_than_five_seconds() {
+    let log = Log::capture();
+    let directory = TempDir::new().unwrap();
+    let (ledger, keeper) = handout_ledger::open(directory.path().join(FILE_NAME));
+    record(&ledger, "0000:15:00.0", "/dev/iluvatar3");
+    let started = Instant::now();
+    ledger.settled().await;
+    assert_eq!(started.elapsed(), Duration::from_secs(5), "nobody writes");
+
+    let mut tasks = JoinSet::new();
+    tasks.spawn(keeper.run(CancellationToken::new()));
+    let started = Instant::now();
+    ledger.settled().await;
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    assert!(directory.path().join(FILE_NAME).exists());
+    assert_eq!(
+        log.lines("WARN"),
+        ["a container starts before what it was given is in the file; should the plugin restart, \
+          that container's devices are not checked again waited=5s"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_that_cannot_be_written_delays_a_start_by_five_seconds_and_is_named() {
+    let log = Log::capture();
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("not-there").join(FILE_NAME);
+    let (ledger, keeper) = handout_ledger::open(path.clone());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(keeper.run(CancellationToken::new()));
+    record(&ledger, "0000:15:00.0", "/dev/iluvatar3");
+    let started = Instant::now();
+    ledger.settled().await;
+    assert_eq!(started.elapsed(), Duration::from_secs(5));
+    assert_eq!(node_of(&ledger, "0000:15:00.0").as_deref(), Some("/dev/iluvatar3"));
+    let path = path.display();
+    let expected = format!(
+        "cannot write what was handed out: No such file or directory (os error 2); trying again \
+         path={path}"
+    );
+    assert_eq!(log.lines("WARN")[0], expected);
+    assert_eq!(log.lines("WARN").len(), 2, "it is said once: {:?}", log.lines("WARN"));
+
+    fs::create_dir(directory.path().join("not-there")).unwrap();
+    ledger.settled().await;
+    assert_eq!(log.lines("INFO"), [format!("what was handed out is written again path={path}")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_is_waited_out() {
+    let log = Log::capture();
+    let directory = TempDir::new().unwrap();
+    // Whatever is written there finds no space; the plugin removes what it could not finish.
+    let unplaced = format!("iluvatar-gpu.new-{}", std::process::id());
+    std::os::unix::fs::symlink("/dev/full", directory.path().join(unplaced)).unwrap();
+    let (ledger, _task) = ledger(&directory);
+    record(&ledger, "0000:15:00.0", "/dev/iluvatar3");
+    ledger.settled().await;
+    let said = log.lines("WARN").join("\n");
+    let sentence =
+        "cannot write what was handed out: No space left on device (os error 28); trying again";
+    assert!(said.starts_with(sentence), "{said}");
+    let file = fs::read_to_string(directory.path().join(FILE_NAME)).unwrap();
+    assert_eq!(parse_handouts(&file).unwrap()[GPU].len(), 1);
+}

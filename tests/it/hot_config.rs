@@ -1,0 +1,277 @@
+//! The configuration while the daemon runs: a good change is applied and costs no session, a bad one
+//! changes nothing.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ix_device_plugin::daemon::config_watch::ConfigWatch;
+use ix_device_plugin::demo::kubelet::NodeView;
+use ix_device_plugin::host::config_file::ConfigSource;
+use ix_device_plugin::model::config::{Config, Granularity};
+use ix_device_plugin::parse::config::Overrides;
+use tempfile::TempDir;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::stage::{GPU, Log, Script, Stage, is_streaming, node_text, within};
+
+const SPLIT: &str = "flags: {splitboard: true}";
+
+/// A ConfigMap volume: the file is a link through `..data`, which is swapped by a rename.
+struct ConfigMap {
+    directory: TempDir,
+    version: u32,
+}
+
+impl ConfigMap {
+    fn mounted(text: &str) -> Self {
+        let mut volume = Self { directory: TempDir::new().unwrap(), version: 0 };
+        volume.swap(text);
+        symlink("..data/ix-config", volume.file()).unwrap();
+        volume
+    }
+
+    fn file(&self) -> PathBuf {
+        self.directory.path().join("ix-config")
+    }
+
+    /// As the kubelet does it: a new directory, a new link to it, the link renamed, the old
+    /// directory removed.
+    fn swap(&mut self, text: &str) {
+        let at = |name: &str| self.directory.path().join(name);
+        let (old, new) = (format!("..v{}", self.version), format!("..v{}", self.version + 1));
+        fs::create_dir(at(&new)).unwrap();
+        fs::write(at(&new).join("ix-config"), text).unwrap();
+        symlink(&new, at("..data_tmp")).unwrap();
+        fs::rename(at("..data_tmp"), at("..data")).unwrap();
+        // The first time there is none.
+        let _ = fs::remove_dir_all(at(&old));
+        self.version += 1;
+    }
+
+    fn source(&self) -> ConfigSource {
+        ConfigSource::new(Some(&self.file()), Overrides::default())
+    }
+}
+
+fn registrations(view: &NodeView, resource: &str) -> u64 {
+    view.resources.get(resource).map_or(0, |it| it.registrations)
+}
+
+/// Eight boards of two chips; the kubelet has a list of boards.
+async fn eight_boards(volume: &ConfigMap, inotify: bool) -> Stage {
+    let script = Script::followed(&volume.source(), inotify);
+    let stage = Stage::play(&node_text("bi-v150-x8"), script).await;
+    assert_eq!(stage.kubelet.view().borrow().capacity(GPU), 8);
+    stage
+}
+
+async fn a_change_reaches_the_kubelet_on_the_same_stream(inotify: bool) {
+    let mut volume = ConfigMap::mounted("");
+    let stage = eight_boards(&volume, inotify).await;
+    volume.swap(SPLIT);
+    let view = stage.until("sixteen chips", |view| view.capacity(GPU) == 16).await;
+    assert_eq!((view.register_calls, registrations(&view, GPU)), (1, 1));
+    let resource = &view.resources[GPU];
+    assert_eq!((resource.streams_open, &resource.last_stream_end), (1, &None));
+}
+
+#[tokio::test]
+async fn a_swapped_config_map_changes_the_list_and_keeps_the_stream() {
+    a_change_reaches_the_kubelet_on_the_same_stream(true).await;
+}
+
+#[tokio::test]
+async fn a_swapped_config_map_is_noticed_without_inotify() {
+    a_change_reaches_the_kubelet_on_the_same_stream(false).await;
+}
+
+#[tokio::test]
+async fn another_resource_name_starts_a_session_and_ends_the_old_one() {
+    let mut volume = ConfigMap::mounted("");
+    let stage = eight_boards(&volume, true).await;
+    volume.swap("resourceName: example.com/gpu");
+    let view = stage
+        .until("the other name", |view| {
+            is_streaming(view, "example.com/gpu") && !view.resources[GPU].registered
+        })
+        .await;
+    assert_eq!(view.capacity("example.com/gpu"), 8);
+    assert_eq!(view.resources[GPU].streams_open, 0);
+    assert_eq!(view.allocatable(GPU), 0);
+    let mut sessions = stage.bound().sessions.clone();
+    let names = |view: &std::collections::BTreeMap<String, _>| view.keys().cloned().collect();
+    let names: Vec<_> = names(&*within("it", sessions.wait_for(|it| it.len() == 1)).await.unwrap());
+    assert_eq!(names, ["example.com/gpu"]);
+    assert!(stage.file("iluvatar-gpu.sock").exists(), "what probes look for");
+}
+
+#[tokio::test]
+async fn a_resource_keeps_its_session_and_socket_when_another_comes_before_it() {
+    const ONE: &str = "resources: [{name: a.b/one, match: {addresses: ['0000:13:00.0']}}]";
+    const TWO: &str = "resources: [{name: a.b/two, match: {addresses: ['0000:1c:00.0']}}, \
+                       {name: a.b/one, match: {addresses: ['0000:13:00.0']}}]";
+    const OTHER: &str = "resources: [{name: a.b/two, match: {addresses: ['0000:1c:00.0']}}]";
+    let mut volume = ConfigMap::mounted(ONE);
+    let script = Script::followed(&volume.source(), true);
+    let stage = Stage::play(&node_text("bi-v150-x8"), script).await;
+    volume.swap(TWO);
+    let view = stage.until("the second", |view| is_streaming(view, "a.b/two")).await;
+    assert_eq!(registrations(&view, "a.b/one"), 1);
+    assert!(is_streaming(&view, "a.b/one"));
+    assert!(stage.file("iluvatar-gpu-a.b_two.sock").exists());
+
+    // The name that probes look for is taken over.
+    volume.swap(OTHER);
+    let moved = |view: &NodeView| {
+        is_streaming(view, "a.b/two")
+            && registrations(view, "a.b/two") == 2
+            && view.resources["a.b/one"].streams_open == 0
+    };
+    stage.until("the first socket's new owner", moved).await;
+    assert!(stage.file("iluvatar-gpu.sock").exists());
+}
+
+#[tokio::test]
+async fn a_bad_file_changes_nothing_is_reported_whole_and_once_and_a_good_one_still_works() {
+    let mut volume = ConfigMap::mounted("");
+    let stage = eight_boards(&volume, true).await;
+    volume.swap("flags: {splitbord: true, usevolcano: true}");
+    let said = format!(
+        "WARN the last good configuration stays in force: {} has 2 problems\n  line 1: \
+         flags.splitbord: unknown key; did you mean `splitboard`?\n  line 1: flags.usevolcano: the \
+         Volcano mode is not supported; set it to false: the kubelet chooses the devices\n",
+        volume.file().display()
+    );
+    stage.log.says(&said).await;
+    assert_eq!(stage.kubelet.view().borrow().capacity(GPU), 8);
+
+    stage.bound().reload.notify_one();
+    volume.swap(SPLIT);
+    let view = stage.until("sixteen chips", |view| view.capacity(GPU) == 16).await;
+    assert_eq!(view.register_calls, 1);
+    assert_eq!(stage.log.lines("WARN").len(), 1, "{:?}", stage.log.lines("WARN"));
+}
+
+#[tokio::test]
+async fn more_replicas_than_a_kubelet_reads_change_nothing_and_the_number_that_fits_is_named() {
+    let mut volume = ConfigMap::mounted("");
+    let stage = eight_boards(&volume, true).await;
+    volume.swap("sharing: {timeSlicing: {replicas: 20000}}");
+    stage
+        .log
+        .says(
+            "WARN the last good configuration stays in force: iluvatar.com/gpu: 20000 replicas of \
+             each of 8 devices make a list above the kubelet's limit of 4 MiB; at most 9552 fit\n",
+        )
+        .await;
+    volume.swap("sharing: {timeSlicing: {replicas: 3}}");
+    stage.until("24 replicas", |view| view.capacity(GPU) == 24).await;
+}
+
+/// A watch of one file under a clock that stands still while anything happens.
+struct Watching {
+    config: watch::Receiver<Arc<Config>>,
+    requests: Arc<Notify>,
+    log: Log,
+    _tasks: JoinSet<()>,
+}
+
+impl Watching {
+    fn start(source: &ConfigSource, inotify: bool) -> Self {
+        let log = Log::capture();
+        let (sender, config) = watch::channel(Arc::new(source.load().unwrap()));
+        let (_, offers) = watch::channel(None);
+        let requests = Arc::new(Notify::new());
+        let follow =
+            ConfigWatch::new(source.clone(), sender, offers, Arc::clone(&requests), inotify);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(follow.run(CancellationToken::new()));
+        Self { config, requests, log, _tasks: tasks }
+    }
+
+    async fn change(&mut self) -> (Arc<Config>, Duration) {
+        let started = Instant::now();
+        within("a change", self.config.changed()).await.unwrap();
+        (Arc::clone(&self.config.borrow_and_update()), started.elapsed())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_inotify_a_change_is_noticed_within_a_second() {
+    let mut volume = ConfigMap::mounted("");
+    let mut watching = Watching::start(&volume.source(), false);
+    for text in [SPLIT, "", SPLIT] {
+        volume.swap(text);
+        let (_, after) = watching.change().await;
+        assert!(after <= Duration::from_secs(1), "{after:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_answered_at_once() {
+    let mut volume = ConfigMap::mounted("");
+    let mut watching = Watching::start(&volume.source(), false);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    volume.swap(SPLIT);
+    watching.requests.notify_one();
+    let (config, after) = watching.change().await;
+    assert_eq!(config.resources[0].granularity, Granularity::Chip);
+    assert_eq!(after, Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_its_default_place_a_file_may_come_and_go() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("ix-config");
+    let source = ConfigSource::optional(&path, Overrides::default());
+    let mut watching = Watching::start(&source, false);
+    fs::write(&path, SPLIT).unwrap();
+    assert_eq!(watching.change().await.0.resources[0].granularity, Granularity::Chip);
+    fs::remove_file(&path).unwrap();
+    assert_eq!(*watching.change().await.0, Config::default());
+    assert_eq!(watching.log.lines("WARN"), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_was_named_and_is_gone_leaves_the_last_good_configuration() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("ix-config");
+    fs::write(&path, SPLIT).unwrap();
+    let source = ConfigSource::new(Some(&path), Overrides::default());
+    let mut watching = Watching::start(&source, false);
+    fs::remove_file(&path).unwrap();
+    let said = format!(
+        "the last good configuration stays in force: cannot read the configuration {}: No such \
+         file or directory (os error 2)",
+        path.display()
+    );
+    watching.log.says(&said).await;
+    // More looks follow; nothing is said twice.
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(watching.log.lines("WARN"), [said]);
+    assert!(!watching.config.has_changed().unwrap());
+
+    fs::write(&path, "").unwrap();
+    assert_eq!(*watching.change().await.0, Config::default());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_that_comes_later_is_found_and_then_watched() {
+    let directory = TempDir::new().unwrap();
+    let path: &Path = &directory.path().join("ixconfig/ix-config");
+    let mut watching = Watching::start(&ConfigSource::optional(path, Overrides::default()), true);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    fs::create_dir(directory.path().join("ixconfig")).unwrap();
+    fs::write(path, SPLIT).unwrap();
+    let (config, after) = watching.change().await;
+    assert_eq!(config.resources[0].granularity, Granularity::Chip);
+    assert!(after <= Duration::from_secs(1), "{after:?}");
+}

@@ -1,0 +1,191 @@
+//! What an operator reads, whole: each message that no other test holds.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ix_device_plugin::daemon::handout_ledger;
+use ix_device_plugin::daemon::inventory_owner::Trigger;
+use ix_device_plugin::daemon::plugin_service::{PluginService, Sources};
+use ix_device_plugin::decide::advertise::Offer;
+use ix_device_plugin::demo::kubelet::RegisterBehaviour;
+use ix_device_plugin::host::kubelet::RegisterError;
+use ix_device_plugin::host::root::Root;
+use ix_device_plugin::host::scan::scan;
+use ix_device_plugin::model::config::Config;
+use ix_device_plugin::parse::node_file::parse_node_file;
+use ix_device_plugin::wire::v1beta1::device_plugin_server::DevicePlugin;
+use ix_device_plugin::wire::v1beta1::{
+    AllocateRequest, PreStartContainerRequest, PreferredAllocationRequest,
+};
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Request};
+
+use crate::stage::{GPU, Script, Stage, is_streaming, node_text, run};
+
+async fn four_boards() -> Stage {
+    Stage::play(&node_text("mr-v100-x4"), Script::fixed("")).await
+}
+
+#[tokio::test]
+async fn a_machine_that_cannot_be_looked_at_is_named_once_and_its_list_stays() {
+    let stage = four_boards().await;
+    let devices = stage.root().join("sys/bus/pci/devices");
+    fs::rename(&devices, stage.root().join("away")).unwrap();
+    for _ in 0..3 {
+        stage.bound().triggers.send(Trigger::Request).await.unwrap();
+    }
+    let said = format!(
+        "WARN cannot look at the machine; the last list stays, trying again error=cannot read {}: \
+         No such file or directory (os error 2); is /sys mounted here?\n",
+        devices.display()
+    );
+    stage.log.says(&said).await;
+    assert_eq!(stage.kubelet.view().borrow().allocatable(GPU), 4);
+    assert_eq!(stage.log.lines("WARN").len(), 1, "{:?}", stage.log.lines("WARN"));
+}
+
+#[tokio::test]
+async fn a_board_that_breaks_and_one_that_leaves_are_named_with_the_reason() {
+    let mut stage = four_boards().await;
+    let node = node_text("mr-v100-x4");
+    let without_node = node.lines().filter(|line| *line != "iluvatar3 : c 508:3");
+    let without_node = without_node.collect::<Vec<_>>().join("\n");
+    let unhealthy = |offer: &Offer| !offer.inventory.boards[0].reasons.is_empty();
+    stage.change(&without_node, unhealthy).await;
+    let broken = "board board=0000:15:00.0 model=\"MR-V100\" chips=1 from=\"Healthy\" to=Unhealthy \
+                  reasons=\"DeviceNodeMissing: 0000:15:00.0: /dev/iluvatar3 is announced in /sys \
+                  but is not in /dev\"";
+    assert_eq!(stage.log.lines("WARN"), [broken]);
+
+    stage.change(&node_text("empty-host"), |offer| offer.inventory.boards.is_empty()).await;
+    let left = ["0000:15:00.0", "0000:2d:00.0", "0000:95:00.0", "0000:ad:00.0"];
+    let left = left.map(|board| format!("board left board={board} model=\"MR-V100\""));
+    assert_eq!(stage.log.lines("WARN")[1..], left);
+    stage.log.says("INFO no Iluvatar chips found; waiting for one functions_seen=").await;
+}
+
+#[tokio::test]
+async fn a_kubelet_that_refuses_is_quoted_once() {
+    let mut stage = Stage::set(&node_text("mr-v100-x4")).await;
+    let refuse = RegisterBehaviour::Refuse("not today".to_owned());
+    stage.kubelet.set_register_behaviour(refuse).await.unwrap();
+    stage.start(Script::fixed(""));
+    stage.until("three calls", |view| view.register_calls >= 3).await;
+    stage.kubelet.set_register_behaviour(RegisterBehaviour::Accept).await.unwrap();
+    stage.until("a stream", |view| is_streaming(view, GPU)).await;
+    let said = "cannot register: the kubelet refused: not today; trying again \
+                resource=\"iluvatar.com/gpu\"";
+    assert_eq!(stage.log.lines("WARN"), [said]);
+}
+
+#[tokio::test]
+async fn why_a_session_begins_anew_is_said() {
+    let stage = four_boards().await;
+    let streams = |view: &ix_device_plugin::demo::kubelet::NodeView, count| {
+        is_streaming(view, GPU) && view.resources[GPU].registrations == count
+    };
+    stage.kubelet.drop_stream(GPU).await.unwrap();
+    stage.until("the second stream", |view| streams(view, 2)).await;
+    fs::remove_file(stage.file("iluvatar-gpu.sock")).unwrap();
+    stage.until("the third stream", |view| streams(view, 3)).await;
+    let why = [
+        "starting the session again: the kubelet's stream ended",
+        "starting the session again: our socket is gone; the kubelet wipes all when it starts",
+    ];
+    let said = why.map(|why| format!("{why} resource=\"iluvatar.com/gpu\""));
+    assert_eq!(stage.log.lines("WARN"), said);
+}
+
+#[tokio::test]
+async fn a_directory_that_is_not_there_is_named_once() {
+    let mut stage = Stage::set(&node_text("mr-v100-x4")).await;
+    stage.kubelet.stop(ix_device_plugin::demo::kubelet::OwnSocket::Removed).await.unwrap();
+    let directory = stage.file("");
+    fs::remove_dir_all(&directory).unwrap();
+    stage.start(Script::fixed(""));
+    let path = stage.file("iluvatar-gpu.sock");
+    let said = format!(
+        "WARN cannot listen on {}: No such file or directory (os error 2); trying again \
+         resource=\"iluvatar.com/gpu\"\n",
+        path.display()
+    );
+    stage.log.says(&said).await;
+    stage.kubelet.restart().await.unwrap();
+    stage.until("a stream", |view| is_streaming(view, GPU)).await;
+    assert_eq!(stage.log.lines("WARN").len(), 1, "{:?}", stage.log.lines("WARN"));
+}
+
+#[test]
+fn a_kubelet_that_is_silent_or_away_is_described() {
+    let silent = RegisterError::Silent(Duration::from_secs(2));
+    assert_eq!(silent.to_string(), "the kubelet did not answer within 2s");
+    let refused = std::io::Error::from_raw_os_error(111);
+    let away = RegisterError::Connect(PathBuf::from("/k/kubelet.sock"), refused);
+    let said = "cannot connect to /k/kubelet.sock: Connection refused (os error 111)";
+    assert_eq!(away.to_string(), said);
+}
+
+/// What each RPC that needs a list answers under this offer.
+async fn refusals(offer: Option<Offer>) -> Vec<(Code, String)> {
+    let directory = TempDir::new().unwrap();
+    let (ledger, _keeper) = handout_ledger::open(directory.path().join("file"));
+    let (_sender, offers) = watch::channel(offer.map(Arc::new));
+    let (service, _) =
+        PluginService::new(GPU.to_owned(), Sources { offers, ledger }, CancellationToken::new());
+    let preference = PreferredAllocationRequest::default();
+    let preference = service.get_preferred_allocation(Request::new(preference)).await.map(drop);
+    let allocation = service.allocate(Request::new(AllocateRequest::default())).await.map(drop);
+    let start = PreStartContainerRequest::default();
+    let start = service.pre_start_container(Request::new(start)).await.map(drop);
+    [preference, allocation, start]
+        .into_iter()
+        .filter_map(Result::err)
+        .map(|status| (status.code(), status.message().to_owned()))
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn before_the_first_look_and_without_its_resource_a_service_says_so() {
+    let unknown = (Code::Unavailable, "the machine has not been looked at yet".to_owned());
+    assert_eq!(refusals(None).await, [unknown.clone(), unknown.clone(), unknown]);
+
+    let root = Root::unpack(&parse_node_file(&node_text("mr-v100-x4")).unwrap()).unwrap();
+    let inventory = scan(&root, &Config::default()).unwrap().inventory;
+    let mut config = Config::default();
+    config.resources[0].name = "example.com/gpu".to_owned();
+    let gone = (Code::NotFound, "iluvatar.com/gpu is no longer configured".to_owned());
+    assert_eq!(refusals(Some(Offer::new(inventory, &config))).await, [gone.clone(), gone]);
+}
+
+#[track_caller]
+fn check_start(arguments: &[&str], code: i32, expected: &str) {
+    let ran = run(&[&["run", "--kubelet-dir=/not/there"], arguments].concat(), &[]);
+    let last = ran.2.lines().filter(|line| line.starts_with("error: ")).collect::<Vec<_>>();
+    assert_eq!((ran.0, &*ran.1, &*last.join("\n")), (Some(code), "", expected));
+}
+
+#[test]
+fn a_start_that_cannot_be_says_why_and_ends_with_its_code() {
+    check_start(
+        &["--root=/not/there"],
+        1,
+        "error: cannot read the root /not/there: No such file or directory (os error 2)",
+    );
+    check_start(
+        &["--root=rustfmt.toml"],
+        1,
+        "error: rustfmt.toml is not a machine: line 1: `max_width = 100` stands before the first \
+         `[PATH]`; say which directory it is in",
+    );
+    check_start(
+        &["--config=/not/there"],
+        3,
+        "error: cannot read the configuration /not/there: No such file or directory (os error 2)",
+    );
+}
