@@ -20,6 +20,9 @@
 //! A change on the PCI bus becomes a list at the kubelet: [`host::uevents`] → a trigger →
 //! [`daemon::inventory_owner`] → [`host::scan`] → [`decide::inventory`] → published if changed →
 //! each open stream of [`daemon::plugin_service`]. A uevent is only a hint; the scan tells.
+//!
+//! The vendor's library is optional, asked for health alone, and never loaded into the daemon:
+//! [`daemon::ixml_source`] asks an agent, this program again as a child; [`host::ixml`] says why.
 
 pub mod model;
 

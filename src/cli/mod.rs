@@ -5,6 +5,7 @@ mod demo;
 mod discover;
 mod explain;
 mod fixture;
+mod ixml_agent;
 mod output;
 mod run;
 
@@ -137,6 +138,13 @@ pub enum Verb {
     Explain(ExplainVerb),
     /// Run the plugin against a kubelet of its own on a shipped machine: no GPU, no cluster needed.
     Demo(DemoArgs),
+    /// Load libixml and answer what the daemon asks of it; the daemon starts this by itself.
+    #[command(hide = true)]
+    IxmlAgent {
+        /// Libraries to try, in order.
+        #[arg(last = true)]
+        libraries: Vec<PathBuf>,
+    },
 }
 
 /// How `discover` prints.
@@ -259,5 +267,6 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
         Some(Verb::Config(ConfigVerb::Check { file })) => config::check(common, &file),
         Some(Verb::Explain(ExplainVerb::Allocation(args))) => explain::allocation(common, &args),
         Some(Verb::Demo(args)) => demo::demo(common, &args),
+        Some(Verb::IxmlAgent { libraries }) => ixml_agent::serve(&libraries),
     }
 }

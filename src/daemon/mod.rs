@@ -7,6 +7,7 @@ pub mod handout_ledger;
 pub mod health_monitor;
 pub mod holders_watch;
 pub mod inventory_owner;
+pub mod ixml_source;
 pub mod uevent_pump;
 
 pub mod plugin_service;

@@ -22,5 +22,6 @@ pub mod prefer;
 pub mod removal;
 
 pub mod backoff;
+pub mod ixml;
 pub mod rescan;
 pub mod session;

@@ -19,3 +19,5 @@ pub mod kubelet;
 pub mod pod_resources;
 pub mod sockets;
 pub mod uevents;
+
+pub mod ixml;

@@ -5,6 +5,7 @@ pub mod pci;
 pub mod machine;
 
 pub mod health;
+pub mod ixml;
 
 pub mod config;
 

@@ -4,6 +4,8 @@ pub mod http2;
 pub mod podresources_v1;
 pub mod v1beta1;
 
+pub mod ixml_agent;
+
 pub mod config_yaml;
 pub mod device_plugin;
 pub mod pod_resources;

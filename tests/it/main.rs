@@ -25,6 +25,7 @@ mod faults;
 mod handouts;
 mod hot_config;
 mod hotplug;
+mod ixml;
 mod kubelet_restart;
 mod list_and_watch;
 mod nothing_is_lost;

@@ -1,0 +1,100 @@
+//! The agent as its parent sees it: a child process with a pipe to ask and a pipe to hear from.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+
+use thiserror::Error;
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio_stream::StreamExt as _;
+use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
+
+use crate::wire::ixml_agent::LONGEST_LINE;
+
+/// This program again, even where its file was replaced meanwhile.
+pub const THIS_PROGRAM: &str = "/proc/self/exe";
+
+/// The hidden verb that makes a process the agent.
+pub const VERB: &str = "ixml-agent";
+
+/// A running agent; killed when dropped.
+#[derive(Debug)]
+pub struct AgentProcess {
+    child: Child,
+    requests: ChildStdin,
+    answers: FramedRead<ChildStdout, LinesCodec>,
+}
+
+/// Why there is no answer and never will be.
+#[derive(Debug, Error)]
+pub enum NoAnswer {
+    /// The agent closed its output, which is how a crash looks from here.
+    #[error("it ended")]
+    Ended,
+    /// What came is no line of text, too long, or cannot be read.
+    #[error("its answer cannot be read: {0}")]
+    Unreadable(#[from] LinesCodecError),
+}
+
+impl AgentProcess {
+    /// Starts `program` as the agent that loads the first of `libraries` that can be. What it
+    /// prints besides answers goes to our standard error. It dies with the thread that starts it.
+    ///
+    /// # Errors
+    /// As `fork` and `exec`.
+    pub fn start(
+        program: &Path,
+        libraries: &[PathBuf],
+        ld_library_path: Option<OsString>,
+    ) -> io::Result<Self> {
+        let mut command = Command::new(program);
+        command.arg0("ix-device-plugin").arg(VERB).arg("--").args(libraries);
+        if let Some(path) = ld_library_path {
+            command.env("LD_LIBRARY_PATH", path);
+        }
+        let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = pipes.kill_on_drop(true).spawn()?;
+        let requests = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        let answers = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        let lines = LinesCodec::new_with_max_length(LONGEST_LINE);
+        Ok(Self { child, requests, answers: FramedRead::new(answers, lines) })
+    }
+
+    /// Sends a line. Short ones fit the pipe, so an agent that hangs holds nobody up.
+    ///
+    /// # Errors
+    /// The agent ended.
+    pub async fn ask(&mut self, line: &str) -> io::Result<()> {
+        self.requests.write_all(format!("{line}\n").as_bytes()).await
+    }
+
+    /// Waits for its next line. Loses nothing when it is dropped before that.
+    ///
+    /// # Errors
+    /// [`NoAnswer`]
+    pub async fn answer(&mut self) -> Result<String, NoAnswer> {
+        Ok(self.answers.next().await.ok_or(NoAnswer::Ended)??)
+    }
+
+    /// Asks the kernel to end it. A call that hangs inside the kernel delays that, maybe for ever.
+    pub fn kill(&mut self) {
+        // The only failure is that it ended already.
+        drop(self.child.start_kill());
+    }
+
+    /// Whether it has ended; once it has, nothing of it is left.
+    #[must_use]
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Waits for its end and says how it came. Nothing is lost when it is dropped before that.
+    ///
+    /// # Errors
+    /// As `waitpid`.
+    pub async fn ended(&mut self) -> io::Result<ExitStatus> {
+        self.child.wait().await
+    }
+}
