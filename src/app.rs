@@ -15,6 +15,8 @@ use crate::daemon::config_watch::ConfigWatch;
 use crate::daemon::handout_ledger::{self, FILE_NAME};
 use crate::daemon::holders_watch::HoldersWatch;
 use crate::daemon::inventory_owner::{Inputs, InventoryOwner, Offers, Trigger};
+use crate::daemon::ixml_monitor::IxmlMonitor;
+use crate::daemon::ixml_source::IxmlSettings;
 use crate::daemon::plugin_service::Sources;
 use crate::daemon::sessions::{Sessions, SessionsView};
 use crate::daemon::{health_monitor, uevent_pump};
@@ -22,6 +24,7 @@ use crate::decide::removal::Stay;
 use crate::host::config_file::ConfigSource;
 use crate::host::root::Root;
 use crate::model::config::Config;
+use crate::model::ixml::IxmlState;
 
 /// How long the tasks may take to end after `stop`.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -44,6 +47,8 @@ pub struct Settings {
     pub pod_resources_socket: Option<PathBuf>,
     /// How long devices that left stay listed.
     pub stay: Stay,
+    /// How libixml is asked, if the configuration wants it; absent where it is never asked.
+    pub ixml: Option<IxmlSettings>,
     /// False where changes of that directory are only to be polled.
     pub inotify: bool,
     /// False where the kernel's uevents are not to be followed; then only `triggers` and the timer
@@ -57,6 +62,8 @@ pub struct Bound {
     pub offers: Offers,
     /// How far each resource's session is.
     pub sessions: watch::Receiver<SessionsView>,
+    /// What libixml says; absent where it is never asked.
+    pub ixml: Option<watch::Receiver<IxmlState>>,
     /// Leads to another look.
     pub triggers: mpsc::Sender<Trigger>,
     /// Leads to another look at the configuration file.
@@ -73,8 +80,8 @@ pub fn build(settings: Settings) -> Bound {
     let (stop, reload) = (CancellationToken::new(), Arc::new(Notify::new()));
     let (config, in_force) = watch::channel(Arc::new(config));
     let (triggers, receiver) = mpsc::channel(WAITING_TRIGGERS);
-    let (looks, vitals) = mpsc::channel(1);
-    let inputs = Inputs { config: in_force.clone(), triggers: receiver, vitals };
+    let (looks, seen) = mpsc::channel(1);
+    let inputs = Inputs { config: in_force.clone(), triggers: receiver, looks: seen };
     let time = (Instant::now(), settings.stay);
     let (mut owner, offers) = InventoryOwner::new(Arc::clone(&root), inputs, time);
     let (ledger, keeper) = handout_ledger::open(kubelet_directory.join(FILE_NAME));
@@ -87,6 +94,13 @@ pub fn build(settings: Settings) -> Bound {
         tasks.spawn(named("holders", watch.run(stop.clone())));
     }
     tasks.spawn(named("inventory owner", owner.run(stop.clone())));
+    let ixml = settings.ixml.map(|settings| {
+        let following = (in_force.clone(), offers.clone());
+        let (monitor, state) =
+            IxmlMonitor::new(settings, root.is_this_machine(), following, looks.clone());
+        tasks.spawn(named("libixml", monitor.run(stop.clone())));
+        state
+    });
     let monitor = health_monitor::run(root, in_force.clone(), offers.clone(), looks, stop.clone());
     tasks.spawn(named("health monitor", monitor));
     tasks.spawn(named("sessions", sessions.run(stop.clone())));
@@ -99,7 +113,7 @@ pub fn build(settings: Settings) -> Bound {
         let pump = uevent_pump::run(in_force, triggers.clone(), stop.clone());
         tasks.spawn(named("uevent pump", pump));
     }
-    Bound { offers, sessions: view, triggers, reload, stop, tasks }
+    Bound { offers, sessions: view, ixml, triggers, reload, stop, tasks }
 }
 
 async fn named(name: &'static str, task: impl Future<Output = ()>) -> &'static str {

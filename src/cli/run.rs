@@ -10,11 +10,14 @@ use super::output::Failure;
 use super::{Common, RunArgs, config};
 use crate::app::{self, Settings};
 use crate::daemon::inventory_owner::Trigger;
+use crate::daemon::ixml_source::IxmlSettings;
 use crate::decide::advertise::oversized;
+use crate::decide::ixml::LibraryPlaces;
 use crate::decide::removal::Stay;
 use crate::host::root::Root;
 use crate::host::scan::scan;
 use crate::model::config::Config;
+use crate::model::ixml::IxmlChoice;
 
 pub(super) fn run(common: &Common, args: &RunArgs) -> Result<(), Failure> {
     let source = config::source(common)?;
@@ -36,6 +39,7 @@ pub(super) fn run(common: &Common, args: &RunArgs) -> Result<(), Failure> {
         kubelet_directory: args.kubelet_dir.clone(),
         pod_resources_socket: Some(args.pod_resources_socket.clone()),
         stay: Stay::default(),
+        ixml: Some(IxmlSettings::new(IxmlChoice::Off, library_places())),
         inotify: true,
         uevents: true,
     };
@@ -44,6 +48,13 @@ pub(super) fn run(common: &Common, args: &RunArgs) -> Result<(), Failure> {
     // A read or write that hangs must not keep the process from ending.
     runtime.shutdown_background();
     Ok(served?)
+}
+
+fn library_places() -> LibraryPlaces {
+    LibraryPlaces {
+        ld_library_path: std::env::var_os("LD_LIBRARY_PATH"),
+        corex_home: std::env::var_os("COREX_HOME").map(Into::into),
+    }
 }
 
 /// A shared resource's list must fit the kubelet on this node. A machine that cannot be looked at

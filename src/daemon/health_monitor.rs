@@ -7,18 +7,17 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::inventory_owner::Offers;
+use super::inventory_owner::{Look, Offers};
 use crate::host::root::Root;
 use crate::host::vitals::{self, Known};
 use crate::model::config::Config;
-use crate::model::vitals::Vitals;
 
 /// Looks every `health.interval` until `stop`.
 pub async fn run(
     root: Arc<Root>,
     config: watch::Receiver<Arc<Config>>,
     offers: Offers,
-    looks: mpsc::Sender<Vitals>,
+    looks: mpsc::Sender<Look>,
     stop: CancellationToken,
 ) {
     loop {
@@ -31,7 +30,7 @@ pub async fn run(
         let looked = tokio::task::spawn_blocking(move || vitals::look(&root, &chips)).await;
         let Ok(vitals) = looked else { continue };
         debug!(chips = vitals.len(), took = ?began.elapsed(), "looked at the chips' health");
-        if looks.send(vitals).await.is_err() {
+        if looks.send(Look::Sysfs(vitals)).await.is_err() {
             return;
         }
     }

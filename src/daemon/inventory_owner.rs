@@ -11,19 +11,21 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::announce::announce;
 use super::until::until;
 use crate::decide::advertise::Offer;
 use crate::decide::judge::Judge;
-use crate::decide::removal::{Answer, Departures, Stay, removed};
+use crate::decide::removal::{Answer, Departures, Stay};
 use crate::decide::rescan::Rescan;
 use crate::decide::whole_boards::WholeBoards;
-use crate::decide::{health, inventory, vitals};
+use crate::decide::{health, inventory, ixml_signals, vitals};
+use crate::host::clock::time_of_day;
 use crate::host::root::Root;
 use crate::host::scan::{Scan, scan};
-use crate::model::board::{Board, Chip};
+use crate::model::board::Chip;
 use crate::model::config::Config;
-use crate::model::health::{Health, Reason};
 use crate::model::inventory::Inventory;
+use crate::model::ixml::IxmlReading;
 use crate::model::pci::PciAddress;
 use crate::model::vitals::Vitals;
 
@@ -34,6 +36,15 @@ pub enum Trigger {
     Uevent,
     /// An operator asked (SIGHUP).
     Request,
+}
+
+/// What was seen of the chips' health between two scans.
+#[derive(Clone, Debug)]
+pub enum Look {
+    /// A few files of each chip in /sys.
+    Sysfs(Vitals),
+    /// What libixml says; none once it is not asked any more.
+    Ixml(Option<Arc<IxmlReading>>),
 }
 
 /// What the kubelet says of holders, the last answer.
@@ -47,13 +58,15 @@ pub struct InventoryOwner {
     root: Arc<Root>,
     config: watch::Receiver<Arc<Config>>,
     triggers: mpsc::Receiver<Trigger>,
-    vitals: mpsc::Receiver<Vitals>,
+    looks: mpsc::Receiver<Look>,
     offers: watch::Sender<Option<Arc<Offer>>>,
     rescan: Rescan,
     /// The last scan that succeeded, not judged.
     facts: Option<Inventory>,
     /// The last short look.
     last_vitals: Vitals,
+    /// What libixml said last.
+    last_ixml: Option<Arc<IxmlReading>>,
     judge: Judge,
     /// When the judgement changes by itself.
     judge_at: Option<Duration>,
@@ -72,7 +85,7 @@ pub struct Inputs {
     /// Hints to look again.
     pub triggers: mpsc::Receiver<Trigger>,
     /// Short looks at the chips.
-    pub vitals: mpsc::Receiver<Vitals>,
+    pub looks: mpsc::Receiver<Look>,
 }
 
 impl InventoryOwner {
@@ -84,18 +97,19 @@ impl InventoryOwner {
         inputs: Inputs,
         (started, stay): (Instant, Stay),
     ) -> (Self, Offers) {
-        let Inputs { config, triggers, vitals } = inputs;
+        let Inputs { config, triggers, looks } = inputs;
         let (offers, receiver) = watch::channel(None);
         let rescan = Rescan::new(config.borrow().discovery.rescan, u64::from(std::process::id()));
         let owner = Self {
             root,
             config,
             triggers,
-            vitals,
+            looks,
             offers,
             rescan,
             facts: None,
             last_vitals: Vitals::new(),
+            last_ixml: None,
             judge: Judge::default(),
             judge_at: None,
             whole_boards: WholeBoards::default(),
@@ -127,7 +141,10 @@ impl InventoryOwner {
                 () = until(judge_at) => self.publish(),
                 () = until(expiry) => self.publish(),
                 Some(answer) = heard(&mut self.answers) => self.take_answer(&answer),
-                Some(vitals) = self.vitals.recv() => self.take_vitals(vitals),
+                Some(look) = self.looks.recv() => match look {
+                    Look::Sysfs(vitals) => self.take_vitals(vitals),
+                    Look::Ixml(reading) => self.take_ixml(reading),
+                },
                 Some(trigger) = self.triggers.recv() => {
                     debug!(?trigger, "a hint to look again");
                     self.rescan.hint(self.now());
@@ -186,6 +203,18 @@ impl InventoryOwner {
         self.publish();
     }
 
+    fn take_ixml(&mut self, reading: Option<Arc<IxmlReading>>) {
+        let Some(facts) = &self.facts else { return };
+        let (chips, _) = inventory::seen(facts);
+        let before = self.last_ixml.as_deref();
+        let said = reading.as_ref().map(|now| ixml_signals::findings(before, now));
+        let rules = &self.config.borrow().health.clone();
+        let (now, said) = (self.now(), said.unwrap_or_default());
+        self.judge.observe(now, &chips, ixml_signals::SCOPE, &said, rules);
+        self.last_ixml = reading;
+        self.publish();
+    }
+
     fn take_answer(&mut self, answer: &Answer) {
         self.departures.hear(answer);
         self.publish();
@@ -211,9 +240,9 @@ impl InventoryOwner {
         let Some(offer) = self.departures.offer(self.now()) else { return };
         self.whole_boards.forget_departed(&offer.inventory, &self.departures.chips());
         let last = self.offers.borrow().clone();
+        let offer = offer.following(last.as_deref(), time_of_day());
         if last.as_deref() != Some(&offer) {
-            say_what_changed(last.as_deref(), &offer);
-            say_what_left(last.as_deref(), &offer);
+            announce(last.as_deref(), &offer);
             self.offers.send_replace(Some(Arc::new(offer)));
         }
     }
@@ -231,59 +260,4 @@ fn incomplete(inventory: &Inventory) -> Vec<PciAddress> {
     let chips = inventory.boards.iter().flat_map(|board| &board.chips);
     let waits = |chip: &&Chip| chip.reasons.iter().any(|reason| reason.code.may_pass());
     chips.filter(waits).map(|chip| chip.address).collect()
-}
-
-/// One line for each board that came, went or changed its health, and for each new warning.
-fn say_what_changed(last: Option<&Offer>, now: &Offer) {
-    let before = last.map_or(&[][..], |offer| &offer.inventory.boards);
-    let after = &now.inventory.boards;
-    for board in after {
-        match before.iter().find(|old| old.address == board.address) {
-            None => say_board(board, None),
-            Some(old) if old != board => say_board(board, Some(old.health)),
-            Some(_) => {}
-        }
-    }
-    for old in before.iter().filter(|old| after.iter().all(|board| board.address != old.address)) {
-        warn!(board = %old.address, model = old.model, "board left");
-    }
-    let warned: Vec<_> = last.into_iter().flat_map(Offer::warnings).collect();
-    for warning in now.warnings().filter(|warning| !warned.contains(warning)) {
-        warn!("{warning}");
-    }
-}
-
-/// One line for each device that is listed only because it may be held, whenever that changes.
-fn say_what_left(last: Option<&Offer>, now: &Offer) {
-    let before: Vec<_> = last.into_iter().flat_map(removed).collect();
-    for (resource, device) in removed(now) {
-        if !before.iter().any(|(_, old)| *old == device) {
-            let (name, reasons) = (&resource.name, reasons(&device.reasons));
-            warn!(resource = name, device = %device.id, reasons, "device left, still listed");
-        }
-    }
-    for (resource, device) in before {
-        let is_listed = now
-            .resource(&resource.name)
-            .is_some_and(|resource| resource.devices.iter().any(|now| now.id == device.id));
-        if !is_listed {
-            info!(resource = resource.name, device = %device.id, "device is no longer listed");
-        }
-    }
-}
-
-fn say_board(board: &Board, from: Option<Health>) {
-    let Board { address, model, evidence, health, chips, .. } = board;
-    let (chips, reasons) = (chips.len(), reasons(&board.reasons));
-    let from = from.map_or("none".to_owned(), |health| health.to_string());
-    let to = health;
-    match health {
-        Health::Healthy => info!(board = %address, model, chips, %evidence, from, %to, "board"),
-        Health::Unhealthy => warn!(board = %address, model, chips, from, %to, reasons, "board"),
-    }
-}
-
-fn reasons(reasons: &[Reason]) -> String {
-    let reasons = reasons.iter().map(|it| format!("{}: {}", it.code, it.detail));
-    reasons.collect::<Vec<_>>().join("; ")
 }

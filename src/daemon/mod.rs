@@ -2,11 +2,13 @@
 
 pub mod until;
 
+pub mod announce;
 pub mod config_watch;
 pub mod handout_ledger;
 pub mod health_monitor;
 pub mod holders_watch;
 pub mod inventory_owner;
+pub mod ixml_monitor;
 pub mod ixml_source;
 pub mod uevent_pump;
 

@@ -1,6 +1,7 @@
 //! What the kubelet is told: the boards of an inventory as devices of one or more resources.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::SystemTime;
 
 use super::health;
 use crate::model::board::{Board, Chip};
@@ -120,6 +121,9 @@ pub struct Offer {
     pub container: ContainerRules,
     /// Chips that more than one resource wants, one sentence each.
     pub overlaps: Vec<String>,
+    /// Since when each device has the health that it has, by resource and id; see
+    /// [`Offer::since`].
+    since: BTreeMap<(String, DeviceId), SystemTime>,
 }
 
 impl Offer {
@@ -128,7 +132,38 @@ impl Offer {
     pub fn new(inventory: Inventory, config: &Config) -> Self {
         let resources = advertise(&inventory, &config.resources);
         let overlaps = overlaps(&inventory, &config.resources);
-        Self { inventory, resources, container: config.container, overlaps }
+        let (container, since) = (config.container, BTreeMap::new());
+        Self { inventory, resources, container, overlaps, since }
+    }
+
+    /// The same, with the time at which each device became what it is: `now`, unless `last` had it
+    /// in the same health.
+    #[must_use]
+    pub fn following(mut self, last: Option<&Self>, now: SystemTime) -> Self {
+        let devices = self.resources.iter().flat_map(|resource| {
+            resource.devices.iter().map(move |device| (resource.name.clone(), device))
+        });
+        let since = devices.map(|(name, device)| {
+            let before = last.and_then(|last| last.moment(&name, device));
+            ((name, device.id), before.unwrap_or(now))
+        });
+        self.since = since.collect();
+        self
+    }
+
+    /// Since when this device has the health that it has; none before the offer [follows] another.
+    ///
+    /// [follows]: Self::following
+    #[must_use]
+    pub fn since(&self, resource: &str, device: DeviceId) -> Option<SystemTime> {
+        self.since.get(&(resource.to_owned(), device)).copied()
+    }
+
+    /// Since when it was as healthy as `device` is.
+    fn moment(&self, resource: &str, device: &Device) -> Option<SystemTime> {
+        let mut devices = self.resource(resource)?.devices.iter();
+        let same = devices.find(|it| it.id == device.id && it.health == device.health)?;
+        self.since(resource, same.id)
     }
 
     /// Everything that an operator should look at.

@@ -1,10 +1,10 @@
 //! Which chips are healthy: from what is seen, what was seen before, and the time.
 //!
 //! A state (no driver, no node) counts while it is seen and not a moment longer. A fault that is
-//! certain (the chip does not answer, a fatal PCIe error) counts at once, a hint that may mislead
-//! after [`STREAK`] observations in a row; both are over only after a time without them, which
-//! doubles with each relapse. Where one soft signal would take more than half of the chips at once,
-//! the signal is suspected instead of the chips.
+//! certain (the chip does not answer, a fatal PCIe error) or that another program reports counts at
+//! once, a hint that may mislead after [`STREAK`] observations in a row; all are over only after a
+//! time without them, which doubles with each relapse. Where one signal that is not certain would
+//! take more than half of the chips at once, the signal is suspected instead of the chips.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -38,7 +38,7 @@ pub struct Judgement {
 #[derive(Clone, Debug, Default)]
 pub struct Judge {
     chips: BTreeMap<PciAddress, History>,
-    /// Soft signals that would take too many chips at once, and how many.
+    /// Signals that would take too many chips at once, and how many.
     suspected: BTreeMap<ReasonCode, usize>,
 }
 
@@ -90,12 +90,14 @@ impl Judge {
         }
     }
 
-    /// Soft signals that more than half of the chips would turn unhealthy by at once.
+    /// Signals that are not certain and by which more than half of the chips would turn unhealthy
+    /// at once.
     fn suspect(&mut self, scope: &[ReasonCode], rules: &HealthRules) {
-        for code in scope.iter().filter(|code| code.certainty() == Certainty::Soft) {
+        for code in scope {
+            let Some(streak) = streak_of(code.certainty()) else { continue };
             let would_turn = |history: &&History| {
                 let signal = history.signals.get(code);
-                signal.is_some_and(|signal| signal.streak >= STREAK && signal.fault.is_none())
+                signal.is_some_and(|signal| signal.streak >= streak && signal.fault.is_none())
             };
             let turning = self.chips.values().filter(would_turn).count();
             let is_many = turning > 1 && turning * 2 > self.chips.len();
@@ -125,6 +127,15 @@ impl Judge {
     }
 }
 
+/// Observations in a row after which a signal counts that may be suspected; none for the others.
+fn streak_of(certainty: Certainty) -> Option<u32> {
+    match certainty {
+        Certainty::State | Certainty::Hard => None,
+        Certainty::Reported => Some(1),
+        Certainty::Soft => Some(STREAK),
+    }
+}
+
 impl History {
     fn observe(&mut self, code: ReasonCode, reason: Option<&Reason>) {
         let signal = match (self.signals.get_mut(&code), reason) {
@@ -147,10 +158,9 @@ impl History {
         rules: &HealthRules,
     ) {
         for (code, signal) in &mut self.signals {
-            let counts = match code.certainty() {
-                Certainty::State => false,
-                Certainty::Hard => true,
-                Certainty::Soft => signal.streak >= STREAK && !suspected.contains_key(code),
+            let counts = match streak_of(code.certainty()) {
+                None => code.certainty() == Certainty::Hard,
+                Some(streak) => signal.streak >= streak && !suspected.contains_key(code),
             };
             let is_counted = scope.contains(code) && signal.is_seen;
             if is_counted && (counts || signal.fault.is_some()) {
@@ -348,6 +358,21 @@ mod tests {
         let judgement = node.see(15, &seen[..2]);
         assert_eq!(codes(&judgement, 1), [ReasonCode::AerNonFatal]);
         assert_eq!(codes(&judgement, 3), []);
+    }
+
+    #[test]
+    fn a_report_counts_at_once_unless_it_is_of_more_than_half_of_the_chips() {
+        let mut node = Node::new();
+        let judgement = node.see(0, &[(1, ReasonCode::IxmlMemory), (2, ReasonCode::IxmlMemory)]);
+        assert_eq!(codes(&judgement, 1), [ReasonCode::IxmlMemory]);
+
+        let mut node = Node::new();
+        let seen = [1, 2, 3].map(|bus| (bus, ReasonCode::IxmlMemory));
+        let judgement = node.see(0, &seen);
+        assert_eq!(judgement.reasons, Findings::new());
+        let expected = "IxmlMemory would make 3 of 4 chips unhealthy at once; the signal is \
+                        suspected, not the chips, and nothing changes";
+        assert_eq!(judgement.warnings, [expected]);
     }
 
     #[test]

@@ -23,5 +23,6 @@ pub mod removal;
 
 pub mod backoff;
 pub mod ixml;
+pub mod ixml_signals;
 pub mod rescan;
 pub mod session;

@@ -46,7 +46,7 @@ pub fn silence(chip: PciAddress) -> String {
     format!("{chip} does not answer: its configuration space reads all ones")
 }
 
-fn risen(before: Option<u64>, now: Option<u64>) -> Option<(u64, u64)> {
+pub(super) fn risen(before: Option<u64>, now: Option<u64>) -> Option<(u64, u64)> {
     Some((before?, now?)).filter(|(before, now)| now > before)
 }
 

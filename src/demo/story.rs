@@ -85,6 +85,7 @@ pub async fn play(
         pod_resources_socket,
         // This kubelet knows its pods at any time.
         stay: Stay { released: Duration::ZERO, ..Stay::default() },
+        ixml: None,
         inotify: true,
         uevents: false,
     });

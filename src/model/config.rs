@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::health::{ReasonCode, Severity};
+use super::ixml::IxmlChoice;
 use super::pci::{PciAddress, PciId};
 
 /// Everything the plugin can be told. `Config::default()` is what an empty file means.
@@ -154,6 +155,8 @@ pub struct HealthRules {
     pub interval: Duration,
     /// How long a device must show no fault before it is healthy again.
     pub recovery: Duration,
+    /// Which libixml is asked as well.
+    pub ixml: IxmlChoice,
     /// Signals that are taken otherwise than by default.
     pub signals: BTreeMap<ReasonCode, Severity>,
 }
@@ -163,6 +166,7 @@ impl Default for HealthRules {
         Self {
             interval: Duration::from_secs(5),
             recovery: Duration::from_secs(30),
+            ixml: IxmlChoice::default(),
             signals: BTreeMap::new(),
         }
     }

@@ -49,6 +49,32 @@ pub enum ReasonCode {
     AerNonFatal,
     /// The PCIe link runs below what both ends support.
     LinkBelowMaximum,
+    /// libixml says that the chip is lost (`GPU_IS_LOST`).
+    IxmlGpuLost,
+    /// libixml says that the chip must be reset (`RESET_REQUIRED`).
+    IxmlResetRequired,
+    /// A bit of `ixmlDeviceGetHealth`: the system hub.
+    IxmlSyshub,
+    /// A bit of `ixmlDeviceGetHealth`: the memory controller.
+    IxmlMemoryController,
+    /// A bit of `ixmlDeviceGetHealth`: too hot.
+    IxmlOverTemperature,
+    /// A bit of `ixmlDeviceGetHealth`: too high a voltage.
+    IxmlOverVoltage,
+    /// A bit of `ixmlDeviceGetHealth`: ECC.
+    IxmlEcc,
+    /// A bit of `ixmlDeviceGetHealth`: the memory.
+    IxmlMemory,
+    /// A bit of `ixmlDeviceGetHealth`: PCIe.
+    IxmlPcie,
+    /// A bit of `ixmlDeviceGetHealth` that its header does not name.
+    IxmlUnknownBit,
+    /// libixml's counter of errors that ECC could not correct rose.
+    IxmlEccUncorrected,
+    /// libixml's counter of errors that ECC corrected rose.
+    IxmlEccCorrected,
+    /// libixml could not ask the chip, for a reason that may pass (`TIMEOUT`, `IN_USE`...).
+    IxmlCallFailed,
     /// It left, and stays listed only because a pod holds it or may hold it. No signal of a chip
     /// that is there, so nothing to configure.
     Removed,
@@ -72,8 +98,11 @@ pub enum Certainty {
     State,
     /// A fault that is certain: counts at once; healthy again only after a time without it.
     Hard,
-    /// A hint that may mislead: counts after several observations in a row; healthy again only
-    /// after a time without it.
+    /// What another program says: counts at once as well, but a program that says it of more than
+    /// half of the chips at once is suspected itself.
+    Reported,
+    /// A hint that may mislead: counts after several observations in a row, and not where it is
+    /// seen on more than half of the chips at once; healthy again only after a time without it.
     Soft,
 }
 
@@ -88,6 +117,19 @@ impl ReasonCode {
         Self::AerFatal,
         Self::AerNonFatal,
         Self::LinkBelowMaximum,
+        Self::IxmlGpuLost,
+        Self::IxmlResetRequired,
+        Self::IxmlSyshub,
+        Self::IxmlMemoryController,
+        Self::IxmlOverTemperature,
+        Self::IxmlOverVoltage,
+        Self::IxmlEcc,
+        Self::IxmlMemory,
+        Self::IxmlPcie,
+        Self::IxmlUnknownBit,
+        Self::IxmlEccUncorrected,
+        Self::IxmlEccCorrected,
+        Self::IxmlCallFailed,
     ];
 
     /// The stable name.
@@ -102,6 +144,19 @@ impl ReasonCode {
             Self::AerFatal => "AerFatal",
             Self::AerNonFatal => "AerNonFatal",
             Self::LinkBelowMaximum => "LinkBelowMaximum",
+            Self::IxmlGpuLost => "IxmlGpuLost",
+            Self::IxmlResetRequired => "IxmlResetRequired",
+            Self::IxmlSyshub => "IxmlSyshub",
+            Self::IxmlMemoryController => "IxmlMemoryController",
+            Self::IxmlOverTemperature => "IxmlOverTemperature",
+            Self::IxmlOverVoltage => "IxmlOverVoltage",
+            Self::IxmlEcc => "IxmlEcc",
+            Self::IxmlMemory => "IxmlMemory",
+            Self::IxmlPcie => "IxmlPcie",
+            Self::IxmlUnknownBit => "IxmlUnknownBit",
+            Self::IxmlEccUncorrected => "IxmlEccUncorrected",
+            Self::IxmlEccCorrected => "IxmlEccCorrected",
+            Self::IxmlCallFailed => "IxmlCallFailed",
             Self::Removed => "Removed",
         }
     }
@@ -110,7 +165,10 @@ impl ReasonCode {
     #[must_use]
     pub fn default_severity(self) -> Severity {
         match self {
-            Self::AerNonFatal | Self::LinkBelowMaximum => Severity::Warn,
+            Self::AerNonFatal
+            | Self::LinkBelowMaximum
+            | Self::IxmlUnknownBit
+            | Self::IxmlEccCorrected => Severity::Warn,
             _ => Severity::Unhealthy,
         }
     }
@@ -126,7 +184,18 @@ impl ReasonCode {
             | Self::LinkBelowMaximum
             | Self::Removed => Certainty::State,
             Self::ConfigSpaceUnreadable | Self::AerFatal => Certainty::Hard,
-            Self::AerNonFatal => Certainty::Soft,
+            Self::IxmlGpuLost
+            | Self::IxmlResetRequired
+            | Self::IxmlSyshub
+            | Self::IxmlMemoryController
+            | Self::IxmlOverTemperature
+            | Self::IxmlOverVoltage
+            | Self::IxmlEcc
+            | Self::IxmlMemory
+            | Self::IxmlPcie
+            | Self::IxmlUnknownBit
+            | Self::IxmlEccUncorrected => Certainty::Reported,
+            Self::AerNonFatal | Self::IxmlEccCorrected | Self::IxmlCallFailed => Certainty::Soft,
         }
     }
 

@@ -111,12 +111,15 @@ impl HealthBits {
     pub const NAMES: [(u64, &'static str); 7] = [
         (0x01, "SYSHUB"),
         (0x02, "MC"),
-        (0x04, "OVER_TEMPERATURE"),
+        (Self::OVER_TEMPERATURE, "OVER_TEMPERATURE"),
         (0x08, "OVER_VOLTAGE"),
         (0x10, "ECC"),
         (0x20, "MEMORY"),
         (0x40, "PCIE"),
     ];
+
+    /// Too hot.
+    pub const OVER_TEMPERATURE: u64 = 0x04;
 
     /// True without any bit, known or not.
     #[must_use]
@@ -232,6 +235,8 @@ impl ReturnCode {
     pub const NOT_SUPPORTED: Self = Self(3);
     /// Initialised before; as good as success.
     pub const ALREADY_INITIALIZED: Self = Self(5);
+    /// The chip must be reset.
+    pub const RESET_REQUIRED: Self = Self(16);
     /// The library does not know the chip.
     pub const NOT_FOUND: Self = Self(6);
     /// The library does not have the function.

@@ -1,6 +1,7 @@
 //! The effective configuration as YAML: every value that is in force, in the form that reads back
 //! as the same configuration.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use crate::model::config::{
     Sharing, SharingPolicy, VisibleDevices,
 };
 use crate::model::health::Severity;
+use crate::model::ixml::IxmlChoice;
 use crate::model::pci::PciAddress;
 
 /// The configuration with all defaults, resources in the form of the list, names as the kubelet
@@ -33,7 +35,7 @@ struct TypedConfig<'a> {
     boards: TypedBoards<'a>,
     discovery: TypedDiscovery<'a>,
     container: TypedContainer,
-    health: TypedHealth,
+    health: TypedHealth<'a>,
 }
 
 #[derive(Serialize)]
@@ -104,9 +106,10 @@ struct TypedContainer {
 }
 
 #[derive(Serialize)]
-struct TypedHealth {
+struct TypedHealth<'a> {
     interval: String,
     recovery: String,
+    ixml: Cow<'a, str>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     signals: BTreeMap<&'static str, &'static str>,
 }
@@ -181,7 +184,7 @@ fn typed_discovery(discovery: &DiscoveryRules) -> TypedDiscovery<'_> {
     }
 }
 
-fn typed_health(health: &HealthRules) -> TypedHealth {
+fn typed_health(health: &HealthRules) -> TypedHealth<'_> {
     let word = |severity: &Severity| match severity {
         Severity::Ignore => "ignore",
         Severity::Warn => "warn",
@@ -190,6 +193,11 @@ fn typed_health(health: &HealthRules) -> TypedHealth {
     TypedHealth {
         interval: duration(health.interval),
         recovery: duration(health.recovery),
+        ixml: match &health.ixml {
+            IxmlChoice::Auto => "auto".into(),
+            IxmlChoice::Off => "off".into(),
+            IxmlChoice::Path(path) => path.to_string_lossy(),
+        },
         signals: health.signals.iter().map(|(code, it)| (code.name(), word(it))).collect(),
     }
 }

@@ -12,6 +12,7 @@ use ix_device_plugin::model::config::{
     ResourceRule, Selector, Sharing, SharingPolicy, VisibleDevices,
 };
 use ix_device_plugin::model::health::{ReasonCode, Severity};
+use ix_device_plugin::model::ixml::IxmlChoice;
 use ix_device_plugin::model::list_size::{KUBELET_LIST_LIMIT, largest_replicas};
 use ix_device_plugin::model::pci::{PciAddress, PciId};
 use ix_device_plugin::parse::config::{Overrides, parse_config, parse_config_with};
@@ -290,8 +291,14 @@ fn arb_health() -> impl Strategy<Value = HealthRules> {
     let severity =
         prop::sample::select(&[Severity::Ignore, Severity::Warn, Severity::Unhealthy][..]);
     let signals = prop::collection::btree_map(code, severity, 0..4);
-    (arb_duration(), arb_duration(), signals)
-        .prop_map(|(interval, recovery, signals)| HealthRules { interval, recovery, signals })
+    let ixml = prop_oneof![
+        Just(IxmlChoice::Off),
+        Just(IxmlChoice::Auto),
+        "/[a-z0-9/ '\"#:_.-]{0,20}".prop_map(|path| IxmlChoice::Path(path.trim_end().into())),
+    ];
+    (arb_duration(), arb_duration(), ixml, signals).prop_map(
+        |(interval, recovery, ixml, signals)| HealthRules { interval, recovery, ixml, signals },
+    )
 }
 
 fn arb_duration() -> impl Strategy<Value = Duration> {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ix_device_plugin::app::{self, Bound};
 use ix_device_plugin::daemon::inventory_owner::Trigger;
+use ix_device_plugin::daemon::ixml_source::IxmlSettings;
 use ix_device_plugin::decide::advertise::Offer;
 use ix_device_plugin::demo::kubelet::{
     Admission, EmbeddedKubelet, NodeView, PodRequest, Settings as KubeletSettings,
@@ -51,17 +52,21 @@ pub(crate) struct Script {
     pub(crate) config: Config,
     pub(crate) source: Option<ConfigSource>,
     pub(crate) inotify: bool,
+    /// How libixml is asked; not at all where absent.
+    pub(crate) ixml: Option<IxmlSettings>,
 }
 
 impl Script {
     /// This configuration, which does not change.
     pub(crate) fn fixed(yaml: &str) -> Self {
-        Self { config: parse_config(yaml).unwrap(), source: None, inotify: true }
+        let config = parse_config(yaml).unwrap();
+        Self { config, source: None, inotify: true, ixml: None }
     }
 
     /// The configuration of `source`, followed.
     pub(crate) fn followed(source: &ConfigSource, inotify: bool) -> Self {
-        Self { config: source.load().unwrap(), source: Some(source.clone()), inotify }
+        let config = source.load().unwrap();
+        Self { config, source: Some(source.clone()), inotify, ixml: None }
     }
 }
 
@@ -95,7 +100,7 @@ impl Stage {
     }
 
     pub(crate) fn start(&mut self, script: Script) {
-        let Script { config, source, inotify } = script;
+        let Script { config, source, inotify, ixml } = script;
         self.bound = Some(app::build(app::Settings {
             root: Arc::clone(&self.root),
             config,
@@ -103,6 +108,7 @@ impl Stage {
             kubelet_directory: self.directory.path().to_owned(),
             pod_resources_socket: None,
             stay: NOT_AT_ALL,
+            ixml,
             inotify,
             uevents: false,
         }));

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::cursor::Cursor;
-use super::node::Yaml;
 use super::section::{Section, read_entries};
 use crate::model::config::{BoardRules, Pairing};
 use crate::model::pci::{PciAddress, PciId};
@@ -28,15 +27,10 @@ pub(super) fn read_boards(root: &Section) -> BoardRules {
 }
 
 fn read_pairing(cursor: &Cursor) -> Option<Pairing> {
-    match cursor.yaml() {
-        // What tools that follow YAML 1.1 make of `off` when they rewrite a file.
-        Yaml::Bool(false) => Some(Pairing::Off),
-        Yaml::Bool(true) => {
-            cursor.problem("`true` is not known; write auto or off");
-            None
-        }
-        _ => cursor.word(&[("auto", Pairing::Auto), ("off", Pairing::Off)]),
+    if cursor.is_off() {
+        return Some(Pairing::Off);
     }
+    cursor.word(&[("auto", Pairing::Auto), ("off", Pairing::Off)])
 }
 
 /// A mapping from device ids.

@@ -191,13 +191,25 @@ impl<'a> Cursor<'a> {
         None
     }
 
+    /// `off`, or what tools that follow YAML 1.1 make of it when they rewrite a file.
+    pub(super) fn is_off(&self) -> bool {
+        match self.yaml() {
+            Yaml::Bool(yes) => !yes,
+            Yaml::Text(text) => text == "off",
+            _ => false,
+        }
+    }
+
     /// One of a few words.
     pub(super) fn word<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
-        let text = self.text()?;
+        let text = match self.yaml() {
+            Yaml::Bool(yes) => yes.to_string(),
+            _ => self.text()?.to_owned(),
+        };
         let found = words.iter().find(|(word, _)| *word == text);
         if found.is_none() {
             let words: Vec<_> = words.iter().map(|(word, _)| *word).collect();
-            let message = format!("`{}` is not known; write {}", shown(text), words.join(" or "));
+            let message = format!("`{}` is not known; write {}", shown(&text), words.join(" or "));
             self.problem(message);
         }
         found.map(|(_, value)| *value)

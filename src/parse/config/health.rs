@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::cursor::Cursor;
+use super::cursor::{Cursor, shown};
 use super::section::{Section, read_entries};
 use crate::model::config::HealthRules;
 use crate::model::health::{ReasonCode, Severity};
+use crate::model::ixml::IxmlChoice;
 
-const KEYS: [&str; 3] = ["interval", "recovery", "signals"];
+const KEYS: [&str; 4] = ["interval", "recovery", "ixml", "signals"];
 const SEVERITIES: [(&str, Severity); 3] =
     [("ignore", Severity::Ignore), ("warn", Severity::Warn), ("unhealthy", Severity::Unhealthy)];
 /// A look reads a few files of each chip; more often it would cost more than it tells.
@@ -21,7 +22,24 @@ pub(super) fn read_health(root: &Section) -> HealthRules {
     HealthRules {
         interval: duration("interval", SHORTEST_INTERVAL).unwrap_or(default.interval),
         recovery: duration("recovery", Duration::ZERO).unwrap_or(default.recovery),
+        ixml: health.find("ixml").and_then(read_ixml).unwrap_or_default(),
         signals: health.find("signals").map(read_signals).unwrap_or_default(),
+    }
+}
+
+fn read_ixml(cursor: &Cursor) -> Option<IxmlChoice> {
+    if cursor.is_off() {
+        return Some(IxmlChoice::Off);
+    }
+    match cursor.text()? {
+        "auto" => Some(IxmlChoice::Auto),
+        path if path.starts_with('/') => Some(IxmlChoice::Path(path.into())),
+        other => {
+            let message =
+                format!("`{}` is not known; write auto, off or an absolute path", shown(other));
+            cursor.problem(message);
+            None
+        }
     }
 }
 

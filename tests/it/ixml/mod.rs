@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod daemon;
 mod fake;
 
 use std::io::{BufRead as _, BufReader, Write as _};

@@ -86,6 +86,7 @@ impl Node {
             kubelet_directory: self.directory.path().to_owned(),
             pod_resources_socket: self.socket.clone(),
             stay: self.stay,
+            ixml: None,
             inotify: true,
             uevents: false,
         }));

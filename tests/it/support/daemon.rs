@@ -112,6 +112,7 @@ impl Daemon {
             kubelet_directory: directory.to_owned(),
             pod_resources_socket: None,
             stay: NOT_AT_ALL,
+            ixml: None,
             inotify,
             uevents: false,
         });
