@@ -46,13 +46,13 @@ fn alerts_ask_only_for_metrics_that_exist() {
 
 #[test]
 fn an_alert_says_what_is_wrong_where_and_how_bad() {
-    for Alert { alert, labels, annotations, .. } in alerts() {
+    for Alert { name, labels, annotations, .. } in alerts() {
         let severity = labels["severity"].as_str();
-        assert!(["critical", "warning", "info"].contains(&severity), "{alert}: {severity}");
-        assert_eq!(annotations.len(), 2, "{alert}");
-        let is_of_the_cluster = alert == "IluvatarPluginAbsent";
-        assert!(annotations["summary"].contains("$labels.node") != is_of_the_cluster, "{alert}");
-        assert!(annotations["description"].ends_with('.'), "{alert}");
+        assert!(["critical", "warning", "info"].contains(&severity), "{name}: {severity}");
+        assert_eq!(annotations.len(), 2, "{name}");
+        let is_of_the_cluster = name == "IluvatarPluginAbsent";
+        assert!(annotations["summary"].contains("$labels.node") != is_of_the_cluster, "{name}");
+        assert!(annotations["description"].ends_with('.'), "{name}");
     }
 }
 
@@ -137,7 +137,7 @@ fn every_alert_fires_when_it_should_and_only_then() {
         .filter(|expected| !expected["exp_alerts"].as_array().unwrap().is_empty())
         .map(|expected| expected["alertname"].as_str().unwrap().to_owned())
         .collect();
-    let all: BTreeSet<_> = alerts().into_iter().map(|alert| alert.alert).collect();
+    let all: BTreeSet<_> = alerts().into_iter().map(|alert| alert.name).collect();
     assert_eq!(told, all, "each is made to fire once");
 }
 
@@ -150,7 +150,7 @@ fn the_chart_installs_the_same_alerts_but_those_switched_off() {
     }));
     let installed: Vec<_> = rule.spec.groups.into_iter().flat_map(|group| group.rules).collect();
     let mut expected = alerts();
-    expected.retain(|alert| alert.alert != "IluvatarLinkBelowMaximum");
+    expected.retain(|alert| alert.name != "IluvatarLinkBelowMaximum");
     assert_eq!(installed, expected);
 }
 

@@ -161,10 +161,10 @@ fn every_value_is_in_the_schema_and_has_a_default() {
 }
 
 #[track_caller]
-fn check_refused(values: Value, sentence: &str) {
+fn check_refused(values: &Value, sentence: &str) {
     let Some(helm) = Tool::named("helm") else { return };
     let file = NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), serde_json::to_string(&values).unwrap()).unwrap();
+    std::fs::write(file.path(), serde_json::to_string(values).unwrap()).unwrap();
     let Ran { code, stdout, stderr } = template(&helm, file.path());
     assert_eq!((code, &*stdout), (Some(1), ""), "{values}: {stderr}");
     assert!(stderr.contains(sentence), "{values}: {stderr}");
@@ -173,11 +173,11 @@ fn check_refused(values: Value, sentence: &str) {
 #[test]
 fn two_configurations_are_refused() {
     check_refused(
-        json!({"existingConfigMap": "mine", "config": {"flags": {"splitboard": true}}}),
+        &json!({"existingConfigMap": "mine", "config": {"flags": {"splitboard": true}}}),
         "config and existingConfigMap are both set: the plugin reads one of them.",
     );
     check_refused(
-        json!({"existingConfigMap": "mine", "configMapName": "theirs"}),
+        &json!({"existingConfigMap": "mine", "configMapName": "theirs"}),
         "configMapName names the ConfigMap that the chart makes, but existingConfigMap says that it \
          makes none.",
     );
@@ -186,16 +186,16 @@ fn two_configurations_are_refused() {
 #[test]
 fn rights_and_configuration_have_to_agree() {
     check_refused(
-        json!({"config": {"cdi": {"enabled": true}}}),
+        &json!({"config": {"cdi": {"enabled": true}}}),
         "config.cdi is set: use cdi.enabled, cdi.specDir and cdi.deviceSpecs, which also mount the \
          directory.",
     );
     check_refused(
-        json!({"ixml": {"enabled": true}, "config": {"health": {"ixml": "off"}}}),
+        &json!({"ixml": {"enabled": true}, "config": {"health": {"ixml": "off"}}}),
         "ixml.enabled is true, but config.health.ixml is off: the rights would be of no use.",
     );
     check_refused(
-        json!({"config": {"health": {"ixml": "/opt/libixml.so"}}}),
+        &json!({"config": {"health": {"ixml": "/opt/libixml.so"}}}),
         "config.health.ixml names a library, but ixml.enabled is false: the container could neither \
          read it nor open a GPU.",
     );
@@ -204,19 +204,19 @@ fn rights_and_configuration_have_to_agree() {
 #[test]
 fn what_the_plugin_does_not_support_is_refused_before_it_is_installed() {
     check_refused(
-        json!({"config": {"flags": {"usevolcano": true}}}),
+        &json!({"config": {"flags": {"usevolcano": true}}}),
         "config.flags.usevolcano is true: the Volcano mode is not supported.",
     );
     check_refused(
-        json!({"config": {"flags": {"reset_gpu": true}}}),
+        &json!({"config": {"flags": {"reset_gpu": true}}}),
         "config.flags.reset_gpu is true: resetting a GPU before it is handed out is not supported.",
     );
     check_refused(
-        json!({"config": {"sharing": {"mps": {"replicas": 2}}}}),
+        &json!({"config": {"sharing": {"mps": {"replicas": 2}}}}),
         "config.sharing.mps is set: MPS is not supported.",
     );
     check_refused(
-        json!({"config": {"resourceName": "a.b/c", "resources": [{"name": "a.b/d"}]}}),
+        &json!({"config": {"resourceName": "a.b/c", "resources": [{"name": "a.b/d"}]}}),
         "config.resources and config.resourceName are both set",
     );
 }
@@ -225,12 +225,12 @@ fn what_the_plugin_does_not_support_is_refused_before_it_is_installed() {
 fn monitoring_needs_what_it_monitors() {
     for monitoring in ["podMonitor", "prometheusRule", "dashboard"] {
         check_refused(
-            json!({"http": {"enabled": false}, monitoring: {"enabled": true}}),
+            &json!({"http": {"enabled": false}, monitoring: {"enabled": true}}),
             "podMonitor, prometheusRule and dashboard need metrics, which http serves",
         );
     }
     check_refused(
-        json!({"prometheusRule": {"disabled": ["IluvatarMoon"]}}),
+        &json!({"prometheusRule": {"disabled": ["IluvatarMoon"]}}),
         "prometheusRule.disabled names IluvatarMoon, and there is no such alert: there are \
          IluvatarDeviceUnhealthy,",
     );
@@ -239,21 +239,21 @@ fn monitoring_needs_what_it_monitors() {
 #[test]
 fn what_the_chart_sets_itself_is_not_set_twice() {
     check_refused(
-        json!({"extraEnv": [{"name": "IX_HTTP", "value": "off"}]}),
+        &json!({"extraEnv": [{"name": "IX_HTTP", "value": "off"}]}),
         "extraEnv sets IX_HTTP, which would go before the chart's own value: use http.",
     );
     check_refused(
-        json!({"podLabels": {"app.kubernetes.io/name": "mine"}}),
+        &json!({"podLabels": {"app.kubernetes.io/name": "mine"}}),
         "podLabels sets app.kubernetes.io/name, which selects the pods: use nameOverride.",
     );
     check_refused(
-        json!({"updateStrategy": {"rollingUpdate": {"maxSurge": 1}}}),
+        &json!({"updateStrategy": {"rollingUpdate": {"maxSurge": 1}}}),
         "updateStrategy.rollingUpdate has both maxSurge and maxUnavailable",
     );
 }
 
 #[test]
 fn a_misspelt_value_is_refused() {
-    check_refused(json!({"tolerance": []}), "additional properties 'tolerance' not allowed");
-    check_refused(json!({"http": {"port": "9476"}}), "got string, want integer");
+    check_refused(&json!({"tolerance": []}), "additional properties 'tolerance' not allowed");
+    check_refused(&json!({"http": {"port": "9476"}}), "got string, want integer");
 }

@@ -28,7 +28,7 @@ pub(super) const METRICS: &[(&str, &[&str])] = &[
 ];
 
 const PREFIX: &str = "iluvatar_device_plugin_";
-/// The PodMonitor adds it.
+/// The `PodMonitor` adds it.
 const ADDED_LABEL: &str = "node";
 
 /// A query uses metrics and labels of the plugin only.

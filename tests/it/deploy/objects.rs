@@ -79,7 +79,8 @@ pub(crate) struct RuleGroup {
 #[derive(Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Alert {
-    pub(crate) alert: String,
+    #[serde(rename = "alert")]
+    pub(crate) name: String,
     pub(crate) expr: String,
     #[serde(rename = "for")]
     pub(crate) lasting: Option<String>,

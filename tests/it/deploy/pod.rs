@@ -89,7 +89,8 @@ fn every_path_of_the_plugin_is_there(daemon_set: &DaemonSet) {
     for path in
         [&*run.kubelet_dir, pod_resources, "/sys".as_ref(), "/dev".as_ref(), "/run/udev".as_ref()]
     {
-        let (_, volume) = mounts.get(path).unwrap_or_else(|| panic!("{path:?} is not mounted"));
+        let (_, volume) =
+            mounts.get(path).unwrap_or_else(|| panic!("{} is not mounted", path.display()));
         assert_eq!(host_path(volume), path.to_str(), "at its own place");
     }
     let (_, configuration) = mounts[Path::new(DEFAULT_PATH).parent().expect("a directory")];
@@ -115,7 +116,7 @@ fn a_missing_directory_does_not_block(daemon_set: &DaemonSet) {
     for (path, (_, volume)) in mounts(daemon_set) {
         let Some(source) = &volume.host_path else { continue };
         let expected = if always_there.contains(&path) { "Directory" } else { "DirectoryOrCreate" };
-        assert_eq!(source.type_.as_deref(), Some(expected), "{path:?}");
+        assert_eq!(source.type_.as_deref(), Some(expected), "{}", path.display());
     }
 }
 
