@@ -16,10 +16,10 @@ use crate::support::binary::{Ran, ran};
 const LARGEST_REST: u64 = 10_000_000;
 
 /// The image's file system, with the binary under test in it; none where this is no Debian 12.
-struct Image(TempDir);
+pub(super) struct Image(TempDir);
 
 impl Image {
-    fn assembled() -> Option<Self> {
+    pub(super) fn assembled() -> Option<Self> {
         let os = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
         if !os.contains("VERSION_CODENAME=bookworm") {
             // libtest holds back what `eprintln!` says in a test that passes.
@@ -35,29 +35,34 @@ impl Image {
         Some(Self(root))
     }
 
+    /// Where it lies on this machine.
+    pub(super) fn root(&self) -> &Path {
+        self.0.path()
+    }
+
     /// Every file, link and directory, as a path in the image.
     fn paths(&self) -> BTreeSet<PathBuf> {
         let mut paths = BTreeSet::new();
-        let mut unread = vec![self.0.path().to_owned()];
+        let mut unread = vec![self.root().to_owned()];
         while let Some(directory) = unread.pop() {
             for entry in std::fs::read_dir(directory).unwrap() {
                 let entry = entry.unwrap();
                 if entry.file_type().unwrap().is_dir() {
                     unread.push(entry.path());
                 }
-                paths.insert(entry.path().strip_prefix(self.0.path()).unwrap().to_owned());
+                paths.insert(entry.path().strip_prefix(self.root()).unwrap().to_owned());
             }
         }
         paths
     }
 
     fn metadata(&self, path: &Path) -> Metadata {
-        self.0.path().join(path).symlink_metadata().unwrap()
+        self.root().join(path).symlink_metadata().unwrap()
     }
 
     /// Runs a program of the image: as its root, which is read-only. None where that is forbidden.
     fn run(&self, command: &[&str]) -> Option<Ran> {
-        let root = self.0.path().to_str().unwrap();
+        let root = self.root().to_str().unwrap();
         let script = "mount --bind \"$0\" \"$0\" && mount -o remount,ro,bind \"$0\" && exec chroot \"$0\" \"$@\"";
         let mut unshare = Command::new("unshare");
         unshare.args(["--map-root-user", "--mount"]);
@@ -113,7 +118,7 @@ fn there_is_nothing_else_to_run_in_the_image() {
 fn the_image_names_the_packages_in_it_and_their_licences() {
     let Some(image) = Image::assembled() else { return };
     let packages = |directory: &str| -> BTreeSet<_> {
-        let entries = std::fs::read_dir(image.0.path().join(directory)).unwrap();
+        let entries = std::fs::read_dir(image.root().join(directory)).unwrap();
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     };
     let named = packages("var/lib/dpkg/status.d");

@@ -8,5 +8,6 @@ mod kustomize;
 mod metrics;
 mod objects;
 mod pod;
+mod rights;
 mod seed_compat;
 mod tools;
