@@ -7,6 +7,10 @@
     reason = "a bench looks at the clock and at /proc, and prints"
 )]
 
+#[expect(dead_code, reason = "the tests make machines of more kinds")]
+#[path = "../tests/it/support/machines.rs"]
+mod machines;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -30,15 +34,18 @@ use tempfile::TempDir;
 use tokio::net::UnixStream;
 use tonic::transport::Channel;
 
+use machines::Plan;
+
 const GPU: &str = "iluvatar.com/gpu";
 const STARTS: usize = 50;
 const REQUESTS: usize = 10_000;
 const LIST_CHANGES: usize = 1_000;
 
-/// Every chip of the shipped machine is a device of its own.
-const SIXTEEN: &str = "flags: {splitboard: true}";
-const SIXTY_FOUR: &str = "{flags: {splitboard: true}, sharing: {timeSlicing: {replicas: 4}}}";
-const SHARED: &str = "{flags: {splitboard: true}, sharing: {timeSlicing: {replicas: 8}}}";
+/// Every chip is a device of its own.
+const SPLIT: &str = "flags: {splitboard: true}";
+/// Faults are over as soon as they are mended, so that the list changes as often as the chip does.
+const SHARED: &str = "{flags: {splitboard: true}, sharing: {timeSlicing: {replicas: 8}}, health: \
+                      {recovery: 0s}}";
 
 /// A chip of the shipped machine that is broken and mended.
 const CHIP: PciAddress = PciAddress { domain: 0, bus: 0x13, device: 0, function: 0 };
@@ -80,8 +87,12 @@ struct Node {
 }
 
 impl Node {
+    /// The shipped machine, with 16 chips.
     async fn set() -> Self {
-        let machine: Machine = parse_node_file(SHIPPED).expect("the shipped machine is good");
+        Self::with(parse_node_file(SHIPPED).expect("the shipped machine is good")).await
+    }
+
+    async fn with(machine: Machine) -> Self {
         let directory = TempDir::new().expect("there is room");
         let kubelet = EmbeddedKubelet::start(directory.path(), Settings::default());
         Self {
@@ -163,7 +174,7 @@ async fn starts() {
     for _ in 0..STARTS {
         let before = registrations(&node.kubelet.view().borrow());
         let started = Instant::now();
-        let _daemon = node.start(SIXTEEN);
+        let _daemon = node.start(SPLIT);
         node.until(|view| registrations(view) > before).await;
         times.push(started.elapsed());
         node.until(|view| view.allocatable(GPU) == 16).await;
@@ -173,16 +184,17 @@ async fn starts() {
 
 async fn answers() {
     let node = Node::set().await;
-    let daemon = node.start(SIXTEEN);
+    let daemon = node.start(SPLIT);
     let ids = listed(&node, 16).await;
     row("Allocate", allocations(&node, &ids, REQUESTS).await, Some(200));
     let times = preferences(&node, &ids, 4).await;
     row("GetPreferredAllocation, 4 of 16", times, Some(500));
     drop(daemon);
-    let _daemon = node.start(SIXTY_FOUR);
+    let node = Node::with(Plan::of_dual_boards(64).build().0).await;
+    let _daemon = node.start(SPLIT);
     let ids = listed(&node, 64).await;
     let times = preferences(&node, &ids, 8).await;
-    row("GetPreferredAllocation, 8 of 64 replicas", times, None);
+    row("GetPreferredAllocation, 8 of 64", times, None);
 }
 
 /// The ids of the kubelet's list once it has so many.

@@ -4,7 +4,8 @@
 
 use ix_device_plugin::parse::attribute::{
     config_space_answers, parse_class, parse_device_number, parse_id, parse_link_speed,
-    parse_link_width, parse_numa_node, parse_text, uevent_value,
+    parse_link_width, parse_numa_node, parse_text, udev_model,
+    uevent_value,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -30,6 +31,9 @@ fuzz_target!(|bytes: &[u8]| {
     }
     if let Some(value) = uevent_value(bytes, "DEVNAME") {
         assert!(!value.contains('\n'));
+    }
+    if let Some(model) = udev_model(bytes) {
+        assert!(model.len() <= 64 && !model.contains(char::is_control));
     }
     for error in [parse_id(bytes).err(), parse_class(bytes).err()].into_iter().flatten() {
         assert!(error.to_string().len() < 120, "{error}");

@@ -12,10 +12,15 @@ use super::inventory_owner::Offers;
 use crate::decide::advertise::oversized;
 use crate::host::config_file::ConfigSource;
 use crate::host::directory_watch::DirectoryWatch;
+use crate::host::files::Stamp;
 use crate::model::config::Config;
 
 /// How often to look at the file when nothing is heard.
 const LOOK: Duration = Duration::from_millis(800);
+
+/// So many looks in a row may take a file for the same because its stamp is. The time of a change is
+/// only as fine as the kernel's tick, so two changes in one may share a stamp.
+const TRUSTED_STAMPS: u32 = 10;
 
 /// Follows one file.
 pub struct ConfigWatch {
@@ -25,6 +30,8 @@ pub struct ConfigWatch {
     /// Asks for a look at once.
     requests: Arc<Notify>,
     inotify: bool,
+    /// The file that was read last, and how often it was taken for the same since.
+    seen: Option<(Option<Stamp>, u32)>,
     /// The last failure, so that it is said once.
     last_complaint: String,
 }
@@ -39,7 +46,8 @@ impl ConfigWatch {
         requests: Arc<Notify>,
         inotify: bool,
     ) -> Self {
-        Self { source, config, offers, requests, inotify, last_complaint: String::new() }
+        let last_complaint = String::new();
+        Self { source, config, offers, requests, inotify, seen: None, last_complaint }
     }
 
     /// Follows until `stop`.
@@ -52,14 +60,33 @@ impl ConfigWatch {
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep(LOOK) => {}
-                () = self.requests.notified() => {}
+                () = self.requests.notified() => self.seen = None,
                 result = DirectoryWatch::changed_or_never(watch.as_ref()) => {
+                    self.seen = None;
                     if result.is_err() {
                         watch = None;
                     }
                 }
             }
-            self.look().await;
+            if self.may_have_changed() {
+                self.look().await;
+            }
+        }
+    }
+
+    /// False where the file's stamp says that nothing changed. What was refused is looked at in any
+    /// case: with other hardware it may fit.
+    fn may_have_changed(&mut self) -> bool {
+        let stamp = self.source.stamp();
+        match &mut self.seen {
+            Some((seen, times)) if *seen == stamp && *times < TRUSTED_STAMPS => {
+                *times += 1;
+                !self.last_complaint.is_empty()
+            }
+            _ => {
+                self.seen = Some((stamp, 0));
+                true
+            }
         }
     }
 

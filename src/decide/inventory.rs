@@ -139,7 +139,7 @@ impl Facts<'_> {
         let numa_nodes: BTreeSet<_> = chips.iter().filter_map(|chip| chip.numa_node).collect();
         Some(Board {
             address: group.address,
-            model: models::model_name(first.id, &self.config.boards),
+            model: models::model_name(self.usable.get(&first.address)?, &self.config.boards),
             evidence: group.evidence,
             expected_chips: group.expected_chips,
             health: Health::Healthy,

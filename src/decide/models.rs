@@ -1,6 +1,7 @@
 //! What is publicly proven of device ids. One row: no public `lspci` output shows another model.
 
 use crate::model::config::BoardRules;
+use crate::model::function::ChipFunction;
 use crate::model::pci::PciId;
 
 struct KnownModel {
@@ -25,11 +26,14 @@ pub fn chips_per_board(id: PciId, rules: &BoardRules) -> Option<usize> {
     configured.or_else(|| known_model(id).map(|model| model.chips))
 }
 
-/// What people call it; `Iluvatar 1e3e:0003` where neither configuration nor table knows.
+/// What people call it: by configuration, by the table, by the host's hardware database, or
+/// `Iluvatar 1e3e:0003` where none knows.
 #[must_use]
-pub fn model_name(id: PciId, rules: &BoardRules) -> String {
+pub fn model_name(chip: &ChipFunction, rules: &BoardRules) -> String {
+    let id = chip.id;
     let configured = rules.models.get(&id).cloned();
     configured
         .or_else(|| known_model(id).map(|model| model.name.to_owned()))
+        .or_else(|| chip.udev_model.clone())
         .unwrap_or_else(|| format!("Iluvatar {id}"))
 }

@@ -41,6 +41,7 @@ impl Sample {
             numa_node: None,
             link: Link::default(),
             child_nodes: Vec::new(),
+            udev_model: None,
             oddities: Vec::new(),
         });
         self

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::files;
+use super::files::{self, Stamp};
 use crate::model::config::Config;
 use crate::parse::config::{ConfigProblems, Overrides, parse_config_with};
 
@@ -57,6 +57,12 @@ impl ConfigSource {
     #[must_use]
     pub fn directory(&self) -> Option<&Path> {
         self.path.parent()
+    }
+
+    /// What tells whether the file is still the one it was; the same wherever there is none.
+    #[must_use]
+    pub fn stamp(&self) -> Option<Stamp> {
+        files::stamp(&self.path).ok()
     }
 
     /// Reads the file as it is now.

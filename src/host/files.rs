@@ -16,18 +16,36 @@ use crate::model::machine::{DeviceNumber, Entry, Machine};
 /// 4096 bytes.
 const LONGEST_ATTRIBUTE: u64 = 8192;
 
+/// The smallest page of any kernel. A read of an attribute that gives less was all of it
+/// (Documentation/filesystems/sysfs.rst: the first read fills the buffer, a page).
+const PAGE: usize = 4096;
+
 /// Reads a small file. Never waits for a writer, should it turn out to be a FIFO.
 ///
 /// # Errors
 /// As `open` and `read`, and `FileTooLarge` above 8192 bytes.
 pub fn read_attribute(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(256);
-    open_attribute(path)?.take(LONGEST_ATTRIBUTE + 1).read_to_end(&mut bytes)?;
+    let mut file = open_attribute(path)?.take(LONGEST_ATTRIBUTE + 1);
+    let mut first = [0; PAGE];
+    let length = read_once(&mut file, &mut first)?;
+    let mut bytes = first[..length].to_vec();
+    if length == PAGE {
+        file.read_to_end(&mut bytes)?;
+    }
     if bytes.len() as u64 > LONGEST_ATTRIBUTE {
         let message = format!("longer than {LONGEST_ATTRIBUTE} bytes");
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
     }
     Ok(bytes)
+}
+
+fn read_once(file: &mut impl io::Read, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match file.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
 }
 
 /// Reads the first bytes of a file, at most `length`.
@@ -97,6 +115,24 @@ fn device_number(rdev: u64) -> DeviceNumber {
     // Linux has 12 bits of major and 20 of minor; neither is cut.
     let number = |part: u64| u32::try_from(part).unwrap_or(u32::MAX);
     DeviceNumber { major: number(major(rdev)), minor: number(minor(rdev)) }
+}
+
+/// What tells whether a file is still the one it was, without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    file: (u64, u64),
+    length: u64,
+    changed: (i64, i64),
+}
+
+/// The stamp of the file at `path`, links followed.
+///
+/// # Errors
+/// As `stat`.
+pub fn stamp(path: &Path) -> io::Result<Stamp> {
+    let is = fs::metadata(path)?;
+    let (file, changed) = ((is.dev(), is.ino()), (is.ctime(), is.ctime_nsec()));
+    Ok(Stamp { file, length: is.len(), changed })
 }
 
 /// Reads a text file.

@@ -17,7 +17,7 @@ use crate::model::machine::{Entry, Machine, resolve_link};
 use crate::model::pci::PciAddress;
 use crate::parse::attribute;
 use crate::parse::node_file::parse_char_device;
-use crate::parse::survey::{PCI_DEVICES, chip_minor, function_path};
+use crate::parse::survey::{PCI_DEVICES, chip_minor, function_path, udev_record};
 
 /// A directory that must be read for any conclusion to hold, and cannot be. Never "no GPUs".
 #[derive(Debug, Error)]
@@ -165,6 +165,8 @@ impl Capture<'_> {
             if self.is_wanted(&place.path) {
                 chips.insert(*address);
                 self.chip(&place.path);
+                // For the model's name alone: nothing else of udev's is asked.
+                self.attribute(&udev_record(*address));
             }
         }
         chips
@@ -610,6 +612,17 @@ mod tests {
         check_numa_node(&Tree::new().with(port, "1\n"), Some(1));
         check_numa_node(&Tree::new().without(&own).with(port, "1\n"), Some(1));
         check_numa_node(&Tree::new().with(&own, "0\n").with(port, "1\n"), Some(0));
+    }
+
+    #[test]
+    fn a_model_that_is_not_known_is_called_what_the_udev_database_calls_it() {
+        let chip = format!("{CHIP}/device");
+        let record = "run/udev/data/+pci:0000:01:00.0";
+        let tree = Tree::new().with(&chip, "0x0003\n").with(record, "E:ID_MODEL_FROM_DATABASE=X\n");
+        assert_eq!(tree.look().unwrap().boards[0].model, "X");
+        assert_eq!(tree.complaints(), Vec::<String>::new());
+        let tree = tree.with_directory(record);
+        assert_eq!(tree.look().unwrap().boards[0].model, "Iluvatar 1e3e:0003");
     }
 
     #[test]

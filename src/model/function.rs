@@ -46,6 +46,8 @@ pub struct ChipFunction {
     pub link: Link,
     /// Nodes found below the function's own directory.
     pub child_nodes: Vec<DeviceNode>,
+    /// What the host's hardware database calls it, where udev's is to be seen and knows it.
+    pub udev_model: Option<String>,
     /// Attributes that did not make sense, one sentence each.
     pub oddities: Vec<String>,
 }

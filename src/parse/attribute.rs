@@ -118,6 +118,20 @@ pub fn uevent_value<'a>(bytes: &'a [u8], key: &str) -> Option<&'a str> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
 }
 
+/// Longest name of a model that is taken from the udev database.
+const LONGEST_MODEL: usize = 64;
+
+/// What the host's hardware database calls a device: `E:ID_MODEL_FROM_DATABASE=NAME` in its file in
+/// `/run/udev/data`. Absent where the host does not know it, or the name could not be shown.
+///
+/// Source: systemd, `sd-device/device-private.c`, `device_update_db`; `udev-builtin-hwdb.c`.
+#[must_use]
+pub fn udev_model(bytes: &[u8]) -> Option<&str> {
+    let name = uevent_value(bytes, "E:ID_MODEL_FROM_DATABASE")?.trim();
+    let is_shown = (1..=LONGEST_MODEL).contains(&name.len()) && !name.contains(char::is_control);
+    is_shown.then_some(name)
+}
+
 /// False where `config` starts with all ones: a function that left the bus answers every read so
 /// (PCIe Base Specification, Unsupported Request completion). Too short to tell counts as true.
 #[must_use]
@@ -147,6 +161,16 @@ fn malformed(bytes: &[u8], rule: &'static str) -> AttributeError {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_model_is_what_the_udev_database_calls_it_where_that_can_be_shown() {
+        let check = |text: &str, expected| assert_eq!(udev_model(text.as_bytes()), expected);
+        check("I:1\nE:ID_MODEL_FROM_DATABASE=BI-V150\nG:systemd\n", Some("BI-V150"));
+        check("E:ID_VENDOR_FROM_DATABASE=Iluvatar CoreX\n", None);
+        check("E:ID_MODEL_FROM_DATABASE=\n", None);
+        check("E:ID_MODEL_FROM_DATABASE=a\u{1b}[31m\n", None);
+        check(&format!("E:ID_MODEL_FROM_DATABASE={}\n", "x".repeat(65)), None);
+    }
 
     #[test]
     fn attributes_read_as_the_kernel_prints_them() {

@@ -136,6 +136,7 @@ fn parse_chip(
         numa_node: None,
         link: Link::default(),
         child_nodes: child_nodes(machine, &path),
+        udev_model: udev_model(machine, function.address),
         oddities: Vec::new(),
     };
     read_details(machine, &path, &mut chip);
@@ -184,6 +185,19 @@ fn numa_node(machine: &Machine, path: &str) -> Result<Option<u32>, String> {
 fn driver(machine: &Machine, path: &str) -> Option<String> {
     let target = machine.resolve(&format!("{path}/driver"))?;
     Some(target.rsplit('/').next().unwrap_or_default().to_owned())
+}
+
+/// Where udev keeps what it knows of a PCI function (systemd, `sd_device_get_device_id`).
+#[must_use]
+pub fn udev_record(address: PciAddress) -> String {
+    format!("run/udev/data/+pci:{address}")
+}
+
+fn udev_model(machine: &Machine, address: PciAddress) -> Option<String> {
+    match machine.get(&udev_record(address))? {
+        Entry::File(bytes) => attribute::udev_model(bytes).map(str::to_owned),
+        _ => None,
+    }
 }
 
 /// The function that `physfn` points at: it makes this one an SR-IOV virtual function.
