@@ -1,6 +1,6 @@
 # The image of the DaemonSet, 14 MB: the plugin, libudev, `ls`, and nothing for an intruder to work with.
 #
-#   docker build --tag ix-device-plugin:0.1.0 .
+#   docker build --tag ix-device-plugin:0.1.0 --build-arg REVISION="$(git rev-parse HEAD)" .
 #   docker buildx build --platform linux/amd64,linux/arm64 --tag REGISTRY/ix-device-plugin:0.1.0 --push .
 #
 # Nothing is cross-compiled: for another platform the builder runs all stages on, or as, that platform.
@@ -15,7 +15,9 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
-RUN cargo build --release --locked --bin ix-device-plugin
+# The metric build_info and the image's label name the same commit.
+ARG REVISION=unknown
+RUN IX_REVISION="${REVISION}" cargo build --release --locked --bin ix-device-plugin
 
 # All packages that assemble-root takes files from are part of this base, so their versions are as
 # fixed as its digest; a newer base brings their security updates.
