@@ -34,4 +34,5 @@ mod removal;
 mod session;
 mod sharing;
 mod shutdown;
+mod signals;
 mod storm;
