@@ -3,7 +3,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help setup demo build test fmt-check lint unit doc fuzz-check bench fuzz
+.PHONY: help setup test-tools demo build test fmt-check lint unit doc fuzz-check bench fuzz
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -11,13 +11,16 @@ help: ## Show this list
 setup: ## Install what building needs and is missing (libudev-dev, pkg-config, udev)
 	@sh .ci/setup
 
+test-tools: ## Fetch helm, kubectl and promtool into target/tools, for the tests of deploy/
+	@sh .ci/test-tools
+
 demo: setup ## Play the plugin against an embedded kubelet on a machine with 16 chips
 	$(CARGO) run --quiet --locked -- demo
 
 build: setup ## Build the release binary
 	$(CARGO) build --locked --release
 
-test: setup fmt-check lint unit doc fuzz-check ## Check everything: format, lints, tests, documentation
+test: setup test-tools fmt-check lint unit doc fuzz-check ## Check everything: format, lints, tests, documentation
 
 fmt-check:
 	$(CARGO) fmt --check

@@ -13,6 +13,7 @@ mod architecture;
 mod bad_nodes;
 mod cli;
 mod config;
+mod deploy;
 mod doctor;
 mod golden;
 mod machines;

@@ -125,7 +125,12 @@ impl PluggedNode {
     pub(crate) async fn unpack(node: &str, config: &str) -> Self {
         let top = Path::new(env!("CARGO_MANIFEST_DIR"));
         let text = std::fs::read_to_string(top.join(format!("fixtures/nodes/{node}.node")));
-        let at_first = parse_node_file(&text.expect("it is shipped")).expect("a machine");
+        Self::of(&text.expect("it is shipped"), config).await
+    }
+
+    /// `node` is the text of a machine.
+    pub(crate) async fn of(node: &str, config: &str) -> Self {
+        let at_first = parse_node_file(node).expect("a machine");
         let machine = PlayMachine::unpack(at_first.clone()).expect("there is room");
         let looked = scan(&machine.root(), &Config::default()).expect("it can be looked at");
         let directory = TempDir::new().expect("there is room");

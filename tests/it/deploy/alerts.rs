@@ -1,0 +1,166 @@
+//! Alerts and dashboard: what they ask for exists, promtool reads it, and each alert fires when it should.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::chart::{CHART, rendered};
+use super::metrics::{METRICS, check_query, metrics_of};
+use super::objects::{Alert, Object, RuleFile, only, strict};
+use super::tools::{Tool, text_of};
+
+fn alerts() -> Vec<Alert> {
+    let file = serde_yaml::from_str(&text_of(alerts_file())).unwrap();
+    let file: Box<RuleFile> = strict(file).unwrap();
+    file.groups.into_iter().flat_map(|group| group.rules).collect()
+}
+
+fn alerts_file() -> PathBuf {
+    PathBuf::from(CHART).join("files/alerts.yaml")
+}
+
+fn dashboard() -> Value {
+    serde_json::from_str(&text_of(format!("{CHART}/files/dashboard.json"))).unwrap()
+}
+
+/// Every query of the dashboard, with the title of its panel.
+fn dashboard_queries() -> Vec<(String, String)> {
+    let dashboard = dashboard();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let targets = panels.iter().flat_map(|panel| {
+        let targets = panel["targets"].as_array().into_iter().flatten();
+        targets.map(|target| (panel["title"].clone(), target["expr"].clone()))
+    });
+    let text = |value: Value| value.as_str().unwrap().to_owned();
+    targets.map(|(title, query)| (text(title), text(query))).collect()
+}
+
+#[test]
+fn alerts_ask_only_for_metrics_that_exist() {
+    for alert in alerts() {
+        check_query(&alert.expr);
+    }
+}
+
+#[test]
+fn an_alert_says_what_is_wrong_where_and_how_bad() {
+    for Alert { name, labels, annotations, .. } in alerts() {
+        let severity = labels["severity"].as_str();
+        assert!(["critical", "warning", "info"].contains(&severity), "{name}: {severity}");
+        assert_eq!(annotations.len(), 2, "{name}");
+        let is_of_the_cluster = name == "IluvatarPluginAbsent";
+        assert!(annotations["summary"].contains("$labels.node") != is_of_the_cluster, "{name}");
+        assert!(annotations["description"].ends_with('.'), "{name}");
+    }
+}
+
+#[test]
+fn the_dashboard_asks_only_for_metrics_that_exist() {
+    for (_, query) in dashboard_queries() {
+        check_query(&query);
+    }
+    let variables = dashboard()["templating"]["list"].clone();
+    let definitions =
+        variables.as_array().unwrap().iter().filter_map(|one| one["definition"].as_str());
+    let definitions: Vec<_> = definitions.collect();
+    assert_eq!(definitions.len(), 2);
+    for definition in definitions {
+        assert_eq!(metrics_of(definition).len(), 1, "{definition}");
+        assert!(METRICS.iter().any(|(name, _)| metrics_of(definition).contains(*name)));
+    }
+}
+
+#[test]
+fn every_metric_is_on_the_dashboard() {
+    let shown: BTreeSet<_> =
+        dashboard_queries().iter().flat_map(|(_, query)| metrics_of(query)).collect();
+    let served: BTreeSet<_> = METRICS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(shown, served);
+}
+
+#[test]
+fn no_two_panels_lie_on_each_other() {
+    let dashboard = dashboard();
+    let mut taken = BTreeSet::new();
+    let mut ids = BTreeSet::new();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        assert!(ids.insert(panel["id"].as_u64()), "{panel}");
+        let at = |key: &str| panel["gridPos"][key].as_u64().unwrap();
+        assert!(at("x") + at("w") <= 24, "{panel}");
+        for (x, y) in (at("x")..at("x") + at("w"))
+            .flat_map(|x| (at("y")..at("y") + at("h")).map(move |y| (x, y)))
+        {
+            assert!(taken.insert((x, y)), "{}", panel["title"]);
+        }
+    }
+}
+
+#[test]
+fn promtool_reads_every_alert() {
+    let Some(promtool) = Tool::named("promtool") else { return };
+    let said =
+        promtool.stdout(&["check", "rules", "--lint-fatal", alerts_file().to_str().unwrap()]);
+    assert!(said.contains(&format!("SUCCESS: {} rules found", alerts().len())), "{said}");
+}
+
+#[test]
+fn promtool_reads_every_query_of_the_dashboard() {
+    let Some(promtool) = Tool::named("promtool") else { return };
+    let rules = dashboard_queries().into_iter().enumerate().map(|(number, (_, query))| {
+        // Grafana puts names in the place of its variables.
+        json!({"record": format!("panel:{number}"), "expr": query.replace("$node", ".*").replace("$resource", ".*")})
+    });
+    let rules: Vec<_> = rules.collect();
+    let count = rules.len();
+    let file = json!({"groups": [{"name": "dashboard", "rules": rules}]});
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("dashboard.json");
+    std::fs::write(&path, file.to_string()).unwrap();
+    let said = promtool.stdout(&["check", "rules", path.to_str().unwrap()]);
+    assert!(said.contains(&format!("SUCCESS: {count} rules found")), "{said}");
+}
+
+#[test]
+fn every_alert_fires_when_it_should_and_only_then() {
+    let Some(promtool) = Tool::named("promtool") else { return };
+    let story = "tests/it/deploy/alerts.test.yaml";
+    let said = promtool.stdout(&["test", "rules", story]);
+    assert!(said.contains("SUCCESS"), "{said}");
+    let story: Value = serde_yaml::from_str(&text_of(story)).unwrap();
+    let told: BTreeSet<_> = story["tests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|test| test["alert_rule_test"].as_array().unwrap())
+        .filter(|expected| !expected["exp_alerts"].as_array().unwrap().is_empty())
+        .map(|expected| expected["alertname"].as_str().unwrap().to_owned())
+        .collect();
+    let all: BTreeSet<_> = alerts().into_iter().map(|alert| alert.name).collect();
+    assert_eq!(told, all, "each is made to fire once");
+}
+
+#[test]
+fn the_chart_installs_the_same_alerts_but_those_switched_off() {
+    let Some(objects) = rendered("everything") else { return };
+    let rule = only(objects.into_iter().filter_map(|object| match object {
+        Object::PrometheusRule(rule) => Some(rule),
+        _ => None,
+    }));
+    let installed: Vec<_> = rule.spec.groups.into_iter().flat_map(|group| group.rules).collect();
+    let mut expected = alerts();
+    expected.retain(|alert| alert.name != "IluvatarLinkBelowMaximum");
+    assert_eq!(installed, expected);
+}
+
+#[test]
+fn the_chart_installs_the_same_dashboard() {
+    let Some(objects) = rendered("everything") else { return };
+    let text = objects.iter().find_map(|object| match object {
+        Object::ConfigMap(map) => map.data.as_ref()?.get("ix-device-plugin.json").cloned(),
+        _ => None,
+    });
+    let installed: Value = serde_json::from_str(&text.unwrap()).unwrap();
+    assert_eq!(installed, dashboard());
+}

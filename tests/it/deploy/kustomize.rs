@@ -1,0 +1,126 @@
+//! The manifests for kubectl, built by the kustomize inside it.
+
+use ix_device_plugin::model::config::{Config, Granularity};
+use ix_device_plugin::parse::config::parse_config;
+use k8s_openapi::api::core::v1::PodSpec;
+use serde_yaml::Mapping;
+
+use super::objects::{Object, configuration, objects, the_daemon_set};
+use super::pod::{self, HTTP_PORT, Right};
+use super::tools::{Tool, text_of};
+use crate::support::binary::{files, stdout_of};
+
+const BASE: &str = "deploy/kustomize/base";
+const OVERLAYS: &str = "deploy/kustomize/overlays";
+
+/// What kubectl would send of this directory; none where there is no kubectl.
+pub(super) fn built(directory: &str) -> Option<Vec<Object>> {
+    let manifest = Tool::named("kubectl")?.stdout(&["kustomize", directory]);
+    Some(objects(&manifest))
+}
+
+/// The text passes `config check`, as an operator would ask.
+#[track_caller]
+pub(super) fn config_check(text: &str) -> Config {
+    let text = &without_awaited(text);
+    let directory = tempfile::TempDir::new().unwrap();
+    let file = directory.path().join("ix-config");
+    std::fs::write(&file, text).unwrap();
+    let said = stdout_of(&["config", "check", file.to_str().unwrap()]);
+    assert!(said.starts_with("ok\n"), "{said}");
+    parse_config(text).unwrap()
+}
+
+/// The manifests have the section `cdi` ahead of the plugin; once it is read, it stays in.
+fn without_awaited(text: &str) -> String {
+    let mut sections: Mapping =
+        serde_yaml::from_str::<Option<_>>(text).unwrap().unwrap_or_default();
+    if parse_config("cdi: {}").is_err() {
+        sections.remove("cdi");
+    }
+    serde_yaml::to_string(&sections).unwrap()
+}
+
+#[track_caller]
+fn check(directory: &str, rights: &[Right]) -> Option<Config> {
+    let objects = built(directory)?;
+    let daemon_set = the_daemon_set(&objects);
+    pod::check(daemon_set, rights);
+    pod::check_http_probes(daemon_set, HTTP_PORT);
+    pod::check_image(daemon_set);
+    Some(config_check(configuration(&objects).expect("a configuration")))
+}
+
+#[test]
+fn the_base_may_do_next_to_nothing_and_means_the_defaults() {
+    let Some(config) = check(BASE, &[]) else { return };
+    assert_eq!(config, Config::default());
+}
+
+#[test]
+fn split_board_offers_chips() {
+    let Some(config) = check(&format!("{OVERLAYS}/split-board"), &[]) else { return };
+    assert_eq!(config.resources[0].granularity, Granularity::Chip);
+}
+
+#[test]
+fn time_slicing_offers_each_device_four_times() {
+    let Some(config) = check(&format!("{OVERLAYS}/time-slicing"), &[]) else { return };
+    assert_eq!(config.resources[0].sharing.map(|sharing| sharing.replicas), Some(4));
+}
+
+#[test]
+fn split_board_and_time_slicing_change_only_the_configuration() {
+    let Some(base) = built(BASE) else { return };
+    for overlay in ["split-board", "time-slicing"] {
+        let built = built(&format!("{OVERLAYS}/{overlay}")).unwrap();
+        assert_eq!(the_daemon_set(&built), the_daemon_set(&base), "{overlay}");
+    }
+}
+
+#[test]
+fn cdi_may_write_its_directory_and_no_more() {
+    let Some(_) = check(&format!("{OVERLAYS}/cdi"), &[Right::CdiDirectory]) else { return };
+}
+
+#[test]
+fn ixml_health_is_privileged_and_sees_the_drivers_libraries() {
+    let directory = format!("{OVERLAYS}/ixml-health");
+    let Some(_) = check(&directory, &[Right::Privileged]) else { return };
+    let objects = built(&directory).unwrap();
+    let mounts = pod::mounts(the_daemon_set(&objects));
+    assert!(mounts.keys().any(|path| path.as_os_str() == "/usr/local"), "{mounts:?}");
+}
+
+#[test]
+fn the_manifests_of_the_base_also_work_without_kustomize() {
+    let Some(base) = built(BASE) else { return };
+    let plain = ["config-map", "daemon-set"].map(|name| text_of(format!("{BASE}/{name}.yaml")));
+    let plain: Vec<_> = plain.iter().flat_map(|text| objects(text)).collect();
+    assert_eq!(plain, base);
+}
+
+#[track_caller]
+fn check_limits(pod: &PodSpec) {
+    let default = Config::default();
+    for container in &pod.containers {
+        let limits = container.resources.as_ref().and_then(|resources| resources.limits.as_ref());
+        let limits = limits.unwrap_or_else(|| panic!("{} asks for nothing", container.name));
+        assert!(limits.contains_key(&default.resources[0].name), "{limits:?}");
+    }
+}
+
+#[test]
+fn the_examples_ask_for_what_the_plugin_offers() {
+    for file in files("deploy/examples", "yaml") {
+        for object in objects(&text_of(&file)) {
+            match object {
+                Object::Pod(pod) => check_limits(pod.spec.as_ref().unwrap()),
+                Object::Deployment(deployment) => {
+                    check_limits(deployment.spec.unwrap().template.spec.as_ref().unwrap());
+                }
+                other => panic!("{other:?} is no example"),
+            }
+        }
+    }
+}

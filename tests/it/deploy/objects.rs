@@ -1,0 +1,165 @@
+//! Manifests as Kubernetes takes them: typed, and nothing in them that it would drop in silence.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_yaml::Value;
+
+use super::tools::text_of;
+
+/// One object of a manifest.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Object {
+    ConfigMap(Box<ConfigMap>),
+    DaemonSet(Box<DaemonSet>),
+    Deployment(Box<Deployment>),
+    Pod(Box<Pod>),
+    PodMonitor(Box<Custom<PodMonitorSpec>>),
+    PrometheusRule(Box<Custom<RuleFile>>),
+}
+
+/// An object that Prometheus Operator defines.
+#[derive(Debug, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Custom<Spec> {
+    pub(crate) api_version: String,
+    pub(crate) kind: String,
+    pub(crate) metadata: ObjectMeta,
+    pub(crate) spec: Spec,
+}
+
+#[derive(Debug, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct PodMonitorSpec {
+    pub(crate) namespace_selector: NamespaceSelector,
+    pub(crate) selector: LabelSelector,
+    pub(crate) pod_metrics_endpoints: Vec<Endpoint>,
+}
+
+#[derive(Debug, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct NamespaceSelector {
+    pub(crate) match_names: Vec<String>,
+}
+
+#[derive(Debug, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Endpoint {
+    pub(crate) port: String,
+    pub(crate) path: String,
+    pub(crate) interval: String,
+    pub(crate) relabelings: Vec<Relabeling>,
+}
+
+#[derive(Debug, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Relabeling {
+    pub(crate) source_labels: Vec<String>,
+    pub(crate) target_label: String,
+}
+
+/// Groups of alerts, in a file of Prometheus or in a `PrometheusRule`.
+#[derive(Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RuleFile {
+    pub(crate) groups: Vec<RuleGroup>,
+}
+
+#[derive(Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RuleGroup {
+    pub(crate) name: String,
+    pub(crate) rules: Vec<Alert>,
+}
+
+#[derive(Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Alert {
+    #[serde(rename = "alert")]
+    pub(crate) name: String,
+    pub(crate) expr: String,
+    #[serde(rename = "for")]
+    pub(crate) lasting: Option<String>,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) annotations: BTreeMap<String, String>,
+}
+
+/// The objects of a manifest, in order; never none.
+#[track_caller]
+pub(crate) fn objects(manifest: &str) -> Vec<Object> {
+    let documents = serde_yaml::Deserializer::from_str(manifest);
+    let values = documents.map(|one| {
+        Value::deserialize(one).unwrap_or_else(|error| {
+            panic!("{error} in:\n{manifest}");
+        })
+    });
+    let objects: Vec<_> = values.filter(|value| !value.is_null()).map(object).collect();
+    assert!(!objects.is_empty(), "an empty manifest");
+    objects
+}
+
+#[track_caller]
+fn object(value: Value) -> Object {
+    typed(value).unwrap_or_else(|problem| panic!("{problem}"))
+}
+
+fn typed(value: Value) -> Result<Object, String> {
+    let kind = value["kind"].as_str().unwrap_or("nothing").to_owned();
+    Ok(match kind.as_str() {
+        "ConfigMap" => Object::ConfigMap(strict(value)?),
+        "DaemonSet" => Object::DaemonSet(strict(value)?),
+        "Deployment" => Object::Deployment(strict(value)?),
+        "Pod" => Object::Pod(strict(value)?),
+        "PodMonitor" => Object::PodMonitor(strict(value)?),
+        "PrometheusRule" => Object::PrometheusRule(strict(value)?),
+        other => return Err(format!("{other} is none of ours")),
+    })
+}
+
+/// The value as this type, every field of it known.
+pub(crate) fn strict<T: DeserializeOwned>(value: Value) -> Result<Box<T>, String> {
+    let mut unknown = Vec::new();
+    // `?` marks an Option, of which Kubernetes has many.
+    let note = |path: serde_ignored::Path<'_>| unknown.push(path.to_string().replace(".?", ""));
+    let parsed = serde_ignored::deserialize(value, note);
+    let parsed = parsed.map_err(|error| format!("not what Kubernetes wants: {error}"))?;
+    if unknown.is_empty() { Ok(Box::new(parsed)) } else { Err(unknown.join(", ")) }
+}
+
+#[track_caller]
+pub(crate) fn the_daemon_set(objects: &[Object]) -> &DaemonSet {
+    let daemon_sets = objects.iter().filter_map(|object| match object {
+        Object::DaemonSet(daemon_set) => Some(&**daemon_set),
+        _ => None,
+    });
+    only(daemon_sets)
+}
+
+/// The text that the plugin reads, if a ConfigMap for it is among these.
+pub(crate) fn configuration(objects: &[Object]) -> Option<&str> {
+    objects.iter().find_map(|object| match object {
+        Object::ConfigMap(map) => map.data.as_ref()?.get("ix-config").map(String::as_str),
+        _ => None,
+    })
+}
+
+#[track_caller]
+pub(crate) fn only<T>(mut items: impl Iterator<Item = T>) -> T {
+    let first = items.next().expect("one of it");
+    assert!(items.next().is_none(), "there is more than one");
+    first
+}
+
+#[test]
+fn a_misspelt_field_deep_in_a_manifest_is_found() {
+    let text = text_of("deploy/kustomize/base/daemon-set.yaml");
+    let check = |text: &str| typed(serde_yaml::from_str(text).unwrap()).map(drop);
+    assert_eq!(check(&text), Ok(()));
+    let misspelt = text.replace("volumeMounts:", "volumeMount:");
+    let place = "spec.template.spec.containers.0.volumeMount";
+    assert_eq!(check(&misspelt), Err(place.to_owned()));
+}

@@ -1,0 +1,53 @@
+//! helm, kubectl and promtool, as `.ci/test-tools` puts them into target/tools.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::binary::{Ran, ran};
+
+/// A program of target/tools.
+pub(crate) struct Tool(PathBuf);
+
+impl Tool {
+    /// Without the program there is nothing to check, and that is said; where continuous integration
+    /// runs, it is an error.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        let program = top().join("target/tools").join(name);
+        if program.exists() {
+            return Some(Self(program));
+        }
+        assert!(std::env::var_os("CI").is_none(), "{name} is missing: run .ci/test-tools");
+        // libtest holds back what `eprintln!` says in a test that passes.
+        let _ = writeln!(std::io::stderr(), "SKIPPED: no {name}: `make test-tools` fetches it");
+        None
+    }
+
+    /// Runs it at the top of the repository, without anything from the caller's environment.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
+        let mut command = Command::new(&self.0);
+        // Helm looks for its own files below the home directory.
+        command.env_clear().env("HOME", top().join("target/tools")).current_dir(top());
+        ran(&command.args(arguments).output().expect("the program was just there"))
+    }
+
+    /// The standard output of a run that went well.
+    #[track_caller]
+    pub(crate) fn stdout(&self, arguments: &[&str]) -> String {
+        let Ran { code, stdout, stderr } = self.run(arguments);
+        assert_eq!(code, Some(0), "{arguments:?}: {stdout}{stderr}");
+        stdout
+    }
+}
+
+/// The top of the repository.
+pub(crate) fn top() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A text of the repository.
+#[track_caller]
+pub(crate) fn text_of(path: impl AsRef<Path>) -> String {
+    let path = top().join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
