@@ -103,13 +103,14 @@ impl PluginService {
     }
 
     /// A container may start with an id of which nothing is known: it was handed out by another
-    /// plugin, or what we knew was lost.
+    /// plugin, whose ids may have any form, or what we knew was lost.
     fn check(&self, offer: &Offer, text: &str) -> Result<(), Status> {
-        let id: DeviceId = text.parse().map_err(|_| {
-            Status::not_found(format!("{}: there is no device `{text}`", self.resource))
-        })?;
-        let Some(handout) = self.sources.ledger.find(&self.resource, id) else {
-            debug!(resource = self.resource, device = %id, "started; not known what it was given");
+        let known = text
+            .parse()
+            .ok()
+            .and_then(|id: DeviceId| Some((id, self.sources.ledger.find(&self.resource, id)?)));
+        let Some((id, handout)) = known else {
+            debug!(resource = self.resource, device = text, "started; not known what it was given");
             return Ok(());
         };
         handouts::check(id, &handout, &offer.inventory).map_err(|outdated| {

@@ -10,6 +10,7 @@ use ix_device_plugin::daemon::handout_ledger::{self, FILE_NAME, HandoutLedger};
 use ix_device_plugin::decide::advertise::Offer;
 use ix_device_plugin::model::handout::{HandedChip, Handout};
 use ix_device_plugin::parse::handouts::parse_handouts;
+use ix_device_plugin::wire::v1beta1::PreStartContainerRequest;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -152,6 +153,15 @@ async fn a_container_with_what_another_plugin_handed_out_may_start() {
     stage.change(&renumbered(), |_| true).await;
     stage.start_again(Script::fixed("")).await;
     assert!(stage.start_pod("pod").await.is_ok());
+}
+
+#[tokio::test]
+async fn a_container_of_a_plugin_whose_ids_were_uuids_may_start() {
+    let stage = Stage::play(&before(), Script::fixed("")).await;
+    let uuid = "GPU-5fa0ba9a-21f6-5c4c-8e0b-2a6b4f9a7c1d".to_owned();
+    let request = PreStartContainerRequest { devices_ids: vec![uuid] };
+    let mut client = stage.client("iluvatar-gpu.sock").await;
+    client.pre_start_container(request).await.unwrap();
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use ix_device_plugin::model::device::DeviceId;
 use ix_device_plugin::model::inventory::Inventory;
 use ix_device_plugin::parse::node_file::parse_node_file;
 use ix_device_plugin::wire::v1beta1::{
-    ContainerPreferredAllocationRequest, PreStartContainerRequest, PreferredAllocationRequest,
+    ContainerPreferredAllocationRequest, PreferredAllocationRequest,
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -200,9 +200,6 @@ async fn a_resource_does_not_hand_out_what_another_one_offers() {
          was sent"
     );
     assert!(rest.allocate(asked("0000:95:00.0::0")).await.is_ok());
-    let request = PreStartContainerRequest { devices_ids: vec!["no id".to_owned()] };
-    let refusal = rest.pre_start_container(request).await.unwrap_err();
-    assert_eq!(refusal.message(), "example.com/rest: there is no device `no id`");
 }
 
 #[test]
