@@ -2,9 +2,12 @@
 
 #![expect(clippy::disallowed_methods, reason = "host/ is the door to the file system")]
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
 
 use crate::model::handout::Handouts;
 use crate::parse::handouts::{HandoutsError, parse_handouts, write_handouts};
@@ -19,11 +22,12 @@ pub enum Remembered {
 }
 
 /// Reads the file; a damaged one is renamed, so that it can be looked at and is not in the way.
+/// Never waits for a writer, should it turn out to be a FIFO.
 ///
 /// # Errors
 /// As `open`, `read` and `rename`; a missing file is an empty one.
 pub fn read(path: &Path) -> io::Result<Remembered> {
-    let bytes = match fs::read(path) {
+    let bytes = match read_bytes(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Ok(Remembered::Handouts(Handouts::new()));
         }
@@ -39,19 +43,102 @@ pub fn read(path: &Path) -> io::Result<Remembered> {
     }
 }
 
-/// Replaces the file at once: a reader, or a crash at any point, sees the old or the new one whole.
+fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut file =
+        OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Replaces the file at once: a reader, or a crash at any point, sees the old or the new one whole,
+/// also while another instance writes.
 ///
 /// # Errors
 /// As `open`, `write`, `fdatasync` and `rename`; the old file stays.
 pub fn write(path: &Path, handouts: &Handouts) -> io::Result<()> {
-    let unplaced = path.with_extension(format!("new-{}", std::process::id()));
-    let mut file = File::create(&unplaced)?;
-    let written = file
-        .write_all(write_handouts(handouts).as_bytes())
-        .and_then(|()| file.sync_data())
-        .and_then(|()| fs::rename(&unplaced, path));
-    if written.is_err() {
-        let _ = fs::remove_file(&unplaced);
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let new = |at: &Path| OpenOptions::new().write(true).create_new(true).mode(0o644).open(at);
+    // A random name: in containers all instances may have the same process id, and two that wrote
+    // to one file would put halves of it in place.
+    let name = path.file_stem().unwrap_or_default();
+    let mut unplaced =
+        tempfile::Builder::new().prefix(name).suffix(".new").make_in(directory, new)?;
+    let file = unplaced.as_file_mut();
+    file.write_all(write_handouts(handouts).as_bytes())?;
+    file.sync_data()?;
+    unplaced.persist(path).map_err(|failed| failed.error)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
+
+    use super::*;
+    use crate::model::handout::{HandedChip, Handout};
+
+    /// So many devices, all with nodes of this name.
+    fn handouts(count: u8, node: &str) -> Handouts {
+        let devices = (0..count).map(|bus| {
+            let id = format!("0000:{bus:02x}:00.0").parse().unwrap();
+            let (address, chip) = (format!("0000:{bus:02x}:00.0"), "1e3e:0002".parse().unwrap());
+            let address = address.parse().unwrap();
+            (id, Handout { chips: vec![HandedChip { address, id: chip, node: node.to_owned() }] })
+        });
+        Handouts::from([("iluvatar.com/gpu".to_owned(), devices.collect())])
     }
-    written
+
+    fn names_in(directory: &Path) -> Vec<String> {
+        let entries = fs::read_dir(directory).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn instances_of_the_same_process_id_never_put_half_a_file_in_place() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("gpu.handouts");
+        let written = [handouts(200, "/dev/iluvatar0"), handouts(100, "/dev/iluvatar1")];
+        write(&path, &written[0]).unwrap();
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let instances = written.each_ref().map(|handouts| {
+                let path = &path;
+                scope.spawn(move || (0..100).try_for_each(|_| write(path, handouts)))
+            });
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    match read(&path).unwrap() {
+                        Remembered::Handouts(read) => assert!(written.contains(&read)),
+                        Remembered::Damaged(error, _) => panic!("half a file: {error}"),
+                    }
+                }
+            });
+            let results = instances.map(|instance| instance.join().unwrap());
+            is_over.store(true, Ordering::Relaxed);
+            results.into_iter().for_each(|result| result.unwrap());
+        });
+        assert_eq!(names_in(directory.path()), ["gpu.handouts"]);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_placed_leaves_nothing_behind() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("gpu.handouts");
+        fs::create_dir(&path).unwrap();
+        write(&path, &handouts(1, "/dev/iluvatar0")).unwrap_err();
+        assert_eq!(names_in(directory.path()), ["gpu.handouts"]);
+    }
+
+    #[test]
+    fn a_fifo_in_its_place_is_set_aside_and_does_not_hold_up_the_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("gpu.handouts");
+        mkfifo(&path, Mode::S_IRWXU).unwrap();
+        assert!(matches!(read(&path).unwrap(), Remembered::Damaged(..)));
+        assert_eq!(names_in(directory.path()), ["gpu.damaged"]);
+    }
 }
