@@ -19,6 +19,7 @@ use crate::host::authority_stream::NormalisedStream;
 use crate::host::directory_watch::DirectoryWatch;
 use crate::host::kubelet::{self, KUBELET_SOCKET, Peer, PlacedSocket, RegisterError};
 use crate::host::severable::Severable;
+use crate::host::unhurried::unhurried;
 use crate::wire::device_plugin::register_request;
 use crate::wire::v1beta1::device_plugin_server::DevicePluginServer;
 
@@ -197,7 +198,8 @@ impl Driver {
         let (service, streams) =
             PluginService::new(resource, self.sources.clone(), closing.clone());
         let cut = severed.clone();
-        let incoming = UnixListenerStream::new(socket.listener).map(move |accepted| {
+        let accepted = unhurried(UnixListenerStream::new(socket.listener));
+        let incoming = accepted.map(move |accepted| {
             accepted.map(|stream| NormalisedStream::new(Severable::new(stream, &cut)))
         });
         let serving = Server::builder()

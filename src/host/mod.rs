@@ -13,6 +13,7 @@ pub mod vitals;
 mod readiness;
 
 pub mod severable;
+pub mod unhurried;
 
 pub mod authority_stream;
 pub mod directory_watch;
