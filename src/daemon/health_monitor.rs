@@ -12,22 +12,26 @@ use crate::host::root::Root;
 use crate::host::vitals::{self, Known};
 use crate::model::config::Config;
 
-/// Looks every `health.interval` until `stop`.
+/// Looks every `health.interval` until `stop`. Another interval counts from the last look on.
 pub async fn run(
     root: Arc<Root>,
-    config: watch::Receiver<Arc<Config>>,
+    mut config: watch::Receiver<Arc<Config>>,
     offers: Offers,
     looks: mpsc::Sender<Look>,
     stop: CancellationToken,
 ) {
+    let mut last = Instant::now();
     loop {
-        let interval = config.borrow().health.interval;
-        if stop.run_until_cancelled(tokio::time::sleep(interval)).await.is_none() {
-            return;
+        let interval = config.borrow_and_update().health.interval;
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep_until(last + interval) => {}
+            Ok(()) = config.changed() => continue,
         }
         let (chips, began) = (known(&offers), Instant::now());
         let root = Arc::clone(&root);
         let looked = tokio::task::spawn_blocking(move || vitals::look(&root, &chips)).await;
+        last = Instant::now();
         let Ok(vitals) = looked else { continue };
         debug!(chips = vitals.len(), took = ?began.elapsed(), "looked at the chips' health");
         if looks.send(Look::Sysfs(vitals)).await.is_err() {
@@ -41,4 +45,41 @@ fn known(offers: &Offers) -> Vec<Known> {
     let boards = offer.iter().flat_map(|offer| &offer.inventory.boards);
     let chips = boards.flat_map(|board| &board.chips);
     chips.map(|chip| (chip.address, chip.node.as_ref().map(|node| node.path.clone()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::task::yield_now;
+
+    use super::*;
+    use crate::model::machine::Machine;
+
+    fn every(interval: Duration) -> Arc<Config> {
+        let mut config = Config::default();
+        config.health.interval = interval;
+        Arc::new(config)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shorter_interval_counts_without_waiting_for_the_longer_one_to_pass() {
+        let root = Arc::new(Root::unpack(&Machine::default()).unwrap());
+        let (config, in_force) = watch::channel(every(Duration::from_secs(3600)));
+        let (_, offers) = watch::channel(None);
+        let (looks, mut seen) = mpsc::channel(1);
+        let began = Instant::now();
+        let monitor = run(root, in_force, offers, looks, CancellationToken::new());
+        let look = async {
+            yield_now().await;
+            config.send_replace(every(Duration::from_secs(1)));
+            seen.recv().await
+        };
+        tokio::select! {
+            biased;
+            () = monitor => panic!("it ended"),
+            look = look => assert!(matches!(look, Some(Look::Sysfs(_)))),
+        }
+        assert_eq!(began.elapsed().as_secs(), 1);
+    }
 }
