@@ -70,6 +70,7 @@ pub async fn run(
         watch: None,
         kubelet_peer: None,
         last_complaint: String::new(),
+        is_quiet: false,
         started: Instant::now(),
     };
     while !stop.is_cancelled() {
@@ -92,6 +93,8 @@ struct Driver {
     kubelet_peer: Option<Peer>,
     /// So that a failure that repeats is said once.
     last_complaint: String,
+    /// Whether the present session goes the way of many before it, which were said.
+    is_quiet: bool,
     started: Instant,
 }
 
@@ -174,7 +177,7 @@ impl Driver {
             changed
         });
         if changed && progress == Progress::Streaming {
-            info!(resource = self.settings.resource, "the kubelet has our list");
+            self.tell("the kubelet has our list");
         }
     }
 
@@ -230,7 +233,7 @@ impl Driver {
             Ok(peer) => {
                 self.last_complaint.clear();
                 self.kubelet_peer = Some(peer);
-                info!(resource = self.settings.resource, "registered with the kubelet");
+                self.tell("registered with the kubelet");
                 self.machine.registered(Answer::Accepted, self.now());
             }
             Err(error) => {
@@ -266,9 +269,23 @@ impl Driver {
         }
     }
 
-    fn say_why(&self, reason: Reason) {
+    fn say_why(&mut self, reason: Reason) {
+        self.is_quiet = !self.machine.is_worth_saying(self.now());
+        let (resource, why) = (&self.settings.resource, reason.sentence());
+        if self.is_quiet {
+            debug!(resource, "starting the session again: {why}");
+        } else {
+            warn!(resource, "starting the session again: {why}");
+        }
+    }
+
+    fn tell(&self, progress: &str) {
         let resource = &self.settings.resource;
-        warn!(resource, "starting the session again: {}", reason.sentence());
+        if self.is_quiet {
+            debug!(resource, "{progress}");
+        } else {
+            info!(resource, "{progress}");
+        }
     }
 
     fn complain(&mut self, complaint: &str) {

@@ -153,6 +153,8 @@ pub struct Session {
     unanswered: u32,
     /// Whether a newer instance stood in the place of our present server.
     was_replaced: bool,
+    /// When a fall was last said.
+    said: Option<Duration>,
     seed: u64,
 }
 
@@ -167,13 +169,18 @@ const REGISTER_PATIENCE: (Duration, Duration) =
 const PRECEDENCE: Duration = Duration::from_millis(100);
 /// A stream that held this long proves the session: what failed before it no longer counts.
 const STEADY: Duration = Duration::from_secs(1);
+/// So many failures in a row are each said, and later one each so often: a session that falls as
+/// often as it is made would fill the log.
+const SAID: u32 = 8;
+const REMIND: Duration = Duration::from_secs(60);
 
 impl Session {
     /// A session that has nothing yet; `seed` makes its waits differ from other instances'.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let state = State::Down { retry_at: Duration::ZERO, failed_with: None };
-        Self { state, failures: 0, silences: 0, unanswered: 0, was_replaced: false, seed }
+        let (failures, silences, unanswered) = (0, 0, 0);
+        Self { state, failures, silences, unanswered, was_replaced: false, said: None, seed }
     }
 
     /// True while the kubelet has an open stream of ours.
@@ -232,6 +239,16 @@ impl Session {
                 State::Serving { retry_at, refused_by: Some(kubelet) }
             }
         };
+    }
+
+    /// Whether the session that was closed just now, and what comes of the next, belong in the log.
+    pub fn is_worth_saying(&mut self, now: Duration) -> bool {
+        let is_old = self.said.is_none_or(|said| now.saturating_sub(said) >= REMIND);
+        let is_worth = self.failures <= SAID || is_old;
+        if is_worth {
+            self.said = Some(now);
+        }
+        is_worth
     }
 
     /// What is wrong with a server that should be up.

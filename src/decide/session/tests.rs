@@ -65,6 +65,25 @@ fn waits_until(step: Step) -> Duration {
 }
 
 #[test]
+fn a_session_that_keeps_falling_is_said_a_few_times_and_then_once_a_minute_until_it_was_steady() {
+    let (mut session, mut now, mut said) = (Session::new(7), ms(0), 0);
+    let mut falls_after = |lasts, now| {
+        session.bound(true, WIPED, now);
+        assert!(matches!(session.next(READY, now), Step::Register { .. }));
+        session.registered(Answer::Accepted, now);
+        assert_eq!(session.next(STREAMING, now), WAIT_FOR_A_HINT);
+        assert_eq!(session.next(READY, now + lasts), Step::Close(Reason::StreamEnded));
+        (session.is_worth_saying(now + lasts), session.next(WIPED, now + lasts))
+    };
+    while now < Duration::from_secs(600) {
+        let (is_said, wait) = falls_after(ms(0), now);
+        (said, now) = (said + u32::from(is_said), waits_until(wait));
+    }
+    assert!((SAID + 9..=SAID + 10).contains(&said), "{said}");
+    assert_eq!(falls_after(STEADY, now), (true, Step::Bind));
+}
+
+#[test]
 fn it_serves_before_it_registers() {
     let mut session = Session::new(7);
     assert_eq!(session.next(WIPED, ms(0)), Step::Bind);
