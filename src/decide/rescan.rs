@@ -2,8 +2,9 @@
 //!
 //! The first hint of a burst is answered at once, the rest together after a gap. It stays short for
 //! as long as boards take to leave one by one, then doubles while hints keep coming, so a storm or a
-//! flapping device costs a bounded number of looks and never puts the last one off for good. A chip whose driver or node is not there yet is looked at again
-//! with growing delay for half a minute. And from time to time a look is taken without any reason.
+//! flapping device costs a bounded number of looks and never puts the last one off for good. A chip
+//! whose driver or node is not there yet is looked at again with growing delay for half a minute.
+//! And from time to time a look is taken without any reason.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -78,8 +79,9 @@ impl Rescan {
     /// Hints since it began are answered by the next one.
     pub fn looked(&mut self, began: Duration, now: Duration, incomplete: &[PciAddress]) {
         self.failures = 0;
-        let was_busy = self.last.is_some_and(|last| began.saturating_sub(last) <= self.gap() * 2);
-        let is_burst = self.hinted.is_some() && was_busy;
+        // By the hint, not by the look: on a busy node a look comes late, and the burst goes on.
+        let since_last = self.hinted.zip(self.last).map(|(hint, last)| hint.saturating_sub(last));
+        let is_burst = since_last.is_some_and(|quiet| quiet <= self.gap() * 2);
         self.busy = if is_burst { self.busy.saturating_add(1) } else { 0 };
         self.hinted = self.hinted.filter(|hinted| *hinted > began);
         self.last = Some(now);
@@ -174,6 +176,25 @@ mod tests {
         }
         assert!(looks.len() <= 16, "{looks:?}");
         assert!(*looks.last().unwrap() > 2000 && *looks.last().unwrap() <= 2600, "{looks:?}");
+    }
+
+    #[test]
+    fn looks_that_come_late_do_not_make_a_storm_cost_more_of_them() {
+        let mut rescan = settled();
+        let mut looks = 0;
+        let mut due = None;
+        for now in 1000..=11_000 {
+            rescan.hint(ms(now));
+            if rescan.next() <= ms(now) {
+                due.get_or_insert(now);
+            }
+            // Nobody gets the processor for sixty milliseconds.
+            if due.is_some_and(|due| now >= due + 60) {
+                rescan.looked(ms(now), ms(now + 1), &[]);
+                (looks, due) = (looks + 1, None);
+            }
+        }
+        assert!(looks <= 35, "{looks}");
     }
 
     #[test]
