@@ -144,7 +144,7 @@ async fn idle(node: &PluggedNode) {
     tokio::time::sleep(IDLE).await;
     let (seconds, reads) = (counted(&daemon).0 - before.0, counted(&daemon).1 - before.1);
     let share = 100.0 * seconds / IDLE.as_secs_f64();
-    let (secs, rss) = (IDLE.as_secs(), daemon.rss());
+    let (secs, rss) = (IDLE.as_secs(), daemon.memory("VmRSS"));
     println!(
         "| {secs} s without events | {share:.3} % of a core, {reads} reads (target < 0.1 %) |"
     );

@@ -84,10 +84,11 @@ impl Daemon {
         std::fs::read_to_string(format!("/proc/{}/{name}", self.pid())).expect("it lives")
     }
 
-    /// Memory in use, in KiB.
-    pub(crate) fn rss(&self) -> u64 {
+    /// Memory in use, in KiB: `VmRSS`, or `RssAnon`, which leaves out the pages of files, for those
+    /// come and go as the kernel has room.
+    pub(crate) fn memory(&self, kind: &str) -> u64 {
         let status = self.proc("status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(kind)?.strip_prefix(':'));
         let number = line.and_then(|line| line.split_whitespace().next());
         number.and_then(|number| number.parse().ok()).expect("the kernel counts it")
     }
