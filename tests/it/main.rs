@@ -23,6 +23,7 @@ mod udev_rules;
 
 mod allocate;
 mod authority;
+mod cdi;
 mod embedded_kubelet;
 mod faults;
 mod handouts;
