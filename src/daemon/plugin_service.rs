@@ -1,7 +1,7 @@
 //! The five RPCs of v1beta1 for one resource, answered from the latest snapshot.
 //!
-//! Nothing here waits, reads or calls anybody: the kubelet admits pods one by one behind Allocate
-//! and GetPreferredAllocation, without a timeout.
+//! Allocate and GetPreferredAllocation never wait, read or call anybody: the kubelet admits pods one
+//! by one behind them, without a timeout.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
