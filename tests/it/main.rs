@@ -15,9 +15,11 @@ mod cli;
 mod config;
 mod deploy;
 mod doctor;
+mod explain;
 mod golden;
 mod machines;
 mod messages;
+mod readme;
 mod seed;
 mod udev_rules;
 
