@@ -40,6 +40,9 @@ const GPU: &str = "iluvatar.com/gpu";
 const STARTS: usize = 50;
 const REQUESTS: usize = 10_000;
 const LIST_CHANGES: usize = 1_000;
+/// Between two changes: those that come faster count as a device that flaps, and are answered later
+/// and later.
+const PACE: Duration = Duration::from_millis(60);
 
 /// Every chip is a device of its own.
 const SPLIT: &str = "flags: {splitboard: true}";
@@ -268,6 +271,7 @@ async fn list_changes(node: &Node, daemon: &Daemon, count: usize) {
             node.machine.revive(CHIP).expect("the file is ours");
             128
         };
+        tokio::time::sleep(PACE).await;
         daemon.signal(Signal::SIGHUP);
         node.until(|view| view.allocatable(GPU) == healthy).await;
     }

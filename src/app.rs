@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::daemon::cdi_writer::{CdiView, CdiWriter};
 use crate::daemon::config_watch::ConfigWatch;
 use crate::daemon::handout_ledger::{self, FILE_NAME};
 use crate::daemon::holders_watch::HoldersWatch;
@@ -62,6 +63,8 @@ pub struct Bound {
     pub offers: Offers,
     /// How far each resource's session is.
     pub sessions: watch::Receiver<SessionsView>,
+    /// The CDI names that a container runtime would find.
+    pub cdi: CdiView,
     /// What libixml says; absent where it is never asked.
     pub ixml: Option<watch::Receiver<IxmlState>>,
     /// Leads to another look.
@@ -85,7 +88,8 @@ pub fn build(settings: Settings) -> Bound {
     let time = (Instant::now(), settings.stay);
     let (mut owner, offers) = InventoryOwner::new(Arc::clone(&root), inputs, time);
     let (ledger, keeper) = handout_ledger::open(kubelet_directory.join(FILE_NAME));
-    let sources = Sources { offers: offers.clone(), ledger };
+    let (writer, cdi) = CdiWriter::new(offers.clone(), inotify);
+    let sources = Sources { offers: offers.clone(), ledger, cdi: cdi.clone() };
     let (sessions, view) = Sessions::new(kubelet_directory, inotify, sources);
     let mut tasks = JoinSet::new();
     if let Some(socket) = settings.pod_resources_socket {
@@ -105,6 +109,7 @@ pub fn build(settings: Settings) -> Bound {
     tasks.spawn(named("health monitor", monitor));
     tasks.spawn(named("sessions", sessions.run(stop.clone())));
     tasks.spawn(named("handout ledger", keeper.run(stop.clone())));
+    tasks.spawn(named("CDI writer", writer.run(stop.clone())));
     if let Some(source) = config_source {
         let follow = ConfigWatch::new(source, config, offers.clone(), Arc::clone(&reload), inotify);
         tasks.spawn(named("configuration", follow.run(stop.clone())));
@@ -113,7 +118,7 @@ pub fn build(settings: Settings) -> Bound {
         let pump = uevent_pump::run(in_force, triggers.clone(), stop.clone());
         tasks.spawn(named("uevent pump", pump));
     }
-    Bound { offers, sessions: view, ixml, triggers, reload, stop, tasks }
+    Bound { offers, sessions: view, cdi, ixml, triggers, reload, stop, tasks }
 }
 
 async fn named(name: &'static str, task: impl Future<Output = ()>) -> &'static str {

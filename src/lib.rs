@@ -21,6 +21,9 @@
 //! [`daemon::inventory_owner`] → [`host::scan`] → [`decide::inventory`] → published if changed →
 //! each open stream of [`daemon::plugin_service`]. A uevent is only a hint; the scan tells.
 //!
+//! Container runtimes may be told names of the devices: [`daemon::cdi_writer`] keeps the file, and
+//! Allocate hands out a name only while the file has it.
+//!
 //! The vendor's library is optional, asked for health alone, and never loaded into the daemon:
 //! [`daemon::ixml_source`] asks an agent, this program again as a child; [`host::ixml`] says why.
 

@@ -3,6 +3,7 @@
 pub mod until;
 
 pub mod announce;
+pub mod cdi_writer;
 pub mod config_watch;
 pub mod handout_ledger;
 pub mod health_monitor;

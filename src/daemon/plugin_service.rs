@@ -1,12 +1,13 @@
 //! The five RPCs of v1beta1 for one resource, answered from the latest snapshot.
 //!
-//! Nothing here waits, reads or calls anybody: the kubelet admits pods one by one behind Allocate
-//! and GetPreferredAllocation, without a timeout.
+//! Allocate and GetPreferredAllocation never wait, read or call anybody: the kubelet admits pods one
+//! by one behind them, without a timeout.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_stream::Stream;
@@ -16,12 +17,15 @@ use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status};
 use tracing::{debug, info, warn};
 
+use super::cdi_writer::CdiView;
 use super::handout_ledger::HandoutLedger;
 use super::inventory_owner::Offers;
 use crate::decide::advertise::Offer;
-use crate::decide::allocate::{Grant, allocate};
-use crate::decide::handouts;
+use crate::decide::allocate::{AllocateError, Grant, allocate};
+use crate::decide::cdi::named;
+use crate::decide::handouts::{self, Given, Outdated};
 use crate::host::kubelet::Peer;
+use crate::model::cdi::CdiSpec;
 use crate::model::device::{DeviceId, Resource};
 use crate::wire::device_plugin;
 use crate::wire::v1beta1::device_plugin_server::DevicePlugin;
@@ -30,6 +34,9 @@ use crate::wire::v1beta1::{
     PreStartContainerRequest, PreStartContainerResponse, PreferredAllocationRequest,
     PreferredAllocationResponse,
 };
+
+/// How long a container's start waits for its CDI names.
+const MOMENT: Duration = Duration::from_secs(2);
 
 /// ListAndWatch streams of one server.
 #[derive(Debug, Default)]
@@ -66,6 +73,8 @@ pub struct Sources {
     pub offers: Offers,
     /// What was handed out.
     pub ledger: HandoutLedger,
+    /// The names that a container runtime would find.
+    pub cdi: CdiView,
 }
 
 /// One resource's service on one server.
@@ -95,9 +104,10 @@ impl PluginService {
 
     fn remember(&self, offer: &Offer, resource: &Resource, grant: &Grant) {
         info!(resource = self.resource, devices = grant.ids_text(), "allocated");
+        let given = if grant.nodes.is_empty() { Given::Names } else { Given::Nodes };
         let handouts = grant.ids.iter().filter_map(|id| {
             let device = resource.find(*id)?;
-            Some((*id, handouts::handout(&offer.inventory, device)))
+            Some((*id, handouts::handout(&offer.inventory, device, given)))
         });
         self.sources.ledger.record(&self.resource, handouts);
     }
@@ -113,10 +123,29 @@ impl PluginService {
             debug!(resource = self.resource, device = text, "started; not known what it was given");
             return Ok(());
         };
-        handouts::check(id, &handout, &offer.inventory).map_err(|outdated| {
+        let there = self.sources.cdi.borrow().clone();
+        handouts::check(id, &handout, &offer.inventory, there.as_deref()).map_err(|outdated| {
             warn!(resource = self.resource, "a container may not start: {outdated}");
             Status::failed_precondition(format!("{}: {outdated}", self.resource))
         })
+    }
+
+    /// Waits until the names that these ids were handed out by lead to their chips. The spec
+    /// follows the machine within moments, for which no container should fail.
+    async fn names_settled(&self, ids: &[String]) {
+        let mut cdi = self.sources.cdi.clone();
+        let settled =
+            cdi.wait_for(|there| !ids.iter().any(|id| self.is_unnamed(id, there.as_deref())));
+        // Should it not come to that, the check says so.
+        let _ = tokio::time::timeout(MOMENT, settled).await;
+    }
+
+    fn is_unnamed(&self, id: &str, there: Option<&CdiSpec>) -> bool {
+        let Ok(id) = id.parse() else { return false };
+        let Some(handout) = self.sources.ledger.find(&self.resource, id) else { return false };
+        let Some(offer) = self.sources.offers.borrow().clone() else { return false };
+        let checked = handouts::check(id, &handout, &offer.inventory, there);
+        matches!(checked, Err(Outdated::Unnamed { .. }))
     }
 
     fn unknown_resource(&self) -> Status {
@@ -170,11 +199,13 @@ impl DevicePlugin for PluginService {
     ) -> Result<Response<AllocateResponse>, Status> {
         let offer = self.offer()?;
         let resource = offer.resource(&self.resource).ok_or_else(|| self.unknown_resource())?;
+        let there = self.sources.cdi.borrow().clone();
         let grant = |ids: &[String]| {
-            allocate(resource, &offer.inventory.control_nodes, offer.container, ids)
+            let grant = allocate(resource, &offer.inventory.control_nodes, offer.container, ids)?;
+            Ok(named(grant, &offer, there.as_deref()))
         };
         let requests = request.into_inner().container_requests;
-        let grants: Result<Vec<_>, _> =
+        let grants: Result<Vec<_>, AllocateError> =
             requests.iter().map(|container| grant(&container.devices_ids)).collect();
         let grants = grants.map_err(|error| {
             warn!(%error, "allocation refused");
@@ -190,9 +221,11 @@ impl DevicePlugin for PluginService {
         &self,
         request: Request<PreStartContainerRequest>,
     ) -> Result<Response<PreStartContainerResponse>, Status> {
+        let ids = request.into_inner().devices_ids;
         self.sources.ledger.settled().await;
+        self.names_settled(&ids).await;
         let offer = self.offer()?;
-        for text in &request.into_inner().devices_ids {
+        for text in &ids {
             self.check(&offer, text)?;
         }
         Ok(Response::new(PreStartContainerResponse {}))

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::health;
 use crate::model::board::{Board, Chip};
-use crate::model::config::{Config, ContainerRules, Granularity, ResourceRule, Selector};
+use crate::model::config::{CdiRules, Config, ContainerRules, Granularity, ResourceRule, Selector};
 use crate::model::device::{Device, DeviceId, Resource};
 use crate::model::inventory::Inventory;
 use crate::model::list_size::largest_replicas;
@@ -119,6 +119,8 @@ pub struct Offer {
     pub resources: Vec<Resource>,
     /// What containers are told.
     pub container: ContainerRules,
+    /// What container runtimes are told.
+    pub cdi: CdiRules,
     /// Chips that more than one resource wants, one sentence each.
     pub overlaps: Vec<String>,
     /// Since when each device has the health that it has, by resource and id; see
@@ -132,8 +134,8 @@ impl Offer {
     pub fn new(inventory: Inventory, config: &Config) -> Self {
         let resources = advertise(&inventory, &config.resources);
         let overlaps = overlaps(&inventory, &config.resources);
-        let (container, since) = (config.container, BTreeMap::new());
-        Self { inventory, resources, container, overlaps, since }
+        let (container, cdi) = (config.container, config.cdi.clone());
+        Self { inventory, resources, container, cdi, overlaps, since: BTreeMap::new() }
     }
 
     /// The same, with the time at which each device became what it is: `now`, unless `last` had it

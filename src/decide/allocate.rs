@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
+use crate::model::cdi::CdiName;
 use crate::model::config::{ContainerRules, VisibleDevices};
 use crate::model::device::{Device, DeviceId, DeviceNode, Resource};
 use crate::model::health::Health;
@@ -17,8 +18,11 @@ pub struct Grant {
     pub ids: Vec<DeviceId>,
     /// Chips behind them, ascending, each once.
     pub chips: Vec<PciAddress>,
-    /// Their nodes in the chips' order, then the control nodes; each once.
+    /// Their nodes in the chips' order, then the control nodes; each once. None where the runtime
+    /// finds them by name.
     pub nodes: Vec<DeviceNode>,
+    /// Names that the runtime resolves to the same nodes; empty where it need not.
+    pub cdi_names: Vec<CdiName>,
     /// Environment variables.
     pub env: BTreeMap<String, String>,
 }
@@ -100,6 +104,7 @@ pub fn allocate(
     let env = environment(&ids, &chips, rules);
     Ok(Grant {
         nodes: nodes.cloned().collect(),
+        cdi_names: Vec::new(),
         chips: chips.into_iter().collect(),
         ids: ids.into_iter().collect(),
         env,

@@ -7,17 +7,28 @@
 use thiserror::Error;
 
 use crate::model::board::Chip;
+use crate::model::cdi::{CdiName, CdiSpec};
 use crate::model::device::{Device, DeviceId};
 use crate::model::handout::{HandedChip, Handout, Handouts};
 use crate::model::inventory::Inventory;
 use crate::model::pci::PciAddress;
 
+/// How a container is given its devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Given {
+    /// As nodes, whatever else it is given.
+    Nodes,
+    /// As CDI names alone.
+    Names,
+}
+
 /// What is to be remembered of a device that is handed out now.
 #[must_use]
-pub fn handout(inventory: &Inventory, device: &Device) -> Handout {
+pub fn handout(inventory: &Inventory, device: &Device, given: Given) -> Handout {
     let chips = device.chips.iter().filter_map(|address| {
         let chip = find_chip(inventory, *address)?;
         let node = chip.node.as_ref()?.path.clone();
+        let node = (given == Given::Nodes).then_some(node);
         Some(HandedChip { address: chip.address, id: chip.id, node })
     });
     Handout { chips: chips.collect() }
@@ -58,19 +69,43 @@ pub enum Outdated {
         /// Path now, or that there is none.
         now: String,
     },
+    /// The chip's name would not lead to it.
+    #[error(
+        "{id}: chip {address} was handed out as {name}, and no CDI spec gives that name its node \
+         now{REMEDY}"
+    )]
+    Unnamed {
+        /// The device.
+        id: DeviceId,
+        /// The chip.
+        address: PciAddress,
+        /// The name, qualified.
+        name: String,
+    },
 }
 
 const REMEDY: &str = "; delete the pod, so that its successor gets devices anew";
 
-/// Checks one id that a container is about to start with.
+/// Checks one id that a container is about to start with; `there` is the spec that its runtime
+/// would find.
 ///
 /// # Errors
-/// The first chip that is not what it was.
-pub fn check(id: DeviceId, was: &Handout, now: &Inventory) -> Result<(), Outdated> {
-    was.chips.iter().try_for_each(|chip| check_chip(id, chip, now))
+/// The first chip that is not what it was, or that the container would not get.
+pub fn check(
+    id: DeviceId,
+    was: &Handout,
+    now: &Inventory,
+    there: Option<&CdiSpec>,
+) -> Result<(), Outdated> {
+    was.chips.iter().try_for_each(|chip| check_chip(id, chip, now, there))
 }
 
-fn check_chip(id: DeviceId, was: &HandedChip, now: &Inventory) -> Result<(), Outdated> {
+fn check_chip(
+    id: DeviceId,
+    was: &HandedChip,
+    now: &Inventory,
+    there: Option<&CdiSpec>,
+) -> Result<(), Outdated> {
     let address = was.address;
     let Some(chip) = find_chip(now, address) else {
         return Err(Outdated::Gone { id, address });
@@ -79,13 +114,21 @@ fn check_chip(id: DeviceId, was: &HandedChip, now: &Inventory) -> Result<(), Out
         let (was, now) = (was.id.to_string(), chip.id.to_string());
         return Err(Outdated::Replaced { id, address, was, now });
     }
-    match &chip.node {
-        Some(node) if node.path == was.node => Ok(()),
-        node => {
-            let now = node.as_ref().map_or("no node", |node| &node.path).to_owned();
-            Err(Outdated::Renumbered { id, address, was: was.node.clone(), now })
+    let node = chip.node.as_ref().map(|node| node.path.clone());
+    match &was.node {
+        None if node.is_some() && named_node(there, address) == node => Ok(()),
+        None => Err(Outdated::Unnamed { id, address, name: CdiName::Chip(address).qualified() }),
+        Some(_) if was.node == node => Ok(()),
+        Some(was) => {
+            let now = node.unwrap_or_else(|| "no node".to_owned());
+            Err(Outdated::Renumbered { id, address, was: was.clone(), now })
         }
     }
+}
+
+/// The node that a runtime finds by the chip's name.
+fn named_node(there: Option<&CdiSpec>, chip: PciAddress) -> Option<String> {
+    there?.devices.get(&CdiName::Chip(chip))?.first().cloned()
 }
 
 fn find_chip(inventory: &Inventory, address: PciAddress) -> Option<&Chip> {
@@ -122,8 +165,11 @@ mod tests {
 
     fn given(node: &str) -> Handouts {
         let id_of_chip = "1e3e:0002".parse().unwrap();
-        let chip =
-            HandedChip { address: id().address, id: id_of_chip, node: format!("/dev/{node}") };
+        let chip = HandedChip {
+            address: id().address,
+            id: id_of_chip,
+            node: Some(format!("/dev/{node}")),
+        };
         Handouts::from([("a.b/c".to_owned(), [(id(), Handout { chips: vec![chip] })].into())])
     }
 
@@ -160,11 +206,14 @@ mod tests {
                 was: "/dev/iluvatar0".to_owned(),
                 now: "no node".to_owned(),
             },
+            Outdated::Unnamed { id, address, name: CdiName::Chip(address).qualified() },
         ];
         let what = [
             "chip 0000:13:00.0 has left since it was handed out",
             "another chip is at 0000:13:00.0 now: 1e3e:0003, not 1e3e:0002",
             "chip 0000:13:00.0 was handed out as /dev/iluvatar0 and is no node now",
+            "chip 0000:13:00.0 was handed out as iluvatar.com/gpu=0000:13:00.0, and no CDI spec \
+             gives that name its node now",
         ];
         let way_out = "; delete the pod, so that its successor gets devices anew";
         for (refusal, what) in refusals.iter().zip(what) {

@@ -17,6 +17,7 @@ pub mod whole_boards;
 
 pub mod advertise;
 pub mod allocate;
+pub mod cdi;
 pub mod handouts;
 pub mod prefer;
 pub mod removal;

@@ -3,8 +3,8 @@
 //! The first hint of a burst is answered at once, the rest together after a gap. It stays short for
 //! as long as boards take to leave one by one, then doubles while hints keep coming, so a storm or a
 //! flapping device costs a bounded number of looks and never puts the last one off for good. A chip
-//! whose driver or node is not there yet is looked at again with growing delay for half a minute.
-//! And from time to time a look is taken without any reason.
+//! whose driver or node is not there yet is looked at again with growing delay for half a minute. And
+//! from time to time a look is taken without any reason.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -86,8 +86,8 @@ mod tests {
         let devices = (0..count).map(|bus| {
             let id = format!("0000:{bus:02x}:00.0").parse().unwrap();
             let (address, chip) = (format!("0000:{bus:02x}:00.0"), "1e3e:0002".parse().unwrap());
-            let address = address.parse().unwrap();
-            (id, Handout { chips: vec![HandedChip { address, id: chip, node: node.to_owned() }] })
+            let (address, node) = (address.parse().unwrap(), Some(node.to_owned()));
+            (id, Handout { chips: vec![HandedChip { address, id: chip, node }] })
         });
         Handouts::from([("iluvatar.com/gpu".to_owned(), devices.collect())])
     }

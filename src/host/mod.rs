@@ -1,5 +1,6 @@
 //! The only code that touches the machine. What decides something belongs further down.
 
+pub mod cdi_dir;
 pub mod clock;
 pub mod config_file;
 pub mod files;

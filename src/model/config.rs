@@ -1,6 +1,7 @@
 //! The configuration as it is meant: every default filled in, every rule already checked.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::health::{ReasonCode, Severity};
@@ -20,6 +21,8 @@ pub struct Config {
     pub container: ContainerRules,
     /// What makes a device unhealthy, and for how long.
     pub health: HealthRules,
+    /// Whether container runtimes are told names of the devices.
+    pub cdi: CdiRules,
 }
 
 impl Default for Config {
@@ -30,6 +33,7 @@ impl Default for Config {
             discovery: DiscoveryRules::default(),
             container: ContainerRules::default(),
             health: HealthRules::default(),
+            cdi: CdiRules::default(),
         }
     }
 }
@@ -195,4 +199,21 @@ pub enum VisibleDevices {
     Addresses,
     /// `void`: the container runtime adds nothing of its own.
     Void,
+}
+
+/// Devices by name, through the Container Device Interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CdiRules {
+    /// Whether a spec is written and containers get their devices by its names.
+    pub enabled: bool,
+    /// Where runtimes look for specs; absolute.
+    pub spec_dir: PathBuf,
+    /// Whether containers get plain device nodes as well.
+    pub device_specs: bool,
+}
+
+impl Default for CdiRules {
+    fn default() -> Self {
+        Self { enabled: false, spec_dir: PathBuf::from("/var/run/cdi"), device_specs: false }
+    }
 }

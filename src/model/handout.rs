@@ -21,8 +21,9 @@ pub struct HandedChip {
     pub address: PciAddress,
     /// What it was.
     pub id: PciId,
-    /// The path of its node on the host.
-    pub node: String,
+    /// The path of its node on the host. None where the container was given the chip's CDI name
+    /// alone, which its runtime resolves anew at each start.
+    pub node: Option<String>,
 }
 
 /// By resource, then by id as the kubelet has it. An id is held by one container at a time, so the

@@ -15,6 +15,7 @@ pub mod function;
 pub mod board;
 pub mod topology;
 
+pub mod cdi;
 pub mod handout;
 pub mod holders;
 pub mod inventory;

@@ -39,7 +39,7 @@ struct ChipRecord {
     address: String,
     #[serde(rename = "pciId")]
     pci_id: String,
-    node: String,
+    node: Option<String>,
 }
 
 type Records = BTreeMap<String, BTreeMap<String, Vec<ChipRecord>>>;
@@ -118,7 +118,8 @@ mod tests {
             |(domain, bus, device, function)| PciAddress { domain, bus, device, function },
         );
         let id = (any::<u16>(), any::<u16>()).prop_map(|(vendor, device)| PciId { vendor, device });
-        let chip = (address.clone(), id, "/dev/[ -~]{0,9}")
+        let chip = (address.clone(), id, any::<Option<u8>>())
+            .prop_map(|(address, id, minor)| (address, id, minor.map(|it| format!("/dev/x{it}"))))
             .prop_map(|(address, id, node)| HandedChip { address, id, node });
         let device = (address, any::<Option<u32>>())
             .prop_map(|(address, replica)| DeviceId { address, replica });

@@ -3,13 +3,14 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::model::config::{
-    BoardRules, Config, DiscoveryRules, Granularity, HealthRules, Pairing, ResourceRule, Selector,
-    Sharing, SharingPolicy, VisibleDevices,
+    BoardRules, CdiRules, Config, DiscoveryRules, Granularity, HealthRules, Pairing, ResourceRule,
+    Selector, Sharing, SharingPolicy, VisibleDevices,
 };
 use crate::model::health::Severity;
 use crate::model::ixml::IxmlChoice;
@@ -36,6 +37,7 @@ struct TypedConfig<'a> {
     discovery: TypedDiscovery<'a>,
     container: TypedContainer,
     health: TypedHealth<'a>,
+    cdi: TypedCdi<'a>,
 }
 
 #[derive(Serialize)]
@@ -114,6 +116,14 @@ struct TypedHealth<'a> {
     signals: BTreeMap<&'static str, &'static str>,
 }
 
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TypedCdi<'a> {
+    enabled: bool,
+    spec_dir: &'a Path,
+    device_specs: bool,
+}
+
 fn typed(config: &Config) -> TypedConfig<'_> {
     TypedConfig {
         sharing: config.resources.iter().find_map(|rule| rule.sharing).map(typed_sharing),
@@ -121,6 +131,7 @@ fn typed(config: &Config) -> TypedConfig<'_> {
         boards: typed_boards(&config.boards),
         discovery: typed_discovery(&config.discovery),
         health: typed_health(&config.health),
+        cdi: typed_cdi(&config.cdi),
         container: TypedContainer {
             visible_devices: match config.container.visible_devices {
                 VisibleDevices::Addresses => "addresses",
@@ -200,6 +211,11 @@ fn typed_health(health: &HealthRules) -> TypedHealth<'_> {
         },
         signals: health.signals.iter().map(|(code, it)| (code.name(), word(it))).collect(),
     }
+}
+
+fn typed_cdi(cdi: &CdiRules) -> TypedCdi<'_> {
+    let CdiRules { enabled, spec_dir, device_specs } = cdi;
+    TypedCdi { enabled: *enabled, spec_dir, device_specs: *device_specs }
 }
 
 /// Whole seconds where they are, as people write them.

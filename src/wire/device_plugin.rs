@@ -3,7 +3,7 @@
 use tonic::{Code, Status};
 
 use super::v1beta1::{
-    AllocateResponse, ContainerAllocateResponse, ContainerPreferredAllocationResponse,
+    AllocateResponse, CdiDevice, ContainerAllocateResponse, ContainerPreferredAllocationResponse,
     Device as WireDevice, DevicePluginOptions, DeviceSpec, ListAndWatchResponse, NumaNode,
     PreferredAllocationRequest, PreferredAllocationResponse, RegisterRequest, TopologyInfo,
     VERSION,
@@ -56,8 +56,10 @@ fn container_response(grant: Grant) -> ContainerAllocateResponse {
         host_path: node.path,
         permissions: "rw".to_owned(),
     });
+    let names = grant.cdi_names.into_iter().map(|name| CdiDevice { name: name.qualified() });
     ContainerAllocateResponse {
         devices: devices.collect(),
+        cdi_devices: names.collect(),
         envs: grant.env.into_iter().collect(),
         ..ContainerAllocateResponse::default()
     }

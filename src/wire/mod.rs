@@ -6,6 +6,7 @@ pub mod v1beta1;
 
 pub mod ixml_agent;
 
+pub mod cdi;
 pub mod config_yaml;
 pub mod device_plugin;
 pub mod pod_resources;

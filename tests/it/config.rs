@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ix_device_plugin::model::config::{
-    BoardRules, Config, ContainerRules, DiscoveryRules, Granularity, HealthRules, Pairing,
-    ResourceRule, Selector, Sharing, SharingPolicy, VisibleDevices,
+    BoardRules, CdiRules, Config, ContainerRules, DiscoveryRules, Granularity, HealthRules,
+    Pairing, ResourceRule, Selector, Sharing, SharingPolicy, VisibleDevices,
 };
 use ix_device_plugin::model::health::{ReasonCode, Severity};
 use ix_device_plugin::model::ixml::IxmlChoice;
@@ -275,15 +275,22 @@ fn arb_config() -> impl Strategy<Value = Config> {
             }
         });
     let visible = prop_oneof![Just(VisibleDevices::Addresses), Just(VisibleDevices::Void)];
-    (arb_resources(), arb_boards(), discovery, visible, arb_health()).prop_map(
-        |(resources, boards, discovery, visible_devices, health)| Config {
+    (arb_resources(), arb_boards(), discovery, visible, arb_health(), arb_cdi()).prop_map(
+        |(resources, boards, discovery, visible_devices, health, cdi)| Config {
             resources,
             boards,
             discovery,
             container: ContainerRules { visible_devices },
             health,
+            cdi,
         },
     )
+}
+
+fn arb_cdi() -> impl Strategy<Value = CdiRules> {
+    let directory = "(/[a-z~#: -]{0,8}[a-z]){1,3}".prop_map(PathBuf::from);
+    (any::<bool>(), directory, any::<bool>())
+        .prop_map(|(enabled, spec_dir, device_specs)| CdiRules { enabled, spec_dir, device_specs })
 }
 
 fn arb_health() -> impl Strategy<Value = HealthRules> {

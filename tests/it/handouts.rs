@@ -97,7 +97,7 @@ async fn a_plugin_killed_right_after_a_start_knows_what_was_handed_out() {
     let file = fs::read_to_string(stage.file(FILE_NAME)).unwrap();
     let handouts = parse_handouts(&file).unwrap();
     let handout = &handouts[GPU][&"0000:15:00.0".parse().unwrap()];
-    assert_eq!(handout.chips[0].node, "/dev/iluvatar3");
+    assert_eq!(handout.chips[0].node.as_deref(), Some("/dev/iluvatar3"));
 
     stage.change(&renumbered(), |_| true).await;
     stage.start_again(Script::fixed("")).await;
@@ -203,7 +203,7 @@ async fn a_file_that_cannot_be_read_counts_as_empty_and_is_named() {
 
 fn handout(node: &str) -> Handout {
     let (address, id) = ("0000:15:00.0".parse().unwrap(), "1e3e:0002".parse().unwrap());
-    Handout { chips: vec![HandedChip { address, id, node: node.to_owned() }] }
+    Handout { chips: vec![HandedChip { address, id, node: Some(node.to_owned()) }] }
 }
 
 fn record(ledger: &HandoutLedger, id: &str, node: &str) {
@@ -212,7 +212,7 @@ fn record(ledger: &HandoutLedger, id: &str, node: &str) {
 
 fn node_of(ledger: &HandoutLedger, id: &str) -> Option<String> {
     let handout = ledger.find(GPU, id.parse().unwrap())?;
-    Some(handout.chips[0].node.clone())
+    handout.chips[0].node.clone()
 }
 
 /// A ledger whose file is kept for as long as the second value lives.

@@ -15,14 +15,17 @@ mod cli;
 mod config;
 mod deploy;
 mod doctor;
+mod explain;
 mod golden;
 mod machines;
 mod messages;
+mod readme;
 mod seed;
 mod udev_rules;
 
 mod allocate;
 mod authority;
+mod cdi;
 mod embedded_kubelet;
 mod faults;
 mod handouts;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ix_device_plugin::daemon::cdi_writer::CdiWriter;
 use ix_device_plugin::daemon::handout_ledger;
 use ix_device_plugin::daemon::inventory_owner::Trigger;
 use ix_device_plugin::daemon::plugin_service::{PluginService, Sources};
@@ -146,8 +147,9 @@ async fn refusals(offer: Option<Offer>) -> Vec<(Code, String)> {
     let directory = TempDir::new().unwrap();
     let (ledger, _keeper) = handout_ledger::open(directory.path().join("file"));
     let (_sender, offers) = watch::channel(offer.map(Arc::new));
-    let (service, _) =
-        PluginService::new(GPU.to_owned(), Sources { offers, ledger }, CancellationToken::new());
+    let (_writer, cdi) = CdiWriter::new(offers.clone(), false);
+    let sources = Sources { offers, ledger, cdi };
+    let (service, _) = PluginService::new(GPU.to_owned(), sources, CancellationToken::new());
     let preference = PreferredAllocationRequest::default();
     let preference = service.get_preferred_allocation(Request::new(preference)).await.map(drop);
     let allocation = service.allocate(Request::new(AllocateRequest::default())).await.map(drop);

@@ -6,12 +6,9 @@
 use std::collections::BTreeMap;
 
 use super::{and, count};
+use crate::model::cdi::{FILE_NAME, KIND};
 use crate::model::doctor::facts::{CdiFacts, CdiFile, CdiSpec};
 use crate::model::doctor::finding::Finding;
-
-const KIND: &str = "iluvatar.com/gpu";
-/// What we write.
-const OURS: &str = "iluvatar.com-gpu.json";
 
 pub(super) fn cdi_specs(CdiFacts { directories, files, hidden }: &CdiFacts) -> Vec<Finding> {
     let ours_by_kind: Vec<_> = files
@@ -81,7 +78,7 @@ fn unreadable(file: &CdiFile) -> Option<Finding> {
 
 /// Others of our kind that are in nobody's way.
 fn foreign(specs: &[(&CdiFile, &CdiSpec)]) -> Option<Finding> {
-    let others = specs.iter().filter(|(file, _)| file.name != OURS);
+    let others = specs.iter().filter(|(file, _)| file.name != FILE_NAME);
     let paths: Vec<_> = others.map(|(file, _)| file.path()).collect();
     let (defines, paths_shown) = (if paths.len() == 1 { "defines" } else { "define" }, and(&paths));
     (!paths.is_empty()).then(|| {

@@ -12,6 +12,7 @@ mod section;
 mod resource_name;
 
 mod boards;
+mod cdi;
 mod discovery;
 mod flags;
 mod health;
@@ -28,7 +29,7 @@ use section::Section;
 
 use crate::model::config::Config;
 
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 10] = [
     "version",
     "resourceName",
     "flags",
@@ -38,6 +39,7 @@ const KEYS: [&str; 9] = [
     "discovery",
     "container",
     "health",
+    "cdi",
 ];
 
 /// What flags and environment variables say in place of the file.
@@ -104,6 +106,7 @@ fn read_config(reading: &Reading, tree: &Node, overrides: &Overrides) -> Config 
         discovery: discovery::read_discovery(&root),
         container: discovery::read_container(&root),
         health: health::read_health(&root),
+        cdi: cdi::read_cdi(&root),
     }
 }
 

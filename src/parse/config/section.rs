@@ -6,11 +6,14 @@ use super::cursor::{Cursor, shown};
 use super::node::Yaml;
 
 /// Keys that are looked for at the wrong height, and where they belong.
-const HOMES: [&str; 19] = [
+const HOMES: [&str; 22] = [
     "boards.chipsPerBoard",
     "boards.models",
     "boards.pairing",
     "boards.pairs",
+    "cdi.deviceSpecs",
+    "cdi.enabled",
+    "cdi.specDir",
     "container.visibleDevices",
     "discovery.controlNodes",
     "discovery.drivers",

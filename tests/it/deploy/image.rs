@@ -40,6 +40,10 @@ impl Image {
         self.0.path()
     }
 
+    pub(super) fn into_directory(self) -> TempDir {
+        self.0
+    }
+
     /// Every file, link and directory, as a path in the image.
     fn paths(&self) -> BTreeSet<PathBuf> {
         let mut paths = BTreeSet::new();

@@ -10,5 +10,6 @@ pub(crate) mod machines;
 pub(crate) mod mounts;
 pub(crate) mod random_machines;
 
+pub(crate) mod container;
 pub(crate) mod kernel;
 pub(crate) mod plugged_node;

@@ -75,6 +75,14 @@ impl Daemon {
         kill(self.pid(), signal).expect("it is our child and was not waited for");
     }
 
+    /// The exit code, once it has said all that it had to say.
+    pub(crate) async fn ends(mut self) -> Option<i32> {
+        let mut log = self.log.clone();
+        let ended = timeout(FOR_EVER, async { while log.changed().await.is_ok() {} }).await;
+        assert!(ended.is_ok(), "it does not end:\n{}", self.log());
+        self.child.wait().expect("it is our child").code()
+    }
+
     pub(crate) fn pid(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.child.id()).expect("a pid"))
     }

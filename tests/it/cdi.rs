@@ -1,0 +1,545 @@
+//! Devices by name, through the Container Device Interface: the file that the daemon keeps, read as
+//! a container runtime reads it, and what Allocate answers while the file is there or is not.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use container_device_interface::cache::Cache;
+use container_device_interface::spec::parse_spec;
+use container_device_interface::spec_dirs::with_spec_dirs;
+use container_device_interface::{schema, version};
+use ix_device_plugin::daemon::cdi_writer::CdiWriter;
+use ix_device_plugin::decide::advertise::Offer;
+use ix_device_plugin::demo::kubelet::{Admission, EmbeddedKubelet, Settings};
+use ix_device_plugin::host::config_file::ConfigSource;
+use ix_device_plugin::host::directory_watch::DirectoryWatch;
+use ix_device_plugin::host::files;
+use ix_device_plugin::host::root::Root;
+use ix_device_plugin::host::scan::scan;
+use ix_device_plugin::model::cdi::CdiSpec;
+use ix_device_plugin::model::device::DeviceNode;
+use ix_device_plugin::parse::config::{Overrides, parse_config};
+use ix_device_plugin::parse::node_file::parse_node_file;
+use oci_spec::runtime::Spec as OciSpec;
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::stage::{GPU, Script, Stage, ids, node_text, within};
+use crate::support::daemon::{FOUR_BOARDS, Host};
+
+const FILE: &str = "iluvatar.com-gpu.json";
+/// One spec of the kind of ours, as the vendor's tool writes it.
+const OTHER: &str = "cdiVersion: 0.5.0\nkind: iluvatar.com/gpu\ndevices:\n- name: '0'\n  \
+                     containerEdits: {deviceNodes: [{path: /dev/iluvatar0}]}\n";
+
+/// A directory of specs.
+struct Specs(TempDir);
+
+impl Specs {
+    fn new() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn file(&self) -> PathBuf {
+        self.path().join(FILE)
+    }
+
+    fn text(&self) -> String {
+        fs::read_to_string(self.file()).unwrap()
+    }
+
+    fn inode(&self) -> u64 {
+        fs::metadata(self.file()).unwrap().ino()
+    }
+
+    fn names(&self) -> BTreeSet<String> {
+        fs::read_dir(self.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect()
+    }
+
+    /// A configuration that writes here, and more of it.
+    fn config(&self, more: &str) -> String {
+        on(self.path(), more)
+    }
+
+    fn script(&self) -> Script {
+        Script::fixed(&self.config(""))
+    }
+
+    /// Waits until the directory is as `wanted`.
+    async fn until(&self, what: &str, wanted: impl Fn() -> bool) {
+        let watch = DirectoryWatch::open(self.path()).unwrap();
+        while !wanted() {
+            within(what, watch.changed()).await.unwrap();
+        }
+    }
+
+    /// Waits until there is another file than that of this inode.
+    async fn until_not(&self, inode: u64) {
+        let differs = || fs::metadata(self.file()).is_ok_and(|there| there.ino() != inode);
+        self.until("another file", differs).await;
+    }
+
+    /// What a container runtime has read from here.
+    fn runtime(&self) -> Cache {
+        let mut cache = Cache::default();
+        with_spec_dirs(&[self.path().to_str().unwrap()])(&mut cache);
+        cache.refresh().unwrap();
+        cache
+    }
+}
+
+fn on(directory: &Path, more: &str) -> String {
+    format!("cdi:\n  enabled: true\n  specDir: {}\n{more}", directory.display())
+}
+
+impl Stage {
+    /// Waits until a runtime would find what is `wanted`.
+    async fn finds(&self, what: &str, wanted: impl Fn(Option<&CdiSpec>) -> bool) {
+        let mut view = self.bound().cdi.clone();
+        let found = view.wait_for(|spec| wanted(spec.as_deref()));
+        within(what, found).await.unwrap();
+    }
+
+    async fn finds_names(&self, count: usize) {
+        let counted = |spec: Option<&CdiSpec>| spec.map_or(0, |spec| spec.devices.len()) == count;
+        self.finds(&format!("{count} names"), counted).await;
+    }
+}
+
+async fn play(node: &str, specs: &Specs) -> Stage {
+    let stage = Stage::play(node, specs.script()).await;
+    stage.finds("the spec", |spec| spec.is_some()).await;
+    stage
+}
+
+fn given(admission: &Admission) -> (Vec<&str>, Vec<&str>) {
+    let injection = &admission.containers[0].injection;
+    let names = injection.cdi_devices.iter().map(String::as_str);
+    let nodes = injection.devices.iter().map(|device| device.host_path.as_str());
+    (names.collect(), nodes.collect())
+}
+
+/// The same directory with nodes that every machine has, so that a runtime can look at them.
+fn with_real_nodes(specs: &Specs) -> Specs {
+    let nodes = [
+        ("iluvatar0", "null"),
+        ("iluvatar1", "zero"),
+        ("iluvatar2", "full"),
+        ("iluvatar3", "random"),
+        ("itrctl", "urandom"),
+    ];
+    let text = nodes.iter().fold(specs.text(), |text, (ours, real)| text.replace(ours, real));
+    let real = Specs::new();
+    fs::write(real.file(), text).unwrap();
+    real
+}
+
+#[tokio::test]
+async fn a_runtime_gives_a_container_the_nodes_behind_the_names_that_it_was_allocated() {
+    let specs = Specs::new();
+    let stage = play(&node_text("mr-v100-x4"), &specs).await;
+    let admission = stage.admit("pod", GPU, 4).await;
+    let (names, nodes) = given(&admission);
+    assert_eq!((names.len(), nodes.len()), (4, 0));
+
+    let mut container = OciSpec::default();
+    let names = names.into_iter().map(str::to_owned).collect();
+    with_real_nodes(&specs).runtime().inject_devices(Some(&mut container), names).unwrap();
+
+    let linux = container.linux().as_ref().unwrap();
+    let nodes = linux.devices().iter().flatten();
+    let mut nodes: Vec<_> = nodes
+        .map(|node| format!("{} {}:{}", node.path().display(), node.major(), node.minor()))
+        .collect();
+    nodes.sort();
+    let expected =
+        ["/dev/full 1:7", "/dev/null 1:3", "/dev/random 1:8", "/dev/urandom 1:9", "/dev/zero 1:5"];
+    assert_eq!(nodes, expected);
+    let rules = linux.resources().as_ref().unwrap().devices().iter().flatten();
+    let allowed = rules.filter(|rule| rule.allow()).map(|rule| rule.access().clone().unwrap());
+    assert_eq!(allowed.collect::<Vec<_>>(), ["rw"; 5]);
+}
+
+#[tokio::test]
+async fn the_file_is_valid_in_the_lowest_version_and_names_every_chip_and_every_whole_board() {
+    let specs = Specs::new();
+    let _stage = play(&node_text("bi-v150-x8"), &specs).await;
+    schema::validate_builtin(specs.text().as_bytes()).unwrap();
+    let lowest = version::minimum_required_version(&parse_spec(&specs.file()).unwrap()).unwrap();
+    assert!(specs.text().contains(&format!("\"cdiVersion\": \"{lowest}\"")), "{lowest}");
+    let names = specs.runtime().list_devices();
+    assert_eq!(names.len(), 24);
+    for name in ["0000:13:00.0", "0000:16:00.0", "board-0000:13:00.0"] {
+        assert!(names.contains(&format!("iluvatar.com/gpu={name}")), "{names:?}");
+    }
+    assert_eq!(fs::metadata(specs.file()).unwrap().permissions().mode() & 0o7777, 0o644);
+    assert_eq!(specs.names(), [FILE.to_owned()].into());
+}
+
+#[tokio::test]
+async fn allocate_names_chips_and_leaves_nodes_out_and_the_environment_stays() {
+    let specs = Specs::new();
+    let stage = play(&node_text("bi-v150-x8"), &specs).await;
+    let admission = stage.admit("pod", GPU, 1).await;
+    let board = &ids(&admission, GPU)[0];
+    let offer = stage.bound().offers.borrow().clone().unwrap();
+    let device = offer.resources[0].find(board.parse().unwrap()).unwrap();
+    let chips: Vec<_> = device.chips.iter().map(ToString::to_string).collect();
+    let names: Vec<_> = chips.iter().map(|chip| format!("iluvatar.com/gpu={chip}")).collect();
+    assert_eq!(names.len(), 2);
+    let (given, nodes) = given(&admission);
+    assert_eq!((given, nodes), (names.iter().map(String::as_str).collect(), vec![]));
+    let envs = &admission.containers[0].injection.envs;
+    assert_eq!(envs["IX_VISIBLE_DEVICES"], chips.join(","));
+    assert_eq!(envs["IX_REPLICA_DEVICES"], *board);
+}
+
+#[tokio::test]
+async fn device_specs_are_handed_out_too_where_the_configuration_asks_for_them() {
+    let specs = Specs::new();
+    let script = Script::fixed(&specs.config("  deviceSpecs: true\n"));
+    let stage = Stage::play(&node_text("mr-v100-x4"), script).await;
+    stage.finds_names(4).await;
+    let admission = stage.admit("pod", GPU, 1).await;
+    let names = vec!["iluvatar.com/gpu=0000:15:00.0"];
+    assert_eq!(given(&admission), (names, vec!["/dev/iluvatar3", "/dev/itrctl"]));
+}
+
+#[tokio::test]
+async fn replicas_of_one_device_have_one_name() {
+    let specs = Specs::new();
+    let more = "sharing: {timeSlicing: {replicas: 3, policy: pack}}\n";
+    let stage = Stage::play(&node_text("mr-v100-x4"), Script::fixed(&specs.config(more))).await;
+    stage.finds_names(4).await;
+    let admission = stage.admit("pod", GPU, 3).await;
+    assert_eq!(given(&admission).0, ["iluvatar.com/gpu=0000:15:00.0"]);
+}
+
+#[tokio::test]
+async fn several_resources_share_one_spec() {
+    let specs = Specs::new();
+    let more = "resources: [{name: a.b/one, match: {addresses: ['0000:15:00.0']}}, \
+                {name: a.b/two, match: {addresses: ['0000:2d:00.0']}}]\n";
+    let stage = Stage::play(&node_text("mr-v100-x4"), Script::fixed(&specs.config(more))).await;
+    stage.finds_names(4).await;
+    stage.until("the second", |view| view.capacity("a.b/two") == 1).await;
+    let admission = stage.admit("pod", "a.b/two", 1).await;
+    assert_eq!(given(&admission).0, ["iluvatar.com/gpu=0000:2d:00.0"]);
+}
+
+/// The kubelet replays old answers: a name must not have become another's by then.
+#[tokio::test]
+async fn names_mean_the_same_whether_boards_are_split_or_not() {
+    let (whole, split) = (Specs::new(), Specs::new());
+    let _whole = play(&node_text("bi-v150-x8"), &whole).await;
+    let script = Script::fixed(&split.config("flags: {splitboard: true}\n"));
+    let stage = Stage::play(&node_text("bi-v150-x8"), script).await;
+    stage.finds_names(24).await;
+    assert_eq!(split.text(), whole.text());
+    let admission = stage.admit("pod", GPU, 1).await;
+    let chip = &ids(&admission, GPU)[0];
+    assert_eq!(given(&admission).0, [format!("iluvatar.com/gpu={chip}")]);
+}
+
+#[tokio::test]
+async fn by_default_nothing_is_written_and_nodes_are_handed_out() {
+    let specs = Specs::new();
+    let script = Script::fixed(&format!("cdi: {{specDir: {}}}", specs.path().display()));
+    let stage = Stage::play(&node_text("mr-v100-x4"), script).await;
+    let admission = stage.admit("pod", GPU, 1).await;
+    assert_eq!(given(&admission), (vec![], vec!["/dev/iluvatar3", "/dev/itrctl"]));
+    assert_eq!(specs.names(), BTreeSet::new());
+}
+
+#[tokio::test]
+async fn a_container_that_was_given_a_name_starts_again_with_the_node_that_its_chip_has_by_then() {
+    let specs = Specs::new();
+    let node = node_text("mr-v100-x4");
+    let mut stage = play(&node, &specs).await;
+    let admission = stage.admit("pod", GPU, 1).await;
+    assert_eq!(given(&admission).0, ["iluvatar.com/gpu=0000:15:00.0"]);
+    let renumbered = node.replace("iluvatar3", "iluvatar4").replace("508:3", "508:4");
+    let is_there = |node: &DeviceNode| node.path == "/dev/iluvatar4";
+    let has_it = |offer: &Offer| {
+        offer.inventory.chips().iter().any(|chip| chip.node.as_ref().is_some_and(is_there))
+    };
+    stage.change(&renumbered, has_it).await;
+    stage.start_pod("pod").await.unwrap();
+    assert!(specs.text().contains("/dev/iluvatar4") && !specs.text().contains("/dev/iluvatar3"));
+}
+
+#[tokio::test]
+async fn a_container_that_was_given_a_name_may_not_start_once_names_are_switched_off() {
+    let specs = Specs::new();
+    let mut stage = play(&node_text("mr-v100-x4"), &specs).await;
+    stage.admit("pod", GPU, 1).await;
+    stage.start_pod("pod").await.unwrap();
+    stage.stop().await;
+    stage.start_again(Script::fixed("")).await;
+    assert_eq!(
+        stage.start_pod("pod").await.unwrap_err(),
+        "device plugin PreStartContainer rpc failed with err: rpc error: code = \
+         FailedPrecondition desc = iluvatar.com/gpu: 0000:15:00.0: chip 0000:15:00.0 was handed \
+         out as iluvatar.com/gpu=0000:15:00.0, and no CDI spec gives that name its node now; \
+         delete the pod, so that its successor gets devices anew"
+    );
+}
+
+/// The machine without its second chip.
+fn without_one(node: &str) -> String {
+    node.lines()
+        .filter(|line| !line.contains("0000:2d:00.0 ->"))
+        .fold(String::new(), |text, line| text + line + "\n")
+}
+
+#[tokio::test]
+async fn the_file_follows_the_machine_and_is_not_written_without_a_reason() {
+    let specs = Specs::new();
+    let node = node_text("mr-v100-x4");
+    let mut stage = play(&node, &specs).await;
+    let before = specs.inode();
+    // The link is narrower: a new list for the operator, nothing new for a runtime.
+    let narrower = node.replace("current_link_width = 16", "current_link_width = 8");
+    assert_ne!(narrower, node);
+    let boards = stage.bound().offers.borrow().clone().unwrap().inventory.boards.clone();
+    stage.change(&narrower, |offer| offer.inventory.boards != boards).await;
+    assert_eq!(specs.inode(), before);
+
+    stage.change(&without_one(&node), |offer| offer.inventory.boards.len() == 3).await;
+    stage.finds_names(3).await;
+    assert!(!specs.text().contains("0000:2d:00.0"));
+    assert_ne!(specs.inode(), before);
+    stage.change(&node, |offer| offer.inventory.boards.len() == 4).await;
+    stage.finds_names(4).await;
+}
+
+#[tokio::test]
+async fn where_nothing_is_left_to_name_there_is_no_file() {
+    let specs = Specs::new();
+    let mut stage = play(&node_text("mr-v100-x4"), &specs).await;
+    stage.change(&node_text("empty-host"), |offer| offer.inventory.boards.is_empty()).await;
+    stage.log.says("CDI spec removed").await;
+    assert_eq!(specs.names(), BTreeSet::new());
+    assert_eq!(stage.log.lines("WARN").iter().filter(|line| line.contains("CDI")).count(), 0);
+}
+
+#[tokio::test]
+async fn a_clean_end_takes_the_file_away_and_a_kill_leaves_it_to_the_next() {
+    let specs = Specs::new();
+    let mut stage = play(&node_text("mr-v100-x4"), &specs).await;
+    stage.kill();
+    let left = specs.inode();
+    stage.start(specs.script());
+    specs.until_not(left).await;
+    stage.stop().await;
+    assert_eq!(specs.names(), BTreeSet::new());
+}
+
+#[tokio::test]
+async fn an_older_instance_that_ends_leaves_the_newer_ones_file() {
+    let specs = Specs::new();
+    let mut older = play(&node_text("mr-v100-x4"), &specs).await;
+    let of_older = specs.inode();
+    let _newer = play(&node_text("mr-v100-x4"), &specs).await;
+    specs.until_not(of_older).await;
+    let of_newer = specs.inode();
+
+    older.stop().await;
+
+    assert_eq!(specs.inode(), of_newer);
+}
+
+#[tokio::test]
+async fn an_instance_whose_file_is_taken_away_writes_it_again() {
+    let specs = Specs::new();
+    let older = play(&node_text("mr-v100-x4"), &specs).await;
+    let of_older = specs.inode();
+    let mut newer = play(&node_text("mr-v100-x4"), &specs).await;
+    specs.until_not(of_older).await;
+    let of_newer = specs.inode();
+    // While it is open, its inode is given to no other file.
+    let _held = fs::File::open(specs.file()).unwrap();
+    newer.stop().await;
+    specs.until_not(of_newer).await;
+    older.finds_names(4).await;
+}
+
+#[tokio::test]
+async fn a_file_that_somebody_else_wrote_is_left_alone_and_nodes_are_handed_out() {
+    let specs = Specs::new();
+    fs::write(specs.file(), "{}").unwrap();
+    let stage = Stage::play(&node_text("mr-v100-x4"), specs.script()).await;
+    let said = format!("WARN {} is there and not as this plugin writes it", specs.file().display());
+    stage.log.says(&said).await;
+    let admission = stage.admit("pod", GPU, 1).await;
+    assert_eq!(given(&admission), (vec![], vec!["/dev/iluvatar3", "/dev/itrctl"]));
+    assert_eq!(specs.text(), "{}");
+
+    fs::remove_file(specs.file()).unwrap();
+    stage.finds_names(4).await;
+    stage.log.says("INFO nothing is in the way of the CDI spec any more").await;
+    let admission = stage.admit("other", GPU, 1).await;
+    assert_eq!(given(&admission).0.len(), 1);
+}
+
+#[tokio::test]
+async fn our_file_edited_by_hand_is_somebody_elses() {
+    let specs = Specs::new();
+    let mut stage = play(&node_text("mr-v100-x4"), &specs).await;
+    let edited = specs.text().replace("\"rw\"", "\"rwm\"");
+    fs::write(specs.path().join("new"), &edited).unwrap();
+    fs::rename(specs.path().join("new"), specs.file()).unwrap();
+    stage.finds("nothing of ours", |spec| spec.is_none()).await;
+    stage.stop().await;
+    assert_eq!(specs.text(), edited);
+}
+
+#[tokio::test]
+async fn a_link_in_the_place_of_our_file_is_not_followed() {
+    let specs = Specs::new();
+    let target = specs.path().join("target");
+    std::os::unix::fs::symlink(&target, specs.file()).unwrap();
+    let stage = Stage::play(&node_text("mr-v100-x4"), specs.script()).await;
+    stage.log.says("is there and not as this plugin writes it").await;
+    assert!(!target.exists());
+}
+
+#[tokio::test]
+async fn another_file_of_the_kind_is_reported_and_both_stay() {
+    let specs = Specs::new();
+    fs::write(specs.path().join("ix.yaml"), OTHER).unwrap();
+    let stage = play(&node_text("mr-v100-x4"), &specs).await;
+    stage.log.says("ix.yaml is also of the kind iluvatar.com/gpu").await;
+    assert_eq!(specs.runtime().list_devices().len(), 5);
+    assert_eq!(stage.log.lines("WARN").len(), 1, "{:?}", stage.log.lines("WARN"));
+}
+
+#[tokio::test]
+async fn a_file_with_a_name_of_ours_keeps_our_spec_away_while_it_is_there() {
+    let specs = Specs::new();
+    let stage = play(&node_text("mr-v100-x4"), &specs).await;
+    let same = OTHER.replace("'0'", "'0000:2d:00.0'");
+    let (new, other) = (specs.path().join("new"), specs.path().join("ix.yaml"));
+    fs::write(&new, same).unwrap();
+    fs::rename(new, &other).unwrap();
+    stage.finds("nothing of ours", |spec| spec.is_none()).await;
+    stage.log.says("ix.yaml also defines iluvatar.com/gpu=0000:2d:00.0").await;
+    assert_eq!(specs.runtime().list_devices(), ["iluvatar.com/gpu=0000:2d:00.0"]);
+    let admission = stage.admit("pod", GPU, 1).await;
+    assert_eq!(given(&admission).0, [""; 0]);
+
+    fs::remove_file(other).unwrap();
+    stage.finds_names(4).await;
+    assert_eq!(specs.runtime().list_devices().len(), 4);
+}
+
+#[tokio::test]
+async fn a_directory_that_is_missing_is_never_made_and_used_as_soon_as_it_is_there() {
+    let above = TempDir::new().unwrap();
+    let directory = above.path().join("cdi");
+    let mut stage = Stage::play(&node_text("mr-v100-x4"), Script::fixed(&on(&directory, ""))).await;
+    let said = format!(
+        "cannot keep the CDI spec in {}: No such file or directory (os error 2); containers get \
+         plain device nodes. Mount the host's directory there, writable, make it if it is missing, \
+         or set cdi.enabled: false",
+        directory.display()
+    );
+    stage.log.says(&said).await;
+    let admission = stage.admit("pod", GPU, 1).await;
+    assert_eq!(given(&admission).1.len(), 2);
+    assert!(!directory.exists());
+
+    fs::create_dir(&directory).unwrap();
+    stage.finds_names(4).await;
+    assert_eq!(stage.log.lines("WARN"), [said]);
+    stage.stop().await;
+    assert!(!directory.join(FILE).exists());
+}
+
+#[tokio::test]
+async fn the_configuration_switches_names_on_moves_them_and_switches_them_off() {
+    let (first, second) = (Specs::new(), Specs::new());
+    let config = first.path().join("config");
+    fs::write(&config, "").unwrap();
+    let source = ConfigSource::new(Some(&config), Overrides::default());
+    let mut stage = Stage::play(&node_text("mr-v100-x4"), Script::followed(&source, true)).await;
+    let change = |text: &str| {
+        fs::write(&config, text).unwrap();
+        stage.bound().reload.notify_one();
+    };
+    change(&first.config(""));
+    stage.finds_names(4).await;
+    assert!(first.file().exists());
+
+    change(&second.config(""));
+    stage.log.says(&format!("CDI spec written directory={}", second.path().display())).await;
+    assert!(second.file().exists() && !first.file().exists());
+
+    change("");
+    stage.finds("nothing", |spec| spec.is_none()).await;
+    let admission = stage.admit("pod", GPU, 1).await;
+    assert_eq!(given(&admission), (vec![], vec!["/dev/iluvatar3", "/dev/itrctl"]));
+    stage.stop().await;
+    assert!(!second.file().exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_inotify_a_file_that_was_taken_away_is_back_within_two_seconds() {
+    let (specs, root) = (Specs::new(), TempDir::new().unwrap());
+    files::unpack(&parse_node_file(FOUR_BOARDS).unwrap(), root.path()).unwrap();
+    let config = parse_config(&specs.config("")).unwrap();
+    let inventory = scan(&Root::open(root.path()).unwrap(), &config).unwrap().inventory;
+    let (_offers, receiver) = watch::channel(Some(Arc::new(Offer::new(inventory, &config))));
+    let (writer, mut view) = CdiWriter::new(receiver, false);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(writer.run(CancellationToken::new()));
+    within("the spec", view.wait_for(Option::is_some)).await.unwrap();
+
+    let removed = Instant::now();
+    fs::remove_file(specs.file()).unwrap();
+    within("a runtime finds nothing", view.wait_for(Option::is_none)).await.unwrap();
+    within("the spec again", view.wait_for(Option::is_some)).await.unwrap();
+    assert!(removed.elapsed() <= Duration::from_secs(2), "{:?}", removed.elapsed());
+    assert!(specs.file().exists());
+}
+
+#[tokio::test]
+async fn the_program_writes_for_every_reader_and_sigterm_takes_the_file_away() {
+    let (specs, host) = (Specs::new(), Host::new(FOUR_BOARDS));
+    let kubelet: EmbeddedKubelet = host.kubelet(Settings::default()).await;
+    let config = host.directory.join("config.yaml");
+    fs::write(&config, specs.config("")).unwrap();
+    let mut child = std::process::Command::new("sh")
+        .args(["-c", "umask 077; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_ix-device-plugin")])
+        .arg("--root")
+        .arg(host.machine.root().path())
+        .arg("--config")
+        .arg(config)
+        .arg("run")
+        .arg("--kubelet-dir")
+        .arg(&host.directory)
+        .spawn()
+        .unwrap();
+    let listed = kubelet.wait_for(|view| view.capacity(GPU) == 4);
+    within("the list", listed).await.unwrap();
+    specs.until("the file", || specs.file().exists()).await;
+    assert_eq!(fs::metadata(specs.file()).unwrap().permissions().mode() & 0o7777, 0o644);
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(specs.names(), BTreeSet::new());
+}

@@ -1,0 +1,177 @@
+//! What the README says, held against the product: every command runs, every table is whole, every
+//! link leads somewhere.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use ix_device_plugin::model::health::{Certainty, ReasonCode, Severity};
+
+use crate::support::binary::{run, stdout_of};
+
+fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn readme() -> String {
+    fs::read_to_string(repository("README.md")).unwrap()
+}
+
+/// The commands of every console block, without prompt and comment.
+fn commands() -> Vec<String> {
+    let text = readme();
+    let blocks = text.split("```console\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let lines = blocks.flat_map(str::lines).filter_map(|line| line.strip_prefix("$ "));
+    lines.map(|line| line.split(" #").next().unwrap().trim().to_owned()).collect()
+}
+
+/// The words of the commands of one program.
+fn words_of(program: &str) -> Vec<Vec<String>> {
+    let commands = commands();
+    let commands = commands.iter().filter_map(|it| it.strip_prefix(program)?.strip_prefix(' '));
+    let words: Vec<Vec<_>> =
+        commands.map(|it| it.split_whitespace().map(str::to_owned).collect()).collect();
+    assert!(!words.is_empty(), "the README has no command of {program}");
+    words
+}
+
+/// Cells of the table rows that begin with this many cells.
+fn row(cells: &[&str]) -> String {
+    format!("\n| {} |", cells.join(" | "))
+}
+
+#[test]
+fn every_command_that_only_looks_runs_on_a_shipped_machine() {
+    let directory = tempfile::TempDir::new().unwrap();
+    symlink(repository("fixtures"), directory.path().join("fixtures")).unwrap();
+    let needs_a_daemon = |words: &[String]| ["status", "probe"].contains(&&*words[0]);
+    for words in words_of("ix-device-plugin").iter().filter(|words| !needs_a_daemon(words)) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ix-device-plugin"));
+        command.env_clear().current_dir(directory.path()).args(words);
+        command.env("IX_ROOT", repository("fixtures/nodes/bi-v150-x8.node"));
+        let output = command.output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), &*error), (Some(0), ""), "{words:?}");
+        assert!(!output.stdout.is_empty() || words.contains(&"snapshot".to_owned()), "{words:?}");
+    }
+}
+
+#[test]
+fn every_command_of_make_is_in_the_makefile() {
+    let makefile = fs::read_to_string(repository("Makefile")).unwrap();
+    for words in words_of("make") {
+        assert!(makefile.contains(&format!("\n{}:", words[0])), "make {}", words[0]);
+    }
+}
+
+#[test]
+fn what_is_installed_is_there_to_be_installed() {
+    let installers = ["kubectl", "helm"].map(words_of).concat();
+    let paths: Vec<_> =
+        installers.iter().flatten().filter(|it| it.starts_with("deploy/")).collect();
+    assert!(paths.len() >= 2, "{installers:?}");
+    for path in paths {
+        assert!(repository(path).exists(), "{path}");
+    }
+}
+
+#[test]
+fn every_link_leads_to_a_file_or_a_heading() {
+    for page in ["README.md", "CHANGELOG.md", "deploy/seed-compat/README.md"] {
+        let text = fs::read_to_string(repository(page)).unwrap();
+        let headings: BTreeSet<_> = text.lines().filter_map(anchor).collect();
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for target in targets.filter(|target| !target.starts_with("https://")) {
+            let found = match target.strip_prefix('#') {
+                Some(heading) => headings.contains(heading),
+                None => repository(page).parent().unwrap().join(target).exists(),
+            };
+            assert!(found, "{page}: {target}");
+        }
+    }
+}
+
+fn anchor(line: &str) -> Option<String> {
+    let heading = line.strip_prefix('#')?.trim_start_matches('#').trim();
+    Some(heading.to_lowercase().replace(' ', "-"))
+}
+
+#[test]
+fn the_table_of_signals_has_every_signal_with_its_default_and_its_kind() {
+    let text = readme();
+    for code in ReasonCode::ALL {
+        let default = match code.default_severity() {
+            Severity::Ignore => "ignore",
+            Severity::Warn => "warn",
+            Severity::Unhealthy => "unhealthy",
+        };
+        let kind = match code.certainty() {
+            Certainty::State => "state",
+            Certainty::Hard => "hard",
+            Certainty::Reported => "report",
+            Certainty::Soft => "soft",
+        };
+        assert!(text.contains(&row(&[&format!("`{code}`"), default, kind])), "{code}");
+    }
+}
+
+/// Every key of the annotated file, with its place.
+fn keys() -> BTreeSet<String> {
+    let file = repository("fixtures/configs/good/annotated.yaml");
+    let mut above: Vec<(usize, String)> = Vec::new();
+    let mut leaves = BTreeSet::new();
+    for line in fs::read_to_string(file).unwrap().lines() {
+        let Some((key, value)) = line.split_once(':').filter(|_| !line.trim().starts_with('#'))
+        else {
+            continue;
+        };
+        let depth = key.len() - key.trim_start().len();
+        above.retain(|(other, _)| *other < depth);
+        above.push((depth, key.trim().to_owned()));
+        if !value.trim().is_empty() {
+            let path: Vec<_> = above.iter().map(|(_, key)| &**key).collect();
+            leaves.insert(path.join("."));
+        }
+    }
+    leaves
+}
+
+#[test]
+fn the_reference_of_the_configuration_has_every_key() {
+    let text = readme();
+    assert!(keys().len() > 20, "{:?}", keys());
+    for key in keys() {
+        assert!(text.contains(&row(&[&format!("`{key}`")])), "{key}");
+    }
+}
+
+#[test]
+fn the_flags_of_run_and_their_variables_are_told() {
+    let (text, help) = (readme(), stdout_of(&["run", "--help"]));
+    let own = ["--kubelet-dir", "--pod-resources-socket", "--log-format"];
+    for flag in own {
+        let (_, rest) = help.split_once(flag).unwrap();
+        let (_, variable) = rest.split_once("[env: ").unwrap();
+        let variable = variable.split('=').next().unwrap();
+        let told = row(&[&format!("`{flag}`"), &format!("`{variable}`")]);
+        assert!(text.contains(&told), "{told}");
+    }
+}
+
+#[test]
+fn the_exit_statuses_of_doctor_are_those_of_its_help() {
+    let help = stdout_of(&["doctor", "--help"]);
+    let (_, statuses) = help.split_once("Exit status: ").unwrap();
+    let rows: Vec<_> = statuses.lines().filter(|line| line.starts_with("  ")).collect();
+    assert!(rows.len() >= 20, "{rows:?}");
+    assert!(readme().contains(&rows.join("\n")), "{}", rows.join("\n"));
+}
+
+#[test]
+fn the_version_is_the_one_of_the_crate() {
+    let version = run(&["--version"]).stdout;
+    let version = version.trim().rsplit(' ').next().unwrap().to_owned();
+    assert!(readme().contains(&format!("ix-device-plugin:{version}")), "{version}");
+}
