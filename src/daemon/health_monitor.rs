@@ -5,9 +5,10 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::inventory_owner::{Look, Offers};
+use super::overdue::{self, said_if_overdue};
 use crate::host::root::Root;
 use crate::host::vitals::{self, Known};
 use crate::model::config::Config;
@@ -30,7 +31,15 @@ pub async fn run(
         }
         let (chips, began) = (known(&offers), Instant::now());
         let root = Arc::clone(&root);
-        let looked = tokio::task::spawn_blocking(move || vitals::look(&root, &chips)).await;
+        let looking = tokio::task::spawn_blocking(move || vitals::look(&root, &chips));
+        let looked = said_if_overdue(looking, overdue::LOOK, || {
+            warn!(
+                after = ?overdue::LOOK,
+                "a look at the chips' health hangs, perhaps in the driver; the last judgement stays \
+                 until it is over"
+            );
+        });
+        let looked = looked.await;
         last = Instant::now();
         let Ok(vitals) = looked else { continue };
         debug!(chips = vitals.len(), took = ?began.elapsed(), "looked at the chips' health");

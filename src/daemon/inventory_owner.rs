@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::announce::announce;
+use super::overdue::{self, said_if_overdue};
 use super::until::until;
 use crate::decide::advertise::Offer;
 use crate::decide::judge::Judge;
@@ -163,7 +164,15 @@ impl InventoryOwner {
         let config = Arc::clone(&self.config.borrow_and_update());
         let scanned = Arc::clone(&config);
         let began = self.now();
-        let looked = tokio::task::spawn_blocking(move || scan(&root, &scanned)).await;
+        let looking = tokio::task::spawn_blocking(move || scan(&root, &scanned));
+        let looked = said_if_overdue(looking, overdue::LOOK, || {
+            warn!(
+                after = ?overdue::LOOK,
+                "a look at the machine hangs, perhaps in the driver; the last list stays until it \
+                 is over"
+            );
+        });
+        let looked = looked.await;
         match looked {
             Ok(Ok(scan)) => {
                 self.rescan.set_interval(config.discovery.rescan);

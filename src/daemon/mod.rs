@@ -1,5 +1,6 @@
 //! Loops that own something. Each waits for `stop`; none holds a lock or a borrow across an await.
 
+pub mod overdue;
 pub mod until;
 
 pub mod announce;
