@@ -14,6 +14,8 @@ use tonic::transport::Server;
 use tracing::{debug, info, warn};
 
 use super::plugin_service::{PluginService, Sources, Streams};
+use super::telemetry::{Following, ResourceTelemetry};
+pub use crate::decide::probes::Progress;
 use crate::decide::session::{Answer, OwnSocket, Reason, Session, Sight, SocketIdentity, Step};
 use crate::host::authority_stream::NormalisedStream;
 use crate::host::directory_watch::DirectoryWatch;
@@ -40,17 +42,6 @@ pub struct SessionSettings {
     pub inotify: bool,
 }
 
-/// How far a session is, for whoever asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// Not registered.
-    Waiting,
-    /// The kubelet has an open stream.
-    Streaming,
-    /// Another instance is in our place.
-    Yielded,
-}
-
 /// Serves and registers until `stop`, whatever happens to the kubelet.
 pub async fn run(
     settings: SessionSettings,
@@ -61,16 +52,19 @@ pub async fn run(
     let seed = u64::from(std::process::id());
     let mut driver = Driver {
         machine: Session::new(seed),
+        telemetry: sources.telemetry.resource(&settings.resource),
         settings,
         sources,
         progress,
         server: None,
         registering: JoinSet::new(),
         watch: None,
+        last_sight: None,
         kubelet_peer: None,
         last_complaint: String::new(),
         started: Instant::now(),
     };
+    driver.telemetry.note(|notes| notes.followed = Following::Polls);
     while !stop.is_cancelled() {
         let sight = driver.look().await;
         driver.advance(sight, &stop).await;
@@ -82,11 +76,13 @@ struct Driver {
     settings: SessionSettings,
     sources: Sources,
     progress: watch::Sender<Progress>,
+    telemetry: ResourceTelemetry,
     machine: Session,
     server: Option<RunningServer>,
     /// At most one call.
     registering: JoinSet<Result<Peer, RegisterError>>,
     watch: Option<DirectoryWatch>,
+    last_sight: Option<Sight>,
     /// Who answered our last registration; streams of other processes are no sign of the kubelet.
     kubelet_peer: Option<Peer>,
     /// So that a failure that repeats is said once.
@@ -114,7 +110,9 @@ impl Driver {
 
     async fn look(&mut self) -> Sight {
         if self.watch.is_none() && self.settings.inotify {
-            self.watch = DirectoryWatch::open(&self.settings.directory).ok();
+            let opened = DirectoryWatch::open(&self.settings.directory);
+            self.telemetry.note(|notes| notes.followed = Following::of(&opened));
+            self.watch = opened.ok();
         }
         let own_socket = self.own_socket().await;
         let (streams, lost_stream) = self.streams();
@@ -147,6 +145,7 @@ impl Driver {
     async fn advance(&mut self, sight: Sight, stop: &CancellationToken) {
         let next = self.machine.next(sight, self.now());
         self.report();
+        self.tell(sight);
         match next {
             Step::Bind => {
                 let bound = self.serve();
@@ -159,6 +158,19 @@ impl Driver {
             }
             Step::Wait { until } => self.wait(until, stop).await,
         }
+    }
+
+    /// A kubelet that was killed leaves its socket behind; `registered` notes that nobody is there.
+    fn tell(&mut self, sight: Sight) {
+        let last = self.last_sight.replace(sight);
+        let is_new = last.is_none_or(|last| last.kubelet != sight.kubelet);
+        self.telemetry.meters.open_streams.set(i64::try_from(sight.streams).unwrap_or(i64::MAX));
+        self.telemetry.note(|notes| {
+            notes.turned = Instant::now();
+            if is_new {
+                notes.has_kubelet = sight.kubelet.is_some();
+            }
+        });
     }
 
     fn report(&self) {
@@ -174,6 +186,8 @@ impl Driver {
         });
         if changed && progress == Progress::Streaming {
             info!(resource = self.settings.resource, "the kubelet has our list");
+            self.telemetry.has_list();
+            self.telemetry.note(|notes| notes.trouble = None);
         }
     }
 
@@ -229,7 +243,7 @@ impl Driver {
                 self.last_complaint.clear();
                 self.kubelet_peer = Some(peer);
                 info!(resource = self.settings.resource, "registered with the kubelet");
-                self.machine.registered(Answer::Accepted, self.now());
+                self.answered(Answer::Accepted, true);
             }
             Err(error) => {
                 self.complain(&format!("cannot register: {error}; trying again"));
@@ -237,9 +251,21 @@ impl Driver {
                     RegisterError::Silent(_) => Answer::Silent,
                     RegisterError::Connect(..) | RegisterError::Refused(_) => Answer::Refused,
                 };
-                self.machine.registered(answer, self.now());
+                self.answered(answer, !error.is_absent());
             }
         }
+    }
+
+    fn answered(&mut self, answer: Answer, has_kubelet: bool) {
+        self.machine.registered(answer, self.now());
+        self.telemetry.meters.registrations.count(answer);
+        self.telemetry.note(|notes| {
+            notes.has_kubelet = has_kubelet;
+            notes.is_registered = answer == Answer::Accepted;
+            if notes.is_registered {
+                notes.trouble = None;
+            }
+        });
     }
 
     async fn wait(&mut self, until: Option<Duration>, stop: &CancellationToken) {
@@ -267,6 +293,7 @@ impl Driver {
     fn say_why(&self, reason: Reason) {
         let resource = &self.settings.resource;
         warn!(resource, "starting the session again: {}", reason.sentence());
+        self.telemetry.note(|notes| notes.trouble = Some(reason.sentence().to_owned()));
     }
 
     fn complain(&mut self, complaint: &str) {
@@ -274,6 +301,7 @@ impl Driver {
             debug!(resource = self.settings.resource, "{complaint}");
         } else {
             warn!(resource = self.settings.resource, "{complaint}");
+            self.telemetry.note(|notes| notes.trouble = Some(complaint.to_owned()));
             complaint.clone_into(&mut self.last_complaint);
         }
     }
@@ -285,6 +313,8 @@ impl Driver {
         self.registering.shutdown().await;
         self.kubelet_peer = None;
         self.watch = None;
+        self.telemetry.meters.open_streams.set(0);
+        self.telemetry.note(|notes| notes.is_registered = false);
         let Some(mut server) = self.server.take() else { return };
         server.closing.cancel();
         if tokio::time::timeout(CLOSING, server.task.join_next()).await.is_err() {

@@ -17,6 +17,7 @@ pub mod severable;
 
 pub mod authority_stream;
 pub mod directory_watch;
+pub mod http_client;
 pub mod kubelet;
 pub mod pod_resources;
 pub mod sockets;
