@@ -8,7 +8,7 @@ use crate::support::binary::{Ran, run};
 use crate::support::plugged_node::{Daemon, PluggedNode, QUIET};
 
 /// A node, its daemon, and where that answers.
-async fn answering() -> (PluggedNode, Daemon, String) {
+pub(crate) async fn answering() -> (PluggedNode, Daemon, String) {
     let node = PluggedNode::unpack("mr-v100-x4", QUIET).await;
     let daemon = Daemon::start(node.command().env("IX_HTTP", "127.0.0.1:0"));
     daemon.said("answering /livez", 1).await;

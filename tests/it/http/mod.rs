@@ -3,7 +3,7 @@
 mod client;
 mod desk;
 
-mod cli;
+pub(crate) mod cli;
 mod limits;
 mod metrics;
 mod probes;
