@@ -1,5 +1,6 @@
 //! The daemon, wired together: the only place that knows all of its tasks.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,14 +14,16 @@ use tracing::{info, warn};
 
 use crate::daemon::cdi_writer::{CdiView, CdiWriter};
 use crate::daemon::config_watch::ConfigWatch;
+use crate::daemon::front_desk::FrontDesk;
 use crate::daemon::handout_ledger::{self, FILE_NAME};
 use crate::daemon::holders_watch::HoldersWatch;
-use crate::daemon::inventory_owner::{Inputs, InventoryOwner, Offers, Trigger};
+use crate::daemon::inventory_owner::{Inputs, InventoryOwner, Look, Offers, Ping, Trigger};
 use crate::daemon::ixml_monitor::IxmlMonitor;
 use crate::daemon::ixml_source::IxmlSettings;
 use crate::daemon::plugin_service::Sources;
 use crate::daemon::sessions::{Sessions, SessionsView};
-use crate::daemon::{health_monitor, uevent_pump};
+use crate::daemon::telemetry::Telemetry;
+use crate::daemon::{health_monitor, http, uevent_pump};
 use crate::decide::removal::Stay;
 use crate::host::config_file::ConfigSource;
 use crate::host::root::Root;
@@ -32,6 +35,9 @@ const DRAIN: Duration = Duration::from_secs(2);
 
 /// Reasons to look again that may wait; one is as good as many.
 const WAITING_TRIGGERS: usize = 16;
+
+/// Questions whether the owner lives that may wait.
+const WAITING_PINGS: usize = 16;
 
 /// What the daemon is built from.
 #[derive(Debug)]
@@ -50,6 +56,8 @@ pub struct Settings {
     pub stay: Stay,
     /// How libixml is asked, if the configuration wants it; absent where it is never asked.
     pub ixml: Option<IxmlSettings>,
+    /// Where probes and metrics are answered; absent where they are not.
+    pub http: Option<SocketAddr>,
     /// False where changes of that directory are only to be polled.
     pub inotify: bool,
     /// False where the kernel's uevents are not to be followed; then only `triggers` and the timer
@@ -67,6 +75,8 @@ pub struct Bound {
     pub cdi: CdiView,
     /// What libixml says; absent where it is never asked.
     pub ixml: Option<watch::Receiver<IxmlState>>,
+    /// Where probes and metrics are answered now; none while the port is taken.
+    pub http: watch::Receiver<Option<SocketAddr>>,
     /// Leads to another look.
     pub triggers: mpsc::Sender<Trigger>,
     /// Leads to another look at the configuration file.
@@ -78,47 +88,146 @@ pub struct Bound {
 /// Starts every task of the daemon on the present runtime.
 #[must_use]
 pub fn build(settings: Settings) -> Bound {
-    let Settings { root, config, config_source, kubelet_directory, inotify, uevents, .. } =
-        settings;
-    let (stop, reload) = (CancellationToken::new(), Arc::new(Notify::new()));
-    let (config, in_force) = watch::channel(Arc::new(config));
+    let Settings { root, config_source, kubelet_directory, stay, inotify, .. } = settings;
+    let (config, in_force) = watch::channel(Arc::new(settings.config));
+    let telemetry = Telemetry::new(Instant::now());
+    telemetry.keep_resources(in_force.borrow().resources.iter().map(|rule| &*rule.name));
     let (triggers, receiver) = mpsc::channel(WAITING_TRIGGERS);
     let (looks, seen) = mpsc::channel(1);
+    let (pings, asked) = mpsc::channel(WAITING_PINGS);
     let inputs = Inputs { config: in_force.clone(), triggers: receiver, looks: seen };
-    let time = (Instant::now(), settings.stay);
-    let (mut owner, offers) = InventoryOwner::new(Arc::clone(&root), inputs, time);
-    let (ledger, keeper) = handout_ledger::open(kubelet_directory.join(FILE_NAME));
-    let (writer, cdi) = CdiWriter::new(offers.clone(), inotify);
-    let sources = Sources { offers: offers.clone(), ledger, cdi: cdi.clone() };
-    let (sessions, view) = Sessions::new(kubelet_directory, inotify, sources);
-    let mut tasks = JoinSet::new();
-    if let Some(socket) = settings.pod_resources_socket {
-        let (watch, answers) = HoldersWatch::new(socket, time.0, offers.clone());
-        owner = owner.hearing(answers);
-        tasks.spawn(named("holders", watch.run(stop.clone())));
+    let time = (telemetry.started(), stay);
+    let (owner, offers) = InventoryOwner::new(Arc::clone(&root), inputs, time);
+    let owner = owner.telling(telemetry.clone(), asked);
+    let (stop, tasks) = (CancellationToken::new(), JoinSet::new());
+    let mut crew = Crew { config: in_force, offers, telemetry, inotify, stop, tasks };
+    crew.own_inventory(owner, settings.pod_resources_socket);
+    let ixml = crew.watch_health(root, settings.ixml, looks);
+    let (sessions, cdi) = crew.serve(kubelet_directory);
+    let config_file = config_source.as_ref().map(|source| source.path().to_owned());
+    let desk = crew.front_desk(config_file, &sessions, ixml.as_ref(), pings);
+    let http = crew.answer_http(settings.http, desk);
+    let reload = Arc::new(Notify::new());
+    crew.follow_config(config_source, config, &reload);
+    if settings.uevents {
+        crew.follow_uevents(&triggers);
     }
-    tasks.spawn(named("inventory owner", owner.run(stop.clone())));
-    let ixml = settings.ixml.map(|settings| {
-        let following = (in_force.clone(), offers.clone());
-        let (monitor, state) =
-            IxmlMonitor::new(settings, root.is_this_machine(), following, looks.clone());
-        tasks.spawn(named("libixml", monitor.run(stop.clone())));
+    let Crew { offers, stop, tasks, .. } = crew;
+    Bound { offers, sessions, cdi, ixml, http, triggers, reload, stop, tasks }
+}
+
+/// The tasks, and what most of them are given.
+struct Crew {
+    config: watch::Receiver<Arc<Config>>,
+    offers: Offers,
+    telemetry: Telemetry,
+    inotify: bool,
+    stop: CancellationToken,
+    tasks: JoinSet<&'static str>,
+}
+
+impl Crew {
+    /// A task that ends with `stop`; its name is for whoever reads that it ended early.
+    fn spawn<T>(&mut self, name: &'static str, run: impl FnOnce(CancellationToken) -> T)
+    where
+        T: Future<Output = ()> + Send + 'static,
+    {
+        self.tasks.spawn(named(name, run(self.stop.clone())));
+    }
+
+    /// The inventory's owner, and who tells it which pod holds what.
+    fn own_inventory(&mut self, mut owner: InventoryOwner, pod_resources: Option<PathBuf>) {
+        if let Some(socket) = pod_resources {
+            let began = self.telemetry.started();
+            let (watch, answers) = HoldersWatch::new(socket, began, self.offers.clone());
+            owner = owner.hearing(answers);
+            let watch = watch.telling(self.telemetry.clone());
+            self.spawn("holders", |stop| watch.run(stop));
+        }
+        self.spawn("inventory owner", |stop| owner.run(stop));
+    }
+
+    /// Looks at /sys and, where that is wanted, questions to libixml.
+    fn watch_health(
+        &mut self,
+        root: Arc<Root>,
+        ixml: Option<IxmlSettings>,
+        looks: mpsc::Sender<Look>,
+    ) -> Option<watch::Receiver<IxmlState>> {
+        let state = ixml.map(|settings| {
+            let following = (self.config.clone(), self.offers.clone());
+            let is_here = root.is_this_machine();
+            let (monitor, state) = IxmlMonitor::new(settings, is_here, following, looks.clone());
+            self.spawn("libixml", |stop| monitor.run(stop));
+            state
+        });
+        let (config, offers) = (self.config.clone(), self.offers.clone());
+        self.spawn("health monitor", |stop| health_monitor::run(root, config, offers, looks, stop));
         state
-    });
-    let monitor = health_monitor::run(root, in_force.clone(), offers.clone(), looks, stop.clone());
-    tasks.spawn(named("health monitor", monitor));
-    tasks.spawn(named("sessions", sessions.run(stop.clone())));
-    tasks.spawn(named("handout ledger", keeper.run(stop.clone())));
-    tasks.spawn(named("CDI writer", writer.run(stop.clone())));
-    if let Some(source) = config_source {
-        let follow = ConfigWatch::new(source, config, offers.clone(), Arc::clone(&reload), inotify);
-        tasks.spawn(named("configuration", follow.run(stop.clone())));
     }
-    if uevents {
-        let pump = uevent_pump::run(in_force, triggers.clone(), stop.clone());
-        tasks.spawn(named("uevent pump", pump));
+
+    /// Everything that a kubelet and a container runtime are told.
+    fn serve(&mut self, directory: PathBuf) -> (watch::Receiver<SessionsView>, CdiView) {
+        let (ledger, keeper) = handout_ledger::open(directory.join(FILE_NAME));
+        let (writer, cdi) = CdiWriter::new(self.offers.clone(), self.inotify);
+        let (offers, telemetry) = (self.offers.clone(), self.telemetry.clone());
+        let sources = Sources { offers, ledger, cdi: cdi.clone(), telemetry };
+        let (sessions, view) = Sessions::new(directory, self.inotify, sources);
+        self.spawn("sessions", |stop| sessions.run(stop));
+        self.spawn("handout ledger", |stop| keeper.run(stop));
+        self.spawn("CDI writer", |stop| writer.run(stop));
+        (view, cdi)
     }
-    Bound { offers, sessions: view, cdi, ixml, triggers, reload, stop, tasks }
+
+    fn front_desk(
+        &self,
+        config_file: Option<PathBuf>,
+        sessions: &watch::Receiver<SessionsView>,
+        ixml: Option<&watch::Receiver<IxmlState>>,
+        pings: mpsc::Sender<Ping>,
+    ) -> FrontDesk {
+        FrontDesk {
+            telemetry: self.telemetry.clone(),
+            offers: self.offers.clone(),
+            config: self.config.clone(),
+            config_file,
+            sessions: sessions.clone(),
+            ixml: ixml.cloned(),
+            pings,
+        }
+    }
+
+    /// Tells where it answers; nowhere, without an address.
+    fn answer_http(
+        &mut self,
+        address: Option<SocketAddr>,
+        desk: FrontDesk,
+    ) -> watch::Receiver<Option<SocketAddr>> {
+        let (answering, http) = watch::channel(None);
+        if let Some(address) = address {
+            self.spawn("http", |stop| http::run(address, Arc::new(desk), answering, stop));
+        }
+        http
+    }
+
+    fn follow_config(
+        &mut self,
+        source: Option<ConfigSource>,
+        config: watch::Sender<Arc<Config>>,
+        reload: &Arc<Notify>,
+    ) {
+        let Some(source) = source else { return };
+        let offers = self.offers.clone();
+        let follow = ConfigWatch::new(source, config, offers, Arc::clone(reload), self.inotify);
+        let follow = follow.telling(self.telemetry.clone());
+        self.spawn("configuration", |stop| follow.run(stop));
+    }
+
+    fn follow_uevents(&mut self, triggers: &mpsc::Sender<Trigger>) {
+        let (config, telemetry) = (self.config.clone(), self.telemetry.clone());
+        let triggers = triggers.clone();
+        self.spawn("uevent pump", |stop| uevent_pump::run(config, triggers, telemetry, stop));
+    }
 }
 
 async fn named(name: &'static str, task: impl Future<Output = ()>) -> &'static str {

@@ -24,6 +24,10 @@
 //! Container runtimes may be told names of the devices: [`daemon::cdi_writer`] keeps the file, and
 //! Allocate hands out a name only while the file has it.
 //!
+//! How it stands, each loop tells [`daemon::telemetry`]; [`daemon::front_desk`] reads that and the
+//! latest snapshots, for the probes, metrics and status that [`daemon::http`] answers.
+//! [`wire::metrics::METRICS`] is the table of all metrics.
+//!
 //! The vendor's library is optional, asked for health alone, and never loaded into the daemon:
 //! [`daemon::ixml_source`] asks an agent, this program again as a child; [`host::ixml`] says why.
 

@@ -6,6 +6,7 @@ mod discover;
 mod doctor;
 mod explain;
 mod fixture;
+mod http;
 mod ixml_agent;
 mod output;
 mod run;
@@ -18,6 +19,7 @@ use crate::demo::story::Story;
 
 pub use self::doctor::{DoctorArgs, DoctorFormat};
 pub use self::explain::{AllocationArgs, ExplainFormat, ExplainVerb, Ids};
+pub use self::http::{HttpArgs, HttpChoice, ProbeVerb, StatusArgs, StatusFormat};
 pub use self::output::Failure;
 
 /// Kubernetes device plugin for Iluvatar CoreX GPUs.
@@ -111,6 +113,9 @@ pub struct RunArgs {
         value_name = "PATH"
     )]
     pub pod_resources_socket: PathBuf,
+    /// Where probes, metrics and status are answered.
+    #[command(flatten)]
+    pub http: HttpArgs,
 }
 
 /// Everything it can do.
@@ -118,6 +123,11 @@ pub struct RunArgs {
 pub enum Verb {
     /// Serve the kubelet of this node until told to stop (the default).
     Run(RunArgs),
+    /// Ask a running plugin whether it is well, for exec probes: exit code 0 if it is, else 1.
+    #[command(subcommand)]
+    Probe(ProbeVerb),
+    /// Show how a running plugin stands: sessions, devices and why they are unhealthy, sources.
+    Status(StatusArgs),
     /// Show the boards and chips of a machine, and what a kubelet would be told.
     ///
     /// Every conclusion names its evidence: why chips count as one board, how a node was found.
@@ -267,6 +277,8 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
     match cli.verb {
         None => run::run(common, &cli.run),
         Some(Verb::Run(args)) => run::run(common, &args),
+        Some(Verb::Probe(verb)) => http::probe(verb),
+        Some(Verb::Status(args)) => http::status(&args),
         Some(Verb::Discover(args)) => discover::discover(common, args.output),
         Some(Verb::Doctor(args)) => doctor::doctor(common, &args),
         Some(Verb::Topology(args)) => discover::topology(common, args.output),

@@ -7,7 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::info;
 
 use super::output::Failure;
-use super::{Common, RunArgs, config};
+use super::{Common, HttpChoice, RunArgs, config};
 use crate::app::{self, Settings};
 use crate::daemon::inventory_owner::Trigger;
 use crate::daemon::ixml_source::IxmlSettings;
@@ -40,6 +40,10 @@ pub(super) fn run(common: &Common, args: &RunArgs) -> Result<(), Failure> {
         pod_resources_socket: Some(args.pod_resources_socket.clone()),
         stay: Stay::default(),
         ixml: Some(IxmlSettings::new(IxmlChoice::Off, library_places())),
+        http: match args.http.http {
+            HttpChoice::Off => None,
+            HttpChoice::At(address) => Some(address),
+        },
         inotify: true,
         uevents: true,
     };

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::inventory_owner::Offers;
+use super::telemetry::{Following, Telemetry};
 use crate::decide::advertise::oversized;
 use crate::host::config_file::ConfigSource;
 use crate::host::directory_watch::DirectoryWatch;
@@ -32,6 +33,7 @@ pub struct ConfigWatch {
     inotify: bool,
     /// The file that was read last, and how often it was taken for the same since.
     seen: Option<(Option<Stamp>, u32)>,
+    telemetry: Telemetry,
     /// The last failure, so that it is said once.
     last_complaint: String,
 }
@@ -46,16 +48,24 @@ impl ConfigWatch {
         requests: Arc<Notify>,
         inotify: bool,
     ) -> Self {
-        let last_complaint = String::new();
-        Self { source, config, offers, requests, inotify, seen: None, last_complaint }
+        let (telemetry, last_complaint) = (Telemetry::default(), String::new());
+        Self { source, config, offers, requests, inotify, seen: None, telemetry, last_complaint }
+    }
+
+    /// From now on tells how it goes.
+    #[must_use]
+    pub fn telling(mut self, telemetry: Telemetry) -> Self {
+        self.telemetry = telemetry;
+        self
     }
 
     /// Follows until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut watch = None;
+        self.telemetry.config_followed(Following::Polls);
         while !stop.is_cancelled() {
             if watch.is_none() && self.inotify {
-                watch = self.source.directory().and_then(|path| DirectoryWatch::open(path).ok());
+                watch = self.watch();
             }
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -90,6 +100,12 @@ impl ConfigWatch {
         }
     }
 
+    fn watch(&self) -> Option<DirectoryWatch> {
+        let opened = DirectoryWatch::open(self.source.directory()?);
+        self.telemetry.config_followed(Following::of(&opened));
+        opened.ok()
+    }
+
     async fn look(&mut self) {
         let source = self.source.clone();
         let Ok(loaded) = tokio::task::spawn_blocking(move || source.load()).await else { return };
@@ -102,6 +118,7 @@ impl ConfigWatch {
     fn apply(&mut self, config: Config) {
         if **self.config.borrow() == config {
             self.last_complaint.clear();
+            self.telemetry.config_is_current();
             return;
         }
         let offer = self.offers.borrow().clone();
@@ -110,6 +127,7 @@ impl ConfigWatch {
             return;
         }
         self.last_complaint.clear();
+        self.telemetry.config_applied();
         info!(path = %self.source.path().display(), in_force = ?config, "configuration changed");
         self.config.send_replace(Arc::new(config));
     }
@@ -119,6 +137,7 @@ impl ConfigWatch {
             debug!("the configuration is still wrong");
         } else {
             warn!("the last good configuration stays in force: {complaint}");
+            self.telemetry.config_refused(&complaint);
             self.last_complaint = complaint;
         }
     }

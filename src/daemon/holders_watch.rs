@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::inventory_owner::{Answers, Offers};
+use super::telemetry::Telemetry;
 use super::until::until;
 use crate::decide::removal::Answer;
 use crate::decide::removal::questions::Questions;
@@ -32,6 +33,7 @@ pub struct HoldersWatch {
     offers: Offers,
     answers: watch::Sender<Option<Arc<Answer>>>,
     questions: Questions,
+    telemetry: Telemetry,
 }
 
 impl HoldersWatch {
@@ -39,7 +41,15 @@ impl HoldersWatch {
     #[must_use]
     pub fn new(socket: PathBuf, began: Instant, offers: Offers) -> (Self, Answers) {
         let (answers, receiver) = watch::channel(None);
-        (Self { socket, began, offers, answers, questions: Questions::default() }, receiver)
+        let (questions, telemetry) = (Questions::default(), Telemetry::default());
+        (Self { socket, began, offers, answers, questions, telemetry }, receiver)
+    }
+
+    /// From now on tells how it goes.
+    #[must_use]
+    pub fn telling(mut self, telemetry: Telemetry) -> Self {
+        self.telemetry = telemetry;
+        self
     }
 
     /// Asks when there is something to ask, until `stop`.
@@ -89,6 +99,7 @@ impl HoldersWatch {
         let asked = self.began.elapsed();
         match pod_resources::list(&self.socket, PATIENCE).await {
             Ok(holders) => {
+                self.telemetry.pod_resources(None);
                 if self.questions.answered() {
                     info!("the kubelet tells which pods hold devices");
                 }
@@ -99,6 +110,7 @@ impl HoldersWatch {
     }
 
     fn failed(&mut self, error: &PodResourcesError) {
+        self.telemetry.pod_resources(Some(&error.to_string()));
         let socket = self.socket.display();
         match self.questions.failed() {
             1 if error.is_absent() => info!(

@@ -6,13 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::announce::announce;
 use super::overdue::{self, said_if_overdue};
+use super::telemetry::Telemetry;
 use super::until::until;
 use crate::decide::advertise::Offer;
 use crate::decide::judge::Judge;
@@ -29,15 +30,31 @@ use crate::model::inventory::Inventory;
 use crate::model::ixml::IxmlReading;
 use crate::model::pci::PciAddress;
 use crate::model::vitals::Vitals;
+use crate::wire::metrics::meters::LookCause;
 
 /// Why to look again.
 #[derive(Clone, Debug)]
 pub enum Trigger {
     /// The kernel announced a change.
     Uevent,
+    /// The kernel may have changed something without a word to us.
+    Poll,
     /// An operator asked (SIGHUP).
     Request,
 }
+
+impl Trigger {
+    fn cause(&self) -> LookCause {
+        match self {
+            Self::Uevent => LookCause::Uevent,
+            Self::Poll => LookCause::Poll,
+            Self::Request => LookCause::Request,
+        }
+    }
+}
+
+/// Answered as soon as the owner comes round.
+pub type Ping = oneshot::Sender<()>;
 
 /// What was seen of the chips' health between two scans.
 #[derive(Clone, Debug)]
@@ -75,6 +92,11 @@ pub struct InventoryOwner {
     departures: Departures,
     /// Absent where nobody asks the kubelet.
     answers: Option<Answers>,
+    /// Absent where nobody asks whether this lives.
+    pings: Option<mpsc::Receiver<Ping>>,
+    telemetry: Telemetry,
+    /// What first asked for a look since the last one.
+    cause: Option<LookCause>,
     started: Instant,
 }
 
@@ -116,6 +138,9 @@ impl InventoryOwner {
             whole_boards: WholeBoards::default(),
             departures: Departures::new(stay),
             answers: None,
+            pings: None,
+            telemetry: Telemetry::default(),
+            cause: None,
             started,
         };
         (owner, receiver)
@@ -125,6 +150,14 @@ impl InventoryOwner {
     #[must_use]
     pub fn hearing(mut self, answers: Answers) -> Self {
         self.answers = Some(answers);
+        self
+    }
+
+    /// From now on tells how its looks go, and answers `pings` in between.
+    #[must_use]
+    pub fn telling(mut self, telemetry: Telemetry, pings: mpsc::Receiver<Ping>) -> Self {
+        self.telemetry = telemetry;
+        self.pings = Some(pings);
         self
     }
 
@@ -138,6 +171,8 @@ impl InventoryOwner {
                 // A stop goes first, then a due look: hints that pour in must not put it off.
                 biased;
                 () = stop.cancelled() => break,
+                // Who asks has gone where nobody waits for the answer.
+                Some(ping) = pinged(&mut self.pings) => drop(ping.send(())),
                 () = tokio::time::sleep_until(look_at) => self.look().await,
                 () = until(judge_at) => self.publish(),
                 () = until(expiry) => self.publish(),
@@ -148,9 +183,9 @@ impl InventoryOwner {
                 },
                 Some(trigger) = self.triggers.recv() => {
                     debug!(?trigger, "a hint to look again");
-                    self.rescan.hint(self.now());
+                    self.hint(trigger.cause());
                 }
-                Ok(()) = self.config.changed() => self.rescan.hint(self.now()),
+                Ok(()) = self.config.changed() => self.hint(LookCause::Configuration),
             }
         }
     }
@@ -159,7 +194,28 @@ impl InventoryOwner {
         self.started.elapsed()
     }
 
+    fn hint(&mut self, cause: LookCause) {
+        self.cause.get_or_insert(cause);
+        self.rescan.hint(self.now());
+    }
+
+    /// Why a look is due.
+    fn take_cause(&mut self) -> LookCause {
+        let hinted = self.cause.take();
+        if self.rescan.failures() > 0 {
+            return LookCause::Retry;
+        }
+        match (&self.facts, hinted) {
+            (None, _) => LookCause::Start,
+            (Some(_), Some(cause)) => cause,
+            (Some(_), None) if self.rescan.is_settling(self.now()) => LookCause::Settling,
+            (Some(_), None) => LookCause::Timer,
+        }
+    }
+
     async fn look(&mut self) {
+        let cause = self.take_cause();
+        self.telemetry.look_began(cause);
         let root = Arc::clone(&self.root);
         let config = Arc::clone(&self.config.borrow_and_update());
         let scanned = Arc::clone(&config);
@@ -178,6 +234,7 @@ impl InventoryOwner {
                 self.rescan.set_interval(config.discovery.rescan);
                 let took = self.now().saturating_sub(began);
                 debug!(scan.functions_seen, ?took, "looked at the machine");
+                self.telemetry.look_succeeded();
                 self.rescan.looked(began, self.now(), &incomplete(&scan.facts));
                 self.take_scan(scan, &config);
             }
@@ -201,10 +258,11 @@ impl InventoryOwner {
 
     fn take_vitals(&mut self, vitals: Vitals) {
         let Some(facts) = &self.facts else { return };
-        if vitals::is_outdated(facts, &vitals) {
-            self.rescan.hint(self.now());
-        }
+        let is_outdated = vitals::is_outdated(facts, &vitals);
         let (chips, _) = inventory::seen(facts);
+        if is_outdated {
+            self.hint(LookCause::Health);
+        }
         let findings = vitals::findings(&self.last_vitals, &vitals);
         let rules = &self.config.borrow().health.clone();
         self.judge.observe(self.now(), &chips, vitals::SCOPE, &findings, rules);
@@ -230,6 +288,7 @@ impl InventoryOwner {
     }
 
     fn failed(&mut self, error: &str) {
+        self.telemetry.look_failed(error);
         self.rescan.failed(self.started.elapsed());
         let failures = self.rescan.failures();
         if failures == 1 {
@@ -255,6 +314,11 @@ impl InventoryOwner {
             self.offers.send_replace(Some(Arc::new(offer)));
         }
     }
+}
+
+/// None, at once, where nobody asks; `select!` then ignores it.
+async fn pinged(pings: &mut Option<mpsc::Receiver<Ping>>) -> Option<Ping> {
+    pings.as_mut()?.recv().await
 }
 
 /// None, at once, where nobody asks the kubelet; `select!` then ignores it.

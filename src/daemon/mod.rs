@@ -1,6 +1,7 @@
 //! Loops that own something. Each waits for `stop`; none holds a lock or a borrow across an await.
 
 pub mod overdue;
+pub mod telemetry;
 pub mod until;
 
 pub mod announce;
@@ -17,3 +18,6 @@ pub mod uevent_pump;
 pub mod plugin_service;
 pub mod plugin_session;
 pub mod sessions;
+
+pub mod front_desk;
+pub mod http;

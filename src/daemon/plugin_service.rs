@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -20,6 +22,7 @@ use tracing::{debug, info, warn};
 use super::cdi_writer::CdiView;
 use super::handout_ledger::HandoutLedger;
 use super::inventory_owner::Offers;
+use super::telemetry::Telemetry;
 use crate::decide::advertise::Offer;
 use crate::decide::allocate::{AllocateError, Grant, allocate};
 use crate::decide::cdi::named;
@@ -28,6 +31,7 @@ use crate::host::kubelet::Peer;
 use crate::model::cdi::CdiSpec;
 use crate::model::device::{DeviceId, Resource};
 use crate::wire::device_plugin;
+use crate::wire::metrics::meters::{AllocationResult, ResourceMeters, StartResult};
 use crate::wire::v1beta1::device_plugin_server::DevicePlugin;
 use crate::wire::v1beta1::{
     AllocateRequest, AllocateResponse, DevicePluginOptions, Empty, ListAndWatchResponse,
@@ -75,12 +79,15 @@ pub struct Sources {
     pub ledger: HandoutLedger,
     /// The names that a container runtime would find.
     pub cdi: CdiView,
+    /// Where every answer is counted.
+    pub telemetry: Telemetry,
 }
 
 /// One resource's service on one server.
 pub struct PluginService {
     resource: String,
     sources: Sources,
+    meters: ResourceMeters,
     streams: Arc<watch::Sender<Streams>>,
     closing: CancellationToken,
 }
@@ -94,7 +101,8 @@ impl PluginService {
         closing: CancellationToken,
     ) -> (Self, watch::Receiver<Streams>) {
         let (streams, open) = watch::channel(Streams::default());
-        (Self { resource, sources, streams: Arc::new(streams), closing }, open)
+        let meters = sources.telemetry.resource(&resource).meters;
+        (Self { resource, sources, meters, streams: Arc::new(streams), closing }, open)
     }
 
     fn offer(&self) -> Result<Arc<Offer>, Status> {
@@ -148,6 +156,36 @@ impl PluginService {
         matches!(checked, Err(Outdated::Unnamed { .. }))
     }
 
+    fn prefer(
+        &self,
+        request: PreferredAllocationRequest,
+    ) -> Result<PreferredAllocationResponse, Status> {
+        let offer = self.offer()?;
+        let resource = offer.resource(&self.resource).ok_or_else(|| self.unknown_resource())?;
+        Ok(device_plugin::preferred_response(&offer.inventory.tree, resource, request))
+    }
+
+    fn grant(&self, request: AllocateRequest) -> Result<AllocateResponse, Status> {
+        let offer = self.offer()?;
+        let resource = offer.resource(&self.resource).ok_or_else(|| self.unknown_resource())?;
+        let there = self.sources.cdi.borrow().clone();
+        let grant = |ids: &[String]| {
+            let grant = allocate(resource, &offer.inventory.control_nodes, offer.container, ids)?;
+            Ok(named(grant, &offer, there.as_deref()))
+        };
+        let requests = request.container_requests;
+        let grants: Result<Vec<_>, AllocateError> =
+            requests.iter().map(|container| grant(&container.devices_ids)).collect();
+        let grants = grants.map_err(|error| {
+            warn!(%error, "allocation refused");
+            device_plugin::status(&error)
+        })?;
+        for grant in &grants {
+            self.remember(&offer, resource, grant);
+        }
+        Ok(device_plugin::allocate_response(grants))
+    }
+
     fn unknown_resource(&self) -> Status {
         Status::not_found(format!("{} is no longer configured", self.resource))
     }
@@ -174,6 +212,7 @@ impl DevicePlugin for PluginService {
             resource: self.resource.clone(),
             offers: WatchStream::new(self.sources.offers.clone()),
             last: None,
+            sent: self.meters.lists_sent.clone(),
             closing: Box::pin(self.closing.clone().cancelled_owned()),
             _open: OpenStream::new(Arc::clone(&self.streams), peer),
         }))
@@ -183,38 +222,24 @@ impl DevicePlugin for PluginService {
         &self,
         request: Request<PreferredAllocationRequest>,
     ) -> Result<Response<PreferredAllocationResponse>, Status> {
-        let offer = self.offer()?;
-        let resource = offer.resource(&self.resource).ok_or_else(|| self.unknown_resource())?;
-        let answer = device_plugin::preferred_response(
-            &offer.inventory.tree,
-            resource,
-            request.into_inner(),
-        );
-        Ok(Response::new(answer))
+        let began = Instant::now();
+        let answer = self.prefer(request.into_inner());
+        self.meters.preferred_allocation_duration.observe(began.elapsed().as_secs_f64());
+        answer.map(Response::new)
     }
 
     async fn allocate(
         &self,
         request: Request<AllocateRequest>,
     ) -> Result<Response<AllocateResponse>, Status> {
-        let offer = self.offer()?;
-        let resource = offer.resource(&self.resource).ok_or_else(|| self.unknown_resource())?;
-        let there = self.sources.cdi.borrow().clone();
-        let grant = |ids: &[String]| {
-            let grant = allocate(resource, &offer.inventory.control_nodes, offer.container, ids)?;
-            Ok(named(grant, &offer, there.as_deref()))
-        };
-        let requests = request.into_inner().container_requests;
-        let grants: Result<Vec<_>, AllocateError> =
-            requests.iter().map(|container| grant(&container.devices_ids)).collect();
-        let grants = grants.map_err(|error| {
-            warn!(%error, "allocation refused");
-            device_plugin::status(&error)
-        })?;
-        for grant in &grants {
-            self.remember(&offer, resource, grant);
-        }
-        Ok(Response::new(device_plugin::allocate_response(grants)))
+        let began = Instant::now();
+        let answer = self.grant(request.into_inner());
+        self.meters.allocation_duration.observe(began.elapsed().as_secs_f64());
+        let granted = AllocationResult::Granted;
+        self.meters
+            .allocations
+            .count(answer.as_ref().map_or(AllocationResult::Refused, |_| granted));
+        answer.map(Response::new)
     }
 
     async fn pre_start_container(
@@ -224,11 +249,13 @@ impl DevicePlugin for PluginService {
         let ids = request.into_inner().devices_ids;
         self.sources.ledger.settled().await;
         self.names_settled(&ids).await;
-        let offer = self.offer()?;
-        for text in &ids {
-            self.check(&offer, text)?;
-        }
-        Ok(Response::new(PreStartContainerResponse {}))
+        let checked =
+            self.offer().and_then(|offer| ids.iter().try_for_each(|text| self.check(&offer, text)));
+        let allowed = StartResult::Allowed;
+        self.meters
+            .container_starts
+            .count(checked.as_ref().map_or(StartResult::Refused, |()| allowed));
+        checked.map(|()| Response::new(PreStartContainerResponse {}))
     }
 }
 
@@ -243,6 +270,7 @@ pub struct Lists {
     resource: String,
     offers: WatchStream<Option<Arc<Offer>>>,
     last: Option<ListAndWatchResponse>,
+    sent: Counter,
     closing: Pin<Box<WaitForCancellationFutureOwned>>,
     _open: OpenStream,
 }
@@ -264,6 +292,7 @@ impl Stream for Lists {
             });
             if list.is_some() && list != self.last {
                 self.last.clone_from(&list);
+                self.sent.inc();
                 return Poll::Ready(list.map(Ok));
             }
         }

@@ -14,6 +14,8 @@ use tonic::transport::Server;
 use tracing::{debug, info, warn};
 
 use super::plugin_service::{PluginService, Sources, Streams};
+use super::telemetry::{Following, ResourceTelemetry};
+pub use crate::decide::probes::Progress;
 use crate::decide::session::{Answer, OwnSocket, Reason, Session, Sight, SocketIdentity, Step};
 use crate::host::authority_stream::NormalisedStream;
 use crate::host::directory_watch::DirectoryWatch;
@@ -41,17 +43,6 @@ pub struct SessionSettings {
     pub inotify: bool,
 }
 
-/// How far a session is, for whoever asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// Not registered.
-    Waiting,
-    /// The kubelet has an open stream.
-    Streaming,
-    /// Another instance is in our place.
-    Yielded,
-}
-
 /// Serves and registers until `stop`, whatever happens to the kubelet.
 pub async fn run(
     settings: SessionSettings,
@@ -62,17 +53,20 @@ pub async fn run(
     let seed = u64::from(std::process::id());
     let mut driver = Driver {
         machine: Session::new(seed),
+        telemetry: sources.telemetry.resource(&settings.resource),
         settings,
         sources,
         progress,
         server: None,
         registering: JoinSet::new(),
         watch: None,
+        last_sight: None,
         kubelet_peer: None,
         last_complaint: String::new(),
         is_quiet: false,
         started: Instant::now(),
     };
+    driver.telemetry.note(|notes| notes.followed = Following::Polls);
     while !stop.is_cancelled() {
         let sight = driver.look().await;
         driver.advance(sight, &stop).await;
@@ -84,11 +78,13 @@ struct Driver {
     settings: SessionSettings,
     sources: Sources,
     progress: watch::Sender<Progress>,
+    telemetry: ResourceTelemetry,
     machine: Session,
     server: Option<RunningServer>,
     /// At most one call.
     registering: JoinSet<Result<Peer, RegisterError>>,
     watch: Option<DirectoryWatch>,
+    last_sight: Option<Sight>,
     /// Who answered our last registration; streams of other processes are no sign of the kubelet.
     kubelet_peer: Option<Peer>,
     /// So that a failure that repeats is said once.
@@ -118,7 +114,9 @@ impl Driver {
 
     async fn look(&mut self) -> Sight {
         if self.watch.is_none() && self.settings.inotify {
-            self.watch = DirectoryWatch::open(&self.settings.directory).ok();
+            let opened = DirectoryWatch::open(&self.settings.directory);
+            self.telemetry.note(|notes| notes.followed = Following::of(&opened));
+            self.watch = opened.ok();
         }
         let own_socket = self.own_socket().await;
         let (streams, lost_stream) = self.streams();
@@ -151,6 +149,7 @@ impl Driver {
     async fn advance(&mut self, sight: Sight, stop: &CancellationToken) {
         let next = self.machine.next(sight, self.now());
         self.report();
+        self.tell(sight);
         match next {
             Step::Bind => {
                 let bound = self.serve();
@@ -165,6 +164,19 @@ impl Driver {
         }
     }
 
+    /// A kubelet that was killed leaves its socket behind; `registered` notes that nobody is there.
+    fn tell(&mut self, sight: Sight) {
+        let last = self.last_sight.replace(sight);
+        let is_new = last.is_none_or(|last| last.kubelet != sight.kubelet);
+        self.telemetry.meters.open_streams.set(i64::try_from(sight.streams).unwrap_or(i64::MAX));
+        self.telemetry.note(|notes| {
+            notes.turned = Instant::now();
+            if is_new {
+                notes.has_kubelet = sight.kubelet.is_some();
+            }
+        });
+    }
+
     fn report(&self) {
         let progress = match &self.machine {
             machine if machine.is_streaming() => Progress::Streaming,
@@ -177,7 +189,9 @@ impl Driver {
             changed
         });
         if changed && progress == Progress::Streaming {
-            self.tell("the kubelet has our list");
+            self.say("the kubelet has our list");
+            self.telemetry.has_list();
+            self.telemetry.note(|notes| notes.trouble = None);
         }
     }
 
@@ -233,8 +247,8 @@ impl Driver {
             Ok(peer) => {
                 self.last_complaint.clear();
                 self.kubelet_peer = Some(peer);
-                self.tell("registered with the kubelet");
-                self.machine.registered(Answer::Accepted, self.now());
+                self.say("registered with the kubelet");
+                self.answered(Answer::Accepted, true);
             }
             Err(error) => {
                 self.complain(&format!("cannot register: {error}; trying again"));
@@ -242,9 +256,21 @@ impl Driver {
                     RegisterError::Silent(_) => Answer::Silent,
                     RegisterError::Connect(..) | RegisterError::Refused(_) => Answer::Refused,
                 };
-                self.machine.registered(answer, self.now());
+                self.answered(answer, !error.is_absent());
             }
         }
+    }
+
+    fn answered(&mut self, answer: Answer, has_kubelet: bool) {
+        self.machine.registered(answer, self.now());
+        self.telemetry.meters.registrations.count(answer);
+        self.telemetry.note(|notes| {
+            notes.has_kubelet = has_kubelet;
+            notes.is_registered = answer == Answer::Accepted;
+            if notes.is_registered {
+                notes.trouble = None;
+            }
+        });
     }
 
     async fn wait(&mut self, until: Option<Duration>, stop: &CancellationToken) {
@@ -272,6 +298,7 @@ impl Driver {
     fn say_why(&mut self, reason: Reason) {
         self.is_quiet = !self.machine.is_worth_saying(self.now());
         let (resource, why) = (&self.settings.resource, reason.sentence());
+        self.telemetry.note(|notes| notes.trouble = Some(why.to_owned()));
         if self.is_quiet {
             debug!(resource, "starting the session again: {why}");
         } else {
@@ -279,7 +306,7 @@ impl Driver {
         }
     }
 
-    fn tell(&self, progress: &str) {
+    fn say(&self, progress: &str) {
         let resource = &self.settings.resource;
         if self.is_quiet {
             debug!(resource, "{progress}");
@@ -293,6 +320,7 @@ impl Driver {
             debug!(resource = self.settings.resource, "{complaint}");
         } else {
             warn!(resource = self.settings.resource, "{complaint}");
+            self.telemetry.note(|notes| notes.trouble = Some(complaint.to_owned()));
             complaint.clone_into(&mut self.last_complaint);
         }
     }
@@ -304,6 +332,8 @@ impl Driver {
         self.registering.shutdown().await;
         self.kubelet_peer = None;
         self.watch = None;
+        self.telemetry.meters.open_streams.set(0);
+        self.telemetry.note(|notes| notes.is_registered = false);
         let Some(mut server) = self.server.take() else { return };
         server.closing.cancel();
         if tokio::time::timeout(CLOSING, server.task.join_next()).await.is_err() {

@@ -64,6 +64,7 @@ impl Sessions {
         let offer = self.sources.offers.borrow_and_update().clone();
         let Some(offer) = offer else { return };
         let names: Vec<_> = offer.resources.iter().map(|resource| &*resource.name).collect();
+        self.sources.telemetry.keep_resources(names.iter().copied());
         let wanted = self.sockets(&names);
         self.running.retain(|resource, (socket, token)| {
             let keep = wanted.get(&**resource) == Some(socket);

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, trace, warn};
 
 use super::inventory_owner::Trigger;
+use super::telemetry::Telemetry;
 use crate::host::uevents::{Received, Uevent, Uevents};
 use crate::model::config::Config;
 
@@ -24,6 +25,7 @@ const REMIND: Duration = Duration::from_secs(60);
 pub async fn run(
     config: watch::Receiver<Arc<Config>>,
     triggers: mpsc::Sender<Trigger>,
+    telemetry: Telemetry,
     stop: CancellationToken,
 ) {
     let mut polls = false;
@@ -33,19 +35,21 @@ pub async fn run(
                 if std::mem::take(&mut polls) {
                     info!("uevents of the kernel are heard again");
                 }
+                telemetry.netlink(None);
                 // What happened before the socket was open, nobody told.
-                notify(&triggers);
+                notify(&triggers, Trigger::Poll);
                 tokio::select! {
                     () = stop.cancelled() => return,
-                    error = pump(&mut uevents, &config, &triggers) => error,
+                    error = pump(&mut uevents, &config, &triggers, &telemetry) => error,
                 }
             }
             Err(error) => error,
         };
+        telemetry.netlink(Some(&error.to_string()));
         if !std::mem::replace(&mut polls, true) {
             warn!(%error, every = ?POLL, "no uevents from the kernel; looking at intervals instead");
         }
-        notify(&triggers);
+        notify(&triggers, Trigger::Poll);
         stop.run_until_cancelled(tokio::time::sleep(POLL)).await;
     }
 }
@@ -55,6 +59,7 @@ async fn pump(
     uevents: &mut Uevents,
     config: &watch::Receiver<Arc<Config>>,
     triggers: &mpsc::Sender<Trigger>,
+    telemetry: &Telemetry,
 ) -> io::Error {
     let mut warned = None;
     loop {
@@ -62,12 +67,14 @@ async fn pump(
             Ok(received) => received,
             Err(error) => return error,
         };
+        telemetry.node.uevents.inc_by(received.events.len() as u64);
         if received.overflow {
+            telemetry.node.uevent_overflows.inc();
             say_overflow(&mut warned);
         }
         let config = Arc::clone(&config.borrow());
         if is_a_hint(&received, &config) {
-            notify(triggers);
+            notify(triggers, Trigger::Uevent);
         }
         // Whoever reads what is there already never waits: a storm must leave the thread to the
         // look that it asks for.
@@ -95,8 +102,8 @@ fn say_overflow(warned: &mut Option<Instant>) {
 }
 
 /// A full channel already holds a reason to look.
-fn notify(triggers: &mpsc::Sender<Trigger>) {
-    match triggers.try_send(Trigger::Uevent) {
+fn notify(triggers: &mpsc::Sender<Trigger>, trigger: Trigger) {
+    match triggers.try_send(trigger) {
         Ok(()) | Err(TrySendError::Full(_)) => {}
         Err(TrySendError::Closed(_)) => debug!("nobody waits for uevents any more"),
     }

@@ -29,3 +29,4 @@ pub mod rescan;
 pub mod session;
 
 pub mod doctor;
+pub mod probes;

@@ -94,6 +94,12 @@ impl Rescan {
         self.last = Some(now);
     }
 
+    /// Whether a chip lacks its driver or its node and is due to be looked at again.
+    #[must_use]
+    pub fn is_settling(&self, now: Duration) -> bool {
+        self.unsettled_at.is_some_and(|at| at <= now)
+    }
+
     /// How many looks failed in a row.
     #[must_use]
     pub fn failures(&self) -> u32 {

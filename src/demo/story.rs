@@ -86,6 +86,7 @@ pub async fn play(
         // This kubelet knows its pods at any time.
         stay: Stay { released: Duration::ZERO, ..Stay::default() },
         ixml: None,
+        http: None,
         inotify: true,
         uevents: false,
     });

@@ -119,7 +119,9 @@ mod tests {
             });
             let results = instances.map(|instance| instance.join().unwrap());
             is_over.store(true, Ordering::Relaxed);
-            results.into_iter().for_each(|result| result.unwrap());
+            for result in results {
+                result.unwrap();
+            }
         });
         assert_eq!(names_in(directory.path()), ["gpu.handouts"]);
     }

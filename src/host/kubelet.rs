@@ -99,6 +99,17 @@ pub enum RegisterError {
     Silent(Duration),
 }
 
+impl RegisterError {
+    /// True where nobody is there: a kubelet that was killed leaves its socket behind.
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Self::Connect(_, error) if matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
+        ))
+    }
+}
+
 /// The process at the other end of a connection, as far as it can be seen from here: none where it
 /// lives in another process id namespace. Two that cannot be seen look the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -18,6 +18,7 @@ pub mod unhurried;
 
 pub mod authority_stream;
 pub mod directory_watch;
+pub mod http_client;
 pub mod kubelet;
 pub mod pod_resources;
 pub mod sockets;

@@ -9,5 +9,6 @@ pub mod ixml_agent;
 pub mod cdi;
 pub mod config_yaml;
 pub mod device_plugin;
+pub mod metrics;
 pub mod pod_resources;
 pub mod report;

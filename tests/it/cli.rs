@@ -20,12 +20,18 @@ fn help(name: &str, arguments: &[&str]) {
     settings.bind(|| insta::assert_snapshot!(name, stdout_of(arguments)));
 }
 
+const VERBS: [&str; 10] = [
+    "run", "probe", "status", "discover", "topology", "snapshot", "fixture", "config", "doctor",
+    "demo",
+];
+
 #[test]
 fn every_verb_has_a_help_worth_reading() {
     help("plugin", &["--help"]);
-    for verb in ["run", "discover", "topology", "snapshot", "fixture", "config", "demo", "doctor"] {
+    for verb in VERBS {
         help(verb, &[verb, "--help"]);
     }
+    help("probe-ready", &["probe", "ready", "--help"]);
     help("fixture-unpack", &["fixture", "unpack", "--help"]);
     help("fixture-check", &["fixture", "check", "--help"]);
     help("config-check", &["config", "check", "--help"]);

@@ -31,6 +31,7 @@ mod faults;
 mod handouts;
 mod hot_config;
 mod hotplug;
+mod http;
 mod ixml;
 mod kubelet_restart;
 mod list_and_watch;

@@ -11,6 +11,7 @@ use ix_device_plugin::daemon::cdi_writer::CdiWriter;
 use ix_device_plugin::daemon::handout_ledger;
 use ix_device_plugin::daemon::inventory_owner::Trigger;
 use ix_device_plugin::daemon::plugin_service::{PluginService, Sources};
+use ix_device_plugin::daemon::telemetry::Telemetry;
 use ix_device_plugin::decide::advertise::Offer;
 use ix_device_plugin::demo::kubelet::RegisterBehaviour;
 use ix_device_plugin::host::kubelet::RegisterError;
@@ -148,7 +149,7 @@ async fn refusals(offer: Option<Offer>) -> Vec<(Code, String)> {
     let (ledger, _keeper) = handout_ledger::open(directory.path().join("file"));
     let (_sender, offers) = watch::channel(offer.map(Arc::new));
     let (_writer, cdi) = CdiWriter::new(offers.clone(), false);
-    let sources = Sources { offers, ledger, cdi };
+    let sources = Sources { offers, ledger, cdi, telemetry: Telemetry::default() };
     let (service, _) = PluginService::new(GPU.to_owned(), sources, CancellationToken::new());
     let preference = PreferredAllocationRequest::default();
     let preference = service.get_preferred_allocation(Request::new(preference)).await.map(drop);

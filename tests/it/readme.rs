@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ix_device_plugin::model::health::{Certainty, ReasonCode, Severity};
+use ix_device_plugin::wire::metrics;
 
-use crate::support::binary::{run, stdout_of};
+use crate::http::cli::answering;
+use crate::support::binary::{Ran, run, stdout_of};
 
 fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -42,11 +44,14 @@ fn row(cells: &[&str]) -> String {
     format!("\n| {} |", cells.join(" | "))
 }
 
+fn needs_a_daemon(words: &[String]) -> bool {
+    ["status", "probe"].contains(&&*words[0])
+}
+
 #[test]
 fn every_command_that_only_looks_runs_on_a_shipped_machine() {
     let directory = tempfile::TempDir::new().unwrap();
     symlink(repository("fixtures"), directory.path().join("fixtures")).unwrap();
-    let needs_a_daemon = |words: &[String]| ["status", "probe"].contains(&&*words[0]);
     for words in words_of("ix-device-plugin").iter().filter(|words| !needs_a_daemon(words)) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ix-device-plugin"));
         command.env_clear().current_dir(directory.path()).args(words);
@@ -55,6 +60,21 @@ fn every_command_that_only_looks_runs_on_a_shipped_machine() {
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!((output.status.code(), &*error), (Some(0), ""), "{words:?}");
         assert!(!output.stdout.is_empty() || words.contains(&"snapshot".to_owned()), "{words:?}");
+    }
+}
+
+#[tokio::test]
+async fn every_command_that_asks_a_running_plugin_is_answered() {
+    let (_node, daemon, address) = answering().await;
+    daemon.said("the kubelet has our list", 1).await;
+    let all = words_of("ix-device-plugin");
+    let asking: Vec<_> = all.iter().filter(|words| needs_a_daemon(words)).collect();
+    assert!(asking.len() >= 2, "{asking:?}");
+    for words in asking {
+        let mut arguments: Vec<_> = words.iter().map(String::as_str).collect();
+        arguments.extend(["--http", &address]);
+        let Ran { code, stderr, .. } = run(&arguments);
+        assert_eq!((code, &*stderr), (Some(0), ""), "{words:?}");
     }
 }
 
@@ -150,7 +170,7 @@ fn the_reference_of_the_configuration_has_every_key() {
 #[test]
 fn the_flags_of_run_and_their_variables_are_told() {
     let (text, help) = (readme(), stdout_of(&["run", "--help"]));
-    let own = ["--kubelet-dir", "--pod-resources-socket", "--log-format"];
+    let own = ["--kubelet-dir", "--pod-resources-socket", "--http", "--log-format"];
     for flag in own {
         let (_, rest) = help.split_once(flag).unwrap();
         let (_, variable) = rest.split_once("[env: ").unwrap();
@@ -158,6 +178,11 @@ fn the_flags_of_run_and_their_variables_are_told() {
         let told = row(&[&format!("`{flag}`"), &format!("`{variable}`")]);
         assert!(text.contains(&told), "{told}");
     }
+}
+
+#[test]
+fn the_table_of_metrics_is_the_one_that_they_are_served_from() {
+    assert!(readme().contains(&metrics::markdown_table()), "{}", metrics::markdown_table());
 }
 
 #[test]

@@ -29,6 +29,7 @@ impl Process {
             .arg(root)
             .arg("--kubelet-dir")
             .arg(kubelet_directory)
+            .args(["--http", "off"])
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -54,21 +55,31 @@ pub(crate) struct Script {
     pub(crate) inotify: bool,
     /// How libixml is asked; not at all where absent.
     pub(crate) ixml: Option<IxmlSettings>,
+    /// Where it answers over HTTP; not at all where absent.
+    pub(crate) http: Option<SocketAddr>,
 }
 
 impl Script {
     /// This configuration, which does not change.
     pub(crate) fn fixed(yaml: &str) -> Self {
         let config = parse_config(yaml).unwrap();
-        Self { config, source: None, inotify: true, ixml: None }
+        Self { config, source: None, inotify: true, ixml: None, http: None }
     }
 
     /// The configuration of `source`, followed.
     pub(crate) fn followed(source: &ConfigSource, inotify: bool) -> Self {
         let config = source.load().unwrap();
-        Self { config, source: Some(source.clone()), inotify, ixml: None }
+        Self { config, source: Some(source.clone()), inotify, ixml: None, http: None }
+    }
+
+    /// The same, and it answers over HTTP at a port of its own.
+    pub(crate) fn over_http(self) -> Self {
+        Self { http: Some(ANY_PORT), ..self }
     }
 }
+
+/// The kernel chooses the port.
+pub(crate) const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// A node: machine, kubelet, log, and the daemon while it runs.
 pub(crate) struct Stage {
@@ -100,7 +111,7 @@ impl Stage {
     }
 
     pub(crate) fn start(&mut self, script: Script) {
-        let Script { config, source, inotify, ixml } = script;
+        let Script { config, source, inotify, ixml, http } = script;
         self.bound = Some(app::build(app::Settings {
             root: Arc::clone(&self.root),
             config,
@@ -109,6 +120,7 @@ impl Stage {
             pod_resources_socket: None,
             stay: NOT_AT_ALL,
             ixml,
+            http,
             inotify,
             uevents: false,
         }));

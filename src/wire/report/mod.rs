@@ -8,6 +8,8 @@ pub mod doctor;
 pub mod document;
 pub mod dot;
 pub mod matrix;
+pub mod status;
+pub mod status_table;
 pub mod table;
 pub mod tree;
 pub mod udev;

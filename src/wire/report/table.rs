@@ -116,7 +116,7 @@ fn driver(inventory: &Inventory) -> impl Iterator<Item = String> {
     version.chain(nodes)
 }
 
-fn section(title: &str, lines: impl Iterator<Item = String>, paint: Paint) -> String {
+pub(super) fn section(title: &str, lines: impl Iterator<Item = String>, paint: Paint) -> String {
     let mut text = String::new();
     for line in lines {
         if text.is_empty() {

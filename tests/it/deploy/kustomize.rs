@@ -3,7 +3,6 @@
 use ix_device_plugin::model::config::{Config, Granularity};
 use ix_device_plugin::parse::config::parse_config;
 use k8s_openapi::api::core::v1::PodSpec;
-use serde_yaml::Mapping;
 
 use super::objects::{Object, configuration, objects, the_daemon_set};
 use super::pod::{self, HTTP_PORT, Right};
@@ -22,23 +21,12 @@ pub(super) fn built(directory: &str) -> Option<Vec<Object>> {
 /// The text passes `config check`, as an operator would ask.
 #[track_caller]
 pub(super) fn config_check(text: &str) -> Config {
-    let text = &without_awaited(text);
     let directory = tempfile::TempDir::new().unwrap();
     let file = directory.path().join("ix-config");
     std::fs::write(&file, text).unwrap();
     let said = stdout_of(&["config", "check", file.to_str().unwrap()]);
     assert!(said.starts_with("ok\n"), "{said}");
     parse_config(text).unwrap()
-}
-
-/// The manifests have the section `cdi` ahead of the plugin; once it is read, it stays in.
-fn without_awaited(text: &str) -> String {
-    let mut sections: Mapping =
-        serde_yaml::from_str::<Option<_>>(text).unwrap().unwrap_or_default();
-    if parse_config("cdi: {}").is_err() {
-        sections.remove("cdi");
-    }
-    serde_yaml::to_string(&sections).unwrap()
 }
 
 #[track_caller]

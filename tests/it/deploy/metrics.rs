@@ -2,39 +2,29 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What the plugin serves: name, as scraped and without a histogram's endings, and labels.
-pub(super) const METRICS: &[(&str, &[&str])] = &[
-    ("devices", &["resource", "health"]),
-    ("device_unhealthy", &["resource", "device", "reason"]),
-    ("registrations_total", &["resource", "result"]),
-    ("open_streams", &["resource"]),
-    ("lists_sent_total", &["resource"]),
-    ("time_to_first_list_seconds", &["resource"]),
-    ("allocations_total", &["resource", "result"]),
-    ("allocation_duration_seconds", &["resource", "le"]),
-    ("preferred_allocation_duration_seconds", &["resource", "le"]),
-    ("container_starts_total", &["resource", "result"]),
-    ("rescans_total", &["trigger"]),
-    ("rescan_duration_seconds", &["le"]),
-    ("uevents_total", &[]),
-    ("uevent_overflows_total", &[]),
-    ("config_reloads_total", &["result"]),
-    ("config_current", &[]),
-    ("source_up", &["source"]),
-    ("link_below_maximum", &["chip"]),
-    ("chip_temperature_celsius", &["chip"]),
-    ("chip_ecc_errors", &["chip", "kind"]),
-    ("build_info", &["version", "revision"]),
-];
+use ix_device_plugin::wire::metrics::{METRICS, MetricKind, MetricRow, PREFIX};
 
-const PREFIX: &str = "iluvatar_device_plugin_";
 /// The `PodMonitor` adds it.
 const ADDED_LABEL: &str = "node";
+
+/// What the plugin serves: name, without prefix and without a histogram's endings, and labels.
+pub(super) fn served() -> BTreeMap<&'static str, Vec<&'static str>> {
+    METRICS.iter().map(|row| (short_name(row), labels(row))).collect()
+}
+
+fn short_name(row: &MetricRow) -> &'static str {
+    row.name.strip_prefix(PREFIX).expect("every name has it")
+}
+
+fn labels(row: &MetricRow) -> Vec<&'static str> {
+    let bound = (row.kind == MetricKind::Histogram).then_some("le");
+    row.labels.iter().map(|(name, _)| *name).chain(bound).collect()
+}
 
 /// A query uses metrics and labels of the plugin only.
 #[track_caller]
 pub(super) fn check_query(query: &str) {
-    let known: BTreeMap<_, _> = METRICS.iter().copied().collect();
+    let known = served();
     let metrics = metrics_of(query);
     assert!(!metrics.is_empty(), "{query}: asks for nothing of ours");
     let mut labels = BTreeSet::from([ADDED_LABEL]);

@@ -10,7 +10,7 @@ mod objects;
 mod pod;
 mod rights;
 mod seed_compat;
-mod tools;
+pub(crate) mod tools;
 
 /// The paths below deploy/ that a text names, in links and in commands.
 fn paths_of(text: &str) -> impl Iterator<Item = &str> {

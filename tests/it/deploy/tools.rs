@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::support::binary::{Ran, ran};
 
@@ -25,10 +25,26 @@ impl Tool {
 
     /// Runs it at the top of the repository, without anything from the caller's environment.
     pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
+        ran(&self.command(arguments).output().expect("the program was just there"))
+    }
+
+    /// The same, and the program reads this from its standard input.
+    pub(crate) fn fed(&self, arguments: &[&str], input: &str) -> Ran {
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program was just there");
+        let mut stdin = child.stdin.take().expect("it is piped");
+        stdin.write_all(input.as_bytes()).expect("it reads all");
+        drop(stdin);
+        ran(&child.wait_with_output().expect("it is our child"))
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.0);
         // Helm looks for its own files below the home directory.
         command.env_clear().env("HOME", top().join("target/tools")).current_dir(top());
-        ran(&command.args(arguments).output().expect("the program was just there"))
+        command.args(arguments);
+        command
     }
 
     /// The standard output of a run that went well.

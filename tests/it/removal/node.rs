@@ -87,6 +87,7 @@ impl Node {
             pod_resources_socket: self.socket.clone(),
             stay: self.stay,
             ixml: None,
+            http: None,
             inotify: true,
             uevents: false,
         }));

@@ -113,6 +113,7 @@ impl Daemon {
             pod_resources_socket: None,
             stay: NOT_AT_ALL,
             ixml: None,
+            http: None,
             inotify,
             uevents: false,
         });

@@ -163,6 +163,7 @@ impl PluggedNode {
         command.env_clear().arg("-v").arg("--root").arg(self.root());
         command.arg("--config").arg(self.directory.path().join("config.yaml"));
         command.arg("run").arg("--kubelet-dir").arg(self.kubelet_directory());
+        command.env("IX_HTTP", "off");
         command
     }
 

@@ -1,0 +1,189 @@
+//! The front desk over HTTP: `/livez`, `/readyz`, `/metrics`, `/status`. It only reads, and nothing
+//! else waits for it; a port that is taken is tried again, and costs the kubelet nothing.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, Response, StatusCode};
+use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::front_desk::FrontDesk;
+use crate::decide::probes::Verdict;
+use crate::wire::metrics::exposition::Format;
+
+/// How long to wait before a port that is taken is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// How long to wait after an accept that failed: no more file descriptors, mostly.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long a client may take to send its request.
+const REQUEST: Duration = Duration::from_secs(2);
+/// How long a connection may live: one request, one answer.
+const CONNECTION: Duration = Duration::from_secs(10);
+/// How long open connections have once the daemon stops.
+const CLOSING: Duration = Duration::from_millis(500);
+/// Connections at a time; beyond these the oldest is cut, so that idle ones keep no probe out.
+const CONNECTIONS: usize = 64;
+/// Longest head of a request, in bytes; bodies are not read.
+const HEAD: usize = 16 * 1024;
+/// Header lines of a request.
+const HEADERS: usize = 64;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// Answers at `address` until `stop`; `bound` tells where, for as long as it does.
+pub async fn run(
+    address: SocketAddr,
+    desk: Arc<FrontDesk>,
+    bound: watch::Sender<Option<SocketAddr>>,
+    stop: CancellationToken,
+) {
+    let (routes, mut complained) = (routes(desk), false);
+    while !stop.is_cancelled() {
+        match TcpListener::bind(address).await {
+            Ok(listener) => {
+                let at = listener.local_addr().unwrap_or(address);
+                info!(address = %at, "answering /livez, /readyz, /metrics and /status");
+                bound.send_replace(Some(at));
+                return serve(&listener, &routes, &stop).await;
+            }
+            Err(error) if complained => debug!(%address, %error, "still cannot listen for HTTP"),
+            Err(error) => {
+                complained = true;
+                warn!(%address, %error, "no probes, no metrics: cannot listen; trying again");
+            }
+        }
+        stop.run_until_cancelled(sleep(RETRY)).await;
+    }
+}
+
+async fn serve(listener: &TcpListener, routes: &Router, stop: &CancellationToken) {
+    let mut connections = Connections::default();
+    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+        match accepted {
+            Ok((stream, _)) => connections.open(stream, routes.clone()),
+            Err(error) => {
+                say_not_accepted(&error);
+                stop.run_until_cancelled(sleep(PAUSE)).await;
+            }
+        }
+    }
+    connections.close().await;
+}
+
+/// A client that went before it was accepted is no trouble of ours.
+fn say_not_accepted(error: &io::Error) {
+    if error.kind() != io::ErrorKind::ConnectionAborted {
+        debug!(%error, "cannot accept a connection for HTTP");
+    }
+}
+
+/// The open ones, the oldest first.
+#[derive(Default)]
+struct Connections {
+    tasks: JoinSet<()>,
+    handles: VecDeque<AbortHandle>,
+}
+
+impl Connections {
+    fn open(&mut self, stream: TcpStream, routes: Router) {
+        while self.tasks.try_join_next().is_some() {}
+        self.handles.retain(|handle| !handle.is_finished());
+        if self.handles.len() >= CONNECTIONS
+            && let Some(oldest) = self.handles.pop_front()
+        {
+            oldest.abort();
+        }
+        self.handles.push_back(self.tasks.spawn(converse(stream, routes)));
+    }
+
+    async fn close(mut self) {
+        let ended = timeout(CLOSING, async { while self.tasks.join_next().await.is_some() {} });
+        if ended.await.is_err() {
+            self.tasks.shutdown().await;
+        }
+    }
+}
+
+/// One request, one answer.
+async fn converse(stream: TcpStream, routes: Router) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST)
+        .keep_alive(false)
+        .max_headers(HEADERS)
+        .max_buf_size(HEAD)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
+    match timeout(CONNECTION, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(%error, "an HTTP client was not understood"),
+        Err(_) => debug!("an HTTP client took too long"),
+    }
+}
+
+fn routes(desk: Arc<FrontDesk>) -> Router {
+    Router::new()
+        .route("/livez", get(live))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/status", get(status))
+        .fallback(nothing_here)
+        .with_state(desk)
+}
+
+async fn live(State(desk): State<Arc<FrontDesk>>) -> Response<Body> {
+    verdict("live", &desk.live().await)
+}
+
+async fn ready(State(desk): State<Arc<FrontDesk>>) -> Response<Body> {
+    verdict("ready", &desk.ready())
+}
+
+async fn metrics(State(desk): State<Arc<FrontDesk>>, headers: HeaderMap) -> Response<Body> {
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
+    let format = Format::wanted(accept.unwrap_or_default());
+    answer(StatusCode::OK, format.content_type(), desk.metrics(format))
+}
+
+async fn status(State(desk): State<Arc<FrontDesk>>) -> Response<Body> {
+    match serde_json::to_string_pretty(&desk.status()) {
+        Ok(text) => answer(StatusCode::OK, "application/json", text + "\n"),
+        Err(error) => answer(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
+    }
+}
+
+async fn nothing_here() -> Response<Body> {
+    let text = "nothing here; there are /livez, /readyz, /metrics and /status\n";
+    answer(StatusCode::NOT_FOUND, TEXT, text.to_owned())
+}
+
+/// `ready` or `not ready`, then a sentence a line.
+fn verdict(word: &str, verdict: &Verdict) -> Response<Body> {
+    let well = (StatusCode::OK, "");
+    let (code, not) =
+        if verdict.is_well { well } else { (StatusCode::SERVICE_UNAVAILABLE, "not ") };
+    let sentences = verdict.sentences.iter().map(|sentence| format!("{sentence}\n"));
+    answer(code, TEXT, format!("{not}{word}\n{}", sentences.collect::<String>()))
+}
+
+fn answer(code: StatusCode, content_type: &'static str, text: String) -> Response<Body> {
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = code;
+    response.headers_mut().insert(CONTENT_TYPE, content_type.parse().expect("no odd characters"));
+    response
+}

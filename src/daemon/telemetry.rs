@@ -1,0 +1,331 @@
+//! What the loops tell of themselves: their meters, and the little state that no snapshot has.
+//!
+//! It is the one owner of both. Loops hold a clone and tell; whoever is asked how things stand reads.
+//! Nothing waits here, and nothing here decides.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::wire::metrics::meters::{LookCause, NodeMeters, ReloadResult, ResourceMeters};
+
+/// Clones tell the same.
+#[derive(Clone, Debug)]
+pub struct Telemetry {
+    /// What is counted of the node.
+    pub node: NodeMeters,
+    started: Instant,
+    resources: Arc<watch::Sender<BTreeMap<String, ResourceTelemetry>>>,
+    state: Arc<watch::Sender<State>>,
+}
+
+/// What is known of the node's sources and looks.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    /// The looks at the machine.
+    pub looks: Looks,
+    /// Why the file's configuration is not in force.
+    pub refused_config: Option<Trouble>,
+    /// How changes of the configuration's directory are noticed.
+    pub config_followed: Following,
+    /// The kernel's uevents.
+    pub netlink: Telling,
+    /// The kubelet, of who holds what.
+    pub pod_resources: Telling,
+}
+
+/// The looks at the machine.
+#[derive(Clone, Debug, Default)]
+pub struct Looks {
+    /// When one began that has not ended.
+    pub began: Option<Instant>,
+    /// When the last one that succeeded ended, and how long it took.
+    pub succeeded: Option<(Instant, Duration)>,
+    /// Why the last one failed.
+    pub trouble: Option<Trouble>,
+}
+
+/// Something that goes wrong.
+#[derive(Clone, Debug)]
+pub struct Trouble {
+    /// The last that was said of it.
+    pub text: String,
+    /// Since when it goes wrong.
+    pub since: Instant,
+}
+
+/// Whether a source tells.
+#[derive(Clone, Debug, Default)]
+pub enum Telling {
+    /// Nobody has asked it.
+    #[default]
+    Unasked,
+    /// It does.
+    Up,
+    /// It does not.
+    Down(Trouble),
+}
+
+/// How changes of a directory are noticed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Following {
+    /// There is no such directory.
+    #[default]
+    Nothing,
+    /// The kernel tells.
+    Inotify,
+    /// By looks at intervals alone.
+    Polls,
+}
+
+impl Following {
+    /// After an attempt to follow by inotify.
+    #[must_use]
+    pub fn of<T>(opened: &io::Result<T>) -> Self {
+        match opened {
+            Ok(_) => Self::Inotify,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::Nothing,
+            Err(_) => Self::Polls,
+        }
+    }
+}
+
+/// One resource's part; clones tell the same.
+#[derive(Clone, Debug)]
+pub struct ResourceTelemetry {
+    /// What is counted.
+    pub meters: ResourceMeters,
+    configured: Instant,
+    notes: Arc<watch::Sender<SessionNotes>>,
+}
+
+/// What a session says of itself.
+#[derive(Clone, Debug)]
+pub struct SessionNotes {
+    /// When it last came round.
+    pub turned: Instant,
+    /// Whether a kubelet's socket is there, and when last called somebody took the call; true until
+    /// it was looked for.
+    pub has_kubelet: bool,
+    /// Whether the kubelet accepted our registration.
+    pub is_registered: bool,
+    /// How changes of the kubelet's directory are noticed.
+    pub followed: Following,
+    /// What went wrong since the last success.
+    pub trouble: Option<String>,
+}
+
+impl Default for Telemetry {
+    /// Of a daemon that starts now.
+    fn default() -> Self {
+        Self::new(Instant::now())
+    }
+}
+
+impl Telemetry {
+    /// Nothing told yet; times count from `started`.
+    #[must_use]
+    pub fn new(started: Instant) -> Self {
+        Self {
+            node: NodeMeters::default(),
+            started,
+            resources: Arc::default(),
+            state: Arc::default(),
+        }
+    }
+
+    /// When the daemon started.
+    #[must_use]
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// How things stand.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    /// Every resource that is configured.
+    #[must_use]
+    pub fn resources(&self) -> BTreeMap<String, ResourceTelemetry> {
+        self.resources.borrow().clone()
+    }
+
+    /// From now on these are the resources: what was told of others is forgotten.
+    pub fn keep_resources<'a>(&self, names: impl IntoIterator<Item = &'a str>) {
+        self.resources.send_modify(|resources| {
+            let mut before = std::mem::take(resources);
+            for name in names {
+                let resource = before.remove(name).unwrap_or_default();
+                resources.insert(name.to_owned(), resource);
+            }
+        });
+    }
+
+    /// The part of one resource. One that is not configured may tell too, but nobody hears it.
+    #[must_use]
+    pub fn resource(&self, name: &str) -> ResourceTelemetry {
+        self.resources.borrow().get(name).cloned().unwrap_or_default()
+    }
+
+    /// A look at the machine begins.
+    pub fn look_began(&self, cause: LookCause) {
+        self.node.rescans.count(cause);
+        self.state.send_modify(|state| state.looks.began = Some(Instant::now()));
+    }
+
+    /// It succeeded.
+    pub fn look_succeeded(&self) {
+        self.look_ended(|looks, took| {
+            looks.succeeded = Some((Instant::now(), took));
+            looks.trouble = None;
+        });
+    }
+
+    /// It failed.
+    pub fn look_failed(&self, error: &str) {
+        self.look_ended(|looks, _| {
+            looks.trouble = Some(Trouble::again(looks.trouble.take(), error));
+        });
+    }
+
+    fn look_ended(&self, end: impl FnOnce(&mut Looks, Duration)) {
+        self.state.send_modify(|state| {
+            let took = state.looks.began.take().map_or(Duration::ZERO, |began| began.elapsed());
+            self.node.rescan_duration.observe(took.as_secs_f64());
+            end(&mut state.looks, took);
+        });
+    }
+
+    /// Uevents are heard, or not, for this reason.
+    pub fn netlink(&self, error: Option<&str>) {
+        self.state.send_modify(|state| state.netlink.now(error));
+    }
+
+    /// The kubelet told who holds what, or did not, for this reason.
+    pub fn pod_resources(&self, error: Option<&str>) {
+        self.state.send_modify(|state| state.pod_resources.now(error));
+    }
+
+    /// How changes of the configuration's directory are noticed.
+    pub fn config_followed(&self, followed: Following) {
+        self.state.send_modify(|state| state.config_followed = followed);
+    }
+
+    /// What the file says is in force.
+    pub fn config_is_current(&self) {
+        self.state.send_modify(|state| state.refused_config = None);
+    }
+
+    /// A change of the file is in force.
+    pub fn config_applied(&self) {
+        self.node.config_reloads.count(ReloadResult::Applied);
+        self.config_is_current();
+    }
+
+    /// A change of the file was refused; the last good one stays in force.
+    pub fn config_refused(&self, complaint: &str) {
+        self.node.config_reloads.count(ReloadResult::Refused);
+        self.state.send_modify(|state| {
+            let last = state.refused_config.take();
+            state.refused_config = Some(Trouble::again(last, complaint));
+        });
+    }
+}
+
+impl Trouble {
+    /// The same trouble goes on, in these words.
+    fn again(last: Option<Self>, text: &str) -> Self {
+        let since = last.map_or_else(Instant::now, |last| last.since);
+        Self { text: text.to_owned(), since }
+    }
+}
+
+impl Telling {
+    fn now(&mut self, error: Option<&str>) {
+        *self = match (error, std::mem::take(self)) {
+            (None, _) => Self::Up,
+            (Some(error), Self::Down(trouble)) => Self::Down(Trouble::again(Some(trouble), error)),
+            (Some(error), _) => Self::Down(Trouble::again(None, error)),
+        };
+    }
+}
+
+impl Default for ResourceTelemetry {
+    fn default() -> Self {
+        let now = Instant::now();
+        let notes = SessionNotes {
+            turned: now,
+            has_kubelet: true,
+            is_registered: false,
+            followed: Following::Nothing,
+            trouble: None,
+        };
+        let notes = Arc::new(watch::Sender::new(notes));
+        Self { meters: ResourceMeters::default(), configured: now, notes }
+    }
+}
+
+impl ResourceTelemetry {
+    /// How its session stands.
+    #[must_use]
+    pub fn notes(&self) -> SessionNotes {
+        self.notes.borrow().clone()
+    }
+
+    /// The session notes something of itself.
+    pub fn note(&self, change: impl FnOnce(&mut SessionNotes)) {
+        self.notes.send_modify(change);
+    }
+
+    /// The kubelet has the list; only the first time counts.
+    pub fn has_list(&self) {
+        self.meters.first_list.get_or_init(|| self.configured.elapsed());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_trouble_that_goes_on_keeps_its_beginning_and_its_last_words() {
+        let telemetry = Telemetry::new(Instant::now());
+        let began = Instant::now();
+        telemetry.look_failed("one");
+        tokio::time::advance(Duration::from_secs(5)).await;
+        telemetry.look_failed("two");
+        let trouble = telemetry.state().looks.trouble.unwrap();
+        assert_eq!((&*trouble.text, trouble.since), ("two", began));
+        telemetry.look_succeeded();
+        assert!(telemetry.state().looks.trouble.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_resource_that_stays_keeps_its_counts_and_one_that_goes_is_forgotten() {
+        let telemetry = Telemetry::new(Instant::now());
+        telemetry.keep_resources(["a.b/one", "a.b/two"]);
+        for name in ["a.b/one", "a.b/two"] {
+            telemetry.resource(name).meters.lists_sent.inc();
+        }
+        telemetry.keep_resources(["a.b/two", "a.b/three"]);
+        let resources = telemetry.resources();
+        let sent = resources.iter().map(|(name, it)| (&**name, it.meters.lists_sent.get()));
+        assert_eq!(sent.collect::<Vec<_>>(), [("a.b/three", 0), ("a.b/two", 1)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_list_is_timed_once() {
+        let resource = ResourceTelemetry::default();
+        for _ in 0..2 {
+            tokio::time::advance(Duration::from_secs(3)).await;
+            resource.has_list();
+        }
+        assert_eq!(resource.meters.first_list.get(), Some(&Duration::from_secs(3)));
+    }
+}

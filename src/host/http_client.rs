@@ -1,0 +1,98 @@
+//! One plain HTTP request to a plugin on this machine: what its probes and `status` need.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::{Request, header};
+use hyper_util::rt::TokioIo;
+use thiserror::Error;
+use tokio::net::TcpStream;
+
+/// Longest answer that is read, in bytes: far above the status of the largest node.
+const LONGEST: usize = 16 << 20;
+
+/// What came back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// For example 200.
+    pub code: u16,
+    /// The body as text.
+    pub text: String,
+}
+
+/// Why nothing did.
+#[derive(Debug, Error)]
+pub enum HttpError {
+    /// Nobody listens there.
+    #[error(
+        "cannot connect to {0}: {1}; does the plugin run, and does its --http name this address?"
+    )]
+    Connect(SocketAddr, io::Error),
+    /// Somebody listens, and says nothing.
+    #[error("{0} did not answer within {1:?}")]
+    Silent(SocketAddr, Duration),
+    /// What it says is not HTTP.
+    #[error("{0} does not speak HTTP: {1}")]
+    NotHttp(SocketAddr, hyper::Error),
+    /// It ended in the middle of its answer, or does not end it.
+    #[error("the answer of {0} is broken: {1}")]
+    Broken(SocketAddr, String),
+}
+
+/// Where a plugin that listens at `address` is reached from this machine: one that listens
+/// everywhere also does on the loopback.
+#[must_use]
+pub fn reached_at(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    address
+}
+
+/// The answer to `GET path`.
+///
+/// # Errors
+/// [`HttpError`], after `patience` at the latest. Any answer counts as one, whatever its code.
+pub async fn get(address: SocketAddr, path: &str, patience: Duration) -> Result<Answer, HttpError> {
+    let asked = tokio::time::timeout(patience, ask(address, path)).await;
+    asked.unwrap_or(Err(HttpError::Silent(address, patience)))
+}
+
+async fn ask(address: SocketAddr, path: &str) -> Result<Answer, HttpError> {
+    let stream =
+        TcpStream::connect(address).await.map_err(|error| HttpError::Connect(address, error))?;
+    let not_http = |error| HttpError::NotHttp(address, error);
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(not_http)?;
+    let request = Request::get(path).header(header::HOST, address.to_string());
+    let request = request.body(Empty::<Bytes>::new());
+    let request = request.map_err(|error| HttpError::Broken(address, error.to_string()))?;
+    let exchange = async {
+        let response = sender.send_request(request).await.map_err(not_http)?;
+        let code = response.status().as_u16();
+        let body = Limited::new(response.into_body(), LONGEST).collect().await;
+        let body = body.map_err(|error| HttpError::Broken(address, broken(error.as_ref())))?;
+        let text = String::from_utf8_lossy(&body.to_bytes()).into_owned();
+        Ok(Answer { code, text })
+    };
+    let mut exchange = std::pin::pin!(exchange);
+    tokio::select! {
+        biased;
+        answer = &mut exchange => answer,
+        // It ended, and whatever came before is still to be read.
+        _ = connection => exchange.await,
+    }
+}
+
+fn broken(error: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
+    if error.is::<LengthLimitError>() {
+        return format!("it is longer than {} MiB", LONGEST >> 20);
+    }
+    error.to_string()
+}

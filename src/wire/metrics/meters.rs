@@ -1,0 +1,247 @@
+//! What the loops count with. Each meter is a cheap handle: clones count together.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+
+use crate::decide::session::Answer;
+use crate::model::health::Health;
+
+/// Upper bounds in seconds for answers that are made from memory.
+const ANSWER_BUCKETS: [f64; 10] =
+    [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.1, 1.0];
+/// Upper bounds in seconds for looks at the machine.
+const LOOK_BUCKETS: [f64; 11] =
+    [0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+
+/// The words that a label's value can be.
+pub trait LabelValue: Copy + PartialEq + 'static {
+    /// Every one.
+    const ALL: &'static [Self];
+
+    /// As it is scraped.
+    fn name(self) -> &'static str;
+}
+
+macro_rules! label_value {
+    ($(#[$doc:meta])* $type:ident { $($(#[$variant_doc:meta])* $variant:ident = $name:literal),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum $type {
+            $($(#[$variant_doc])* $variant),*
+        }
+
+        impl LabelValue for $type {
+            const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name),*
+                }
+            }
+        }
+    };
+}
+
+label_value! {
+    /// How a call of Allocate ended.
+    AllocationResult {
+        /// The container got its devices.
+        Granted = "granted",
+        /// It did not, with a reason.
+        Refused = "refused",
+    }
+}
+
+label_value! {
+    /// How a call of PreStartContainer ended.
+    StartResult {
+        /// The container may start.
+        Allowed = "allowed",
+        /// What it was handed out is no longer so.
+        Refused = "refused",
+    }
+}
+
+label_value! {
+    /// What became of a change of the configuration file.
+    ReloadResult {
+        /// It is in force.
+        Applied = "applied",
+        /// The last good one stays in force.
+        Refused = "refused",
+    }
+}
+
+label_value! {
+    /// What led to a look at the machine.
+    LookCause {
+        /// The first one.
+        Start = "start",
+        /// The kernel announced a change.
+        Uevent = "uevent",
+        /// Uevents are not to be had, or may have been missed.
+        Poll = "poll",
+        /// An operator asked (SIGHUP).
+        Request = "request",
+        /// The configuration changed.
+        Configuration = "configuration",
+        /// A short look at the chips showed a change.
+        Health = "health",
+        /// A chip lacks its driver or its node and may get them.
+        Settling = "settling",
+        /// The last look failed.
+        Retry = "retry",
+        /// Nothing: it was time.
+        Timer = "timer",
+    }
+}
+
+label_value! {
+    /// Where news comes from.
+    Source {
+        /// The kernel's uevents.
+        Netlink = "netlink",
+        /// Changes of the directories of the kubelet and of the configuration.
+        Inotify = "inotify",
+        /// The vendor's library.
+        Ixml = "ixml",
+        /// The kubelet, of who holds what.
+        PodResources = "pod_resources",
+    }
+}
+
+label_value! {
+    /// Which memory errors.
+    EccKind {
+        /// ECC corrected them.
+        Corrected = "corrected",
+        /// It could not.
+        Uncorrected = "uncorrected",
+    }
+}
+
+/// How a call of Register ended.
+pub type RegistrationResult = Answer;
+
+impl LabelValue for Answer {
+    const ALL: &'static [Self] = &[Self::Accepted, Self::Refused, Self::Silent];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Refused => "refused",
+            Self::Silent => "silent",
+        }
+    }
+}
+
+impl LabelValue for Health {
+    const ALL: &'static [Self] = &[Self::Healthy, Self::Unhealthy];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+}
+
+/// A counter for each value of a label; each is there from the start.
+#[derive(Clone)]
+pub struct Tally<L> {
+    counters: Arc<[(L, Counter)]>,
+}
+
+impl<L: LabelValue> Default for Tally<L> {
+    fn default() -> Self {
+        Self { counters: L::ALL.iter().map(|value| (*value, Counter::default())).collect() }
+    }
+}
+
+impl<L: LabelValue> fmt::Debug for Tally<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.each()).finish()
+    }
+}
+
+impl<L: LabelValue> Tally<L> {
+    /// One more of this.
+    pub fn count(&self, value: L) {
+        for (_, counter) in self.counters.iter().filter(|(of, _)| *of == value) {
+            counter.inc();
+        }
+    }
+
+    /// How many there were of each.
+    pub fn each(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.counters.iter().map(|(value, counter)| (value.name(), counter.get()))
+    }
+}
+
+/// What is counted of one resource.
+#[derive(Clone, Debug)]
+pub struct ResourceMeters {
+    /// Calls of Register.
+    pub registrations: Tally<RegistrationResult>,
+    /// Streams that the kubelet holds open.
+    pub open_streams: Gauge,
+    /// Lists sent on any stream.
+    pub lists_sent: Counter,
+    /// How long it took until the kubelet first had the list.
+    pub first_list: Arc<OnceLock<Duration>>,
+    /// Calls of Allocate.
+    pub allocations: Tally<AllocationResult>,
+    /// How long they took.
+    pub allocation_duration: Histogram,
+    /// How long calls of GetPreferredAllocation took.
+    pub preferred_allocation_duration: Histogram,
+    /// Calls of PreStartContainer.
+    pub container_starts: Tally<StartResult>,
+}
+
+impl Default for ResourceMeters {
+    fn default() -> Self {
+        Self {
+            registrations: Tally::default(),
+            open_streams: Gauge::default(),
+            lists_sent: Counter::default(),
+            first_list: Arc::default(),
+            allocations: Tally::default(),
+            allocation_duration: Histogram::new(ANSWER_BUCKETS),
+            preferred_allocation_duration: Histogram::new(ANSWER_BUCKETS),
+            container_starts: Tally::default(),
+        }
+    }
+}
+
+/// What is counted of the node as a whole.
+#[derive(Clone, Debug)]
+pub struct NodeMeters {
+    /// Looks at the machine.
+    pub rescans: Tally<LookCause>,
+    /// How long they took.
+    pub rescan_duration: Histogram,
+    /// Uevents heard.
+    pub uevents: Counter,
+    /// Times that some were lost.
+    pub uevent_overflows: Counter,
+    /// Changes of the configuration file.
+    pub config_reloads: Tally<ReloadResult>,
+}
+
+impl Default for NodeMeters {
+    fn default() -> Self {
+        Self {
+            rescans: Tally::default(),
+            rescan_duration: Histogram::new(LOOK_BUCKETS),
+            uevents: Counter::default(),
+            uevent_overflows: Counter::default(),
+            config_reloads: Tally::default(),
+        }
+    }
+}

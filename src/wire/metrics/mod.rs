@@ -1,0 +1,185 @@
+//! Every metric in one table: name, type, labels, meaning, and how it is read from a [`Moment`].
+//! The exposition and the documentation are both made from it.
+
+pub mod meters;
+pub mod moment;
+
+pub mod exposition;
+mod readings;
+
+use self::meters::{
+    AllocationResult, LabelValue, LookCause, RegistrationResult, ReloadResult, Source, StartResult,
+};
+use self::moment::{Moment, Samples};
+
+/// What every metric's name begins with.
+pub const PREFIX: &str = "iluvatar_device_plugin_";
+
+/// How Prometheus takes a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricKind {
+    /// Only rises, and begins anew with the process.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts by size: scraped as `_bucket`, `_sum` and `_count`.
+    Histogram,
+}
+
+impl MetricKind {
+    /// As OpenMetrics spells it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// What a label's value can be; every set is bounded.
+#[derive(Clone, Copy, Debug)]
+pub enum LabelValues {
+    /// These words and no others; each has a series from the start.
+    Words(fn() -> Vec<&'static str>),
+    /// For example the names of the resources that are configured.
+    Of(&'static str),
+}
+
+/// One metric.
+#[derive(Clone, Copy, Debug)]
+pub struct MetricRow {
+    /// As it is scraped; a counter's ends in `_total`.
+    pub name: &'static str,
+    /// How Prometheus takes it.
+    pub kind: MetricKind,
+    /// Names and values of its labels.
+    pub labels: &'static [(&'static str, LabelValues)],
+    /// What it means, with its unit.
+    pub help: &'static str,
+    read: fn(&Moment<'_>, &mut Samples),
+}
+
+const RESOURCE: (&str, LabelValues) = ("resource", LabelValues::Of("configured resource"));
+const CHIP: (&str, LabelValues) = ("chip", LabelValues::Of("PCI address of a chip that is there"));
+
+const fn words<L: LabelValue>(label: &'static str) -> (&'static str, LabelValues) {
+    (label, LabelValues::Words(|| L::ALL.iter().map(|value| value.name()).collect()))
+}
+
+macro_rules! row {
+    ($kind:ident $name:literal [$($label:expr),*] $read:path, $help:literal) => {
+        MetricRow {
+            name: concat!("iluvatar_device_plugin_", $name),
+            kind: MetricKind::$kind,
+            labels: &[$($label),*],
+            help: $help,
+            read: $read,
+        }
+    };
+}
+
+/// Every metric, in the order of the exposition.
+pub const METRICS: &[MetricRow] = &[
+    row!(Gauge "build_info" [("version", LabelValues::Of("version of the program")),
+        ("revision", LabelValues::Of("commit that it was built from"))] readings::build_info,
+        "Always 1; the labels tell which build runs"),
+    row!(Gauge "devices" [RESOURCE, words::<crate::model::health::Health>("health")]
+        readings::devices,
+        "Devices in the kubelet's list; each replica of a shared device counts"),
+    row!(Gauge "device_unhealthy" [RESOURCE, ("device", LabelValues::Of("id without replica")),
+        ("reason", LabelValues::Of("reason code"))] readings::device_unhealthy,
+        "1 for each reason why a device is unhealthy; no series for a healthy device"),
+    row!(Counter "registrations_total" [RESOURCE, words::<RegistrationResult>("result")]
+        readings::registrations,
+        "Calls of Register; silent ones got no answer in time, refused ones include those that \
+         nobody took"),
+    row!(Gauge "open_streams" [RESOURCE] readings::open_streams,
+        "ListAndWatch streams that the kubelet holds open; 0 means that it does not have our list"),
+    row!(Counter "lists_sent_total" [RESOURCE] readings::lists_sent,
+        "Lists sent to the kubelet or to any other client"),
+    row!(Gauge "time_to_first_list_seconds" [RESOURCE] readings::time_to_first_list,
+        "Seconds from the start, or from when the resource was configured, until the kubelet first \
+         had its list; no series until then"),
+    row!(Counter "allocations_total" [RESOURCE, words::<AllocationResult>("result")]
+        readings::allocations,
+        "Calls of Allocate"),
+    row!(Histogram "allocation_duration_seconds" [RESOURCE] readings::allocation_duration,
+        "Seconds that Allocate took"),
+    row!(Histogram "preferred_allocation_duration_seconds" [RESOURCE]
+        readings::preferred_allocation_duration,
+        "Seconds that GetPreferredAllocation took"),
+    row!(Counter "container_starts_total" [RESOURCE, words::<StartResult>("result")]
+        readings::container_starts,
+        "Calls of PreStartContainer; a container is refused where its devices changed since they \
+         were handed out"),
+    row!(Counter "rescans_total" [words::<LookCause>("trigger")] readings::rescans,
+        "Looks at the machine, by what first led to them"),
+    row!(Histogram "rescan_duration_seconds" [] readings::rescan_duration,
+        "Seconds that a look at the machine took"),
+    row!(Counter "uevents_total" [] readings::uevents,
+        "Uevents heard from the kernel, of any vendor's devices"),
+    row!(Counter "uevent_overflows_total" [] readings::uevent_overflows,
+        "Times that uevents were lost because they came faster than they were read; each leads to \
+         a look at everything"),
+    row!(Counter "config_reloads_total" [words::<ReloadResult>("result")] readings::config_reloads,
+        "Changes of the configuration file that were applied or refused"),
+    row!(Gauge "config_current" [] readings::config_current,
+        "1 while the configuration in force is that of the file; 0 after a reload was refused"),
+    row!(Gauge "source_up" [words::<Source>("source")] readings::source_up,
+        "1 while the source tells; 0 where it is not to be had: netlink and inotify are then \
+         replaced by looks at intervals, the others are done without"),
+    row!(Gauge "link_below_maximum" [CHIP] readings::link_below_maximum,
+        "1 while the chip's PCIe link is slower or narrower than both ends support"),
+    row!(Gauge "chip_temperature_celsius" [CHIP] readings::temperature,
+        "Degrees Celsius, from libixml; no series without it"),
+    row!(Gauge "chip_ecc_errors" [CHIP, words::<meters::EccKind>("kind")] readings::ecc_errors,
+        "Memory errors that the chip counts, from libixml; no series without it"),
+];
+
+/// The table as Markdown: name, type, labels, meaning.
+#[must_use]
+pub fn markdown_table() -> String {
+    let mut table = "| metric | type | labels | meaning |\n| --- | --- | --- | --- |\n".to_owned();
+    for MetricRow { name, kind, labels, help, .. } in METRICS {
+        let labels: Vec<_> = labels.iter().map(|(name, values)| label(name, *values)).collect();
+        let (kind, labels) = (kind.name(), labels.join("<br>"));
+        table.push_str(&format!("| `{name}` | {kind} | {labels} | {help} |\n"));
+    }
+    table
+}
+
+fn label(name: &str, values: LabelValues) -> String {
+    match values {
+        LabelValues::Words(words) => format!("`{name}`: {}", words().join(", ")),
+        LabelValues::Of(what) => format!("`{name}`: {what}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_follow_the_conventions_and_are_there_once() {
+        let names: BTreeSet<_> = METRICS.iter().map(|row| row.name).collect();
+        assert_eq!(names.len(), METRICS.len());
+        for MetricRow { name, kind, help, .. } in METRICS {
+            assert!(name.starts_with(PREFIX), "{name}");
+            assert_eq!(name.ends_with("_total"), *kind == MetricKind::Counter, "{name}");
+            assert!(!help.ends_with('.') && !help.contains('|'), "{name}: {help}");
+        }
+    }
+
+    #[test]
+    fn the_table_has_a_line_for_each_metric() {
+        let table = markdown_table();
+        assert_eq!(table.lines().count(), METRICS.len() + 2);
+        let row = "| `iluvatar_device_plugin_registrations_total` | counter | `resource`: \
+                   configured resource<br>`result`: accepted, refused, silent | Calls of Register;";
+        assert!(table.contains(row), "{table}");
+    }
+}

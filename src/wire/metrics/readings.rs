@@ -1,0 +1,169 @@
+//! How each metric is read from a moment: a function a row of the table.
+
+use std::collections::BTreeSet;
+
+use prometheus_client::metrics::histogram::Histogram;
+
+use super::meters::{EccKind, LabelValue, ResourceMeters, Source, Tally};
+use super::moment::{Moment, Samples, Value};
+use crate::model::board::Chip;
+use crate::model::device::{Device, Resource};
+use crate::model::health::Health;
+
+pub(super) fn build_info(moment: &Moment<'_>, samples: &mut Samples) {
+    let labels = [("version", moment.build.version), ("revision", moment.build.revision)];
+    samples.level(labels, 1);
+}
+
+pub(super) fn devices(moment: &Moment<'_>, samples: &mut Samples) {
+    for name in moment.resources.keys() {
+        let listed = moment.offer.and_then(|offer| offer.resource(name)).map(Resource::listed);
+        let listed: Vec<_> =
+            listed.into_iter().flatten().map(|(_, device)| device.health).collect();
+        for health in Health::ALL {
+            let count = listed.iter().filter(|is| *is == health).count();
+            let count = u32::try_from(count).unwrap_or(u32::MAX);
+            samples.level([("resource", name), ("health", health.name())], count);
+        }
+    }
+}
+
+pub(super) fn device_unhealthy(moment: &Moment<'_>, samples: &mut Samples) {
+    let resources = moment.offer.iter().flat_map(|offer| &offer.resources);
+    for Resource { name, devices, .. } in resources {
+        for Device { id, reasons, .. } in devices {
+            let codes: BTreeSet<_> = reasons.iter().map(|reason| reason.code).collect();
+            for code in codes {
+                let (id, code) = (id.to_string(), code.name());
+                samples.level([("resource", name), ("device", &id), ("reason", code)], 1);
+            }
+        }
+    }
+}
+
+pub(super) fn registrations(moment: &Moment<'_>, samples: &mut Samples) {
+    each_resource(moment, |name, meters| tally(samples, name, "result", &meters.registrations));
+}
+
+pub(super) fn open_streams(moment: &Moment<'_>, samples: &mut Samples) {
+    each_resource(moment, |name, meters| {
+        let open = i32::try_from(meters.open_streams.get()).unwrap_or(i32::MAX);
+        samples.level([("resource", name)], open);
+    });
+}
+
+pub(super) fn lists_sent(moment: &Moment<'_>, samples: &mut Samples) {
+    each_resource(moment, |name, meters| {
+        samples.add([("resource", name)], Value::Count(meters.lists_sent.get()));
+    });
+}
+
+pub(super) fn time_to_first_list(moment: &Moment<'_>, samples: &mut Samples) {
+    each_resource(moment, |name, meters| {
+        if let Some(took) = meters.first_list.get() {
+            samples.level([("resource", name)], took.as_secs_f64());
+        }
+    });
+}
+
+pub(super) fn allocations(moment: &Moment<'_>, samples: &mut Samples) {
+    each_resource(moment, |name, meters| tally(samples, name, "result", &meters.allocations));
+}
+
+pub(super) fn allocation_duration(moment: &Moment<'_>, samples: &mut Samples) {
+    each_resource(moment, |name, meters| sizes(samples, name, &meters.allocation_duration));
+}
+
+pub(super) fn preferred_allocation_duration(moment: &Moment<'_>, samples: &mut Samples) {
+    each_resource(moment, |name, meters| {
+        sizes(samples, name, &meters.preferred_allocation_duration);
+    });
+}
+
+pub(super) fn container_starts(moment: &Moment<'_>, samples: &mut Samples) {
+    each_resource(moment, |name, meters| tally(samples, name, "result", &meters.container_starts));
+}
+
+pub(super) fn rescans(moment: &Moment<'_>, samples: &mut Samples) {
+    for (trigger, count) in moment.node.rescans.each() {
+        samples.add([("trigger", trigger)], Value::Count(count));
+    }
+}
+
+pub(super) fn rescan_duration(moment: &Moment<'_>, samples: &mut Samples) {
+    samples.add([], Value::Sizes(moment.node.rescan_duration.clone()));
+}
+
+pub(super) fn uevents(moment: &Moment<'_>, samples: &mut Samples) {
+    samples.add([], Value::Count(moment.node.uevents.get()));
+}
+
+pub(super) fn uevent_overflows(moment: &Moment<'_>, samples: &mut Samples) {
+    samples.add([], Value::Count(moment.node.uevent_overflows.get()));
+}
+
+pub(super) fn config_reloads(moment: &Moment<'_>, samples: &mut Samples) {
+    for (result, count) in moment.node.config_reloads.each() {
+        samples.add([("result", result)], Value::Count(count));
+    }
+}
+
+pub(super) fn config_current(moment: &Moment<'_>, samples: &mut Samples) {
+    samples.level([], u8::from(moment.config_is_current));
+}
+
+pub(super) fn source_up(moment: &Moment<'_>, samples: &mut Samples) {
+    for source in Source::ALL {
+        let is_up = moment.sources_up.contains(source);
+        samples.level([("source", source.name())], u8::from(is_up));
+    }
+}
+
+pub(super) fn link_below_maximum(moment: &Moment<'_>, samples: &mut Samples) {
+    for Chip { address, link, .. } in
+        moment.offer.map(|offer| offer.inventory.chips()).unwrap_or_default()
+    {
+        samples.level([("chip", &address.to_string())], u8::from(link.is_below_maximum()));
+    }
+}
+
+pub(super) fn temperature(moment: &Moment<'_>, samples: &mut Samples) {
+    for (chip, reading) in moment.ixml.iter().flat_map(|reading| &reading.chips) {
+        if let Some(degrees) = reading.temperature {
+            samples.level([("chip", &chip.to_string())], degrees);
+        }
+    }
+}
+
+pub(super) fn ecc_errors(moment: &Moment<'_>, samples: &mut Samples) {
+    for (chip, reading) in moment.ixml.iter().flat_map(|reading| &reading.chips) {
+        let Some(errors) = reading.ecc else { continue };
+        let chip = chip.to_string();
+        for (kind, count) in
+            [(EccKind::Corrected, errors.single), (EccKind::Uncorrected, errors.double)]
+        {
+            samples.level([("chip", &chip), ("kind", kind.name())], count);
+        }
+    }
+}
+
+fn each_resource(moment: &Moment<'_>, mut read: impl FnMut(&str, &ResourceMeters)) {
+    for (name, meters) in moment.resources {
+        read(name, meters);
+    }
+}
+
+fn tally<L: LabelValue>(
+    samples: &mut Samples,
+    resource: &str,
+    label: &'static str,
+    tally: &Tally<L>,
+) {
+    for (value, count) in tally.each() {
+        samples.add([("resource", resource), (label, value)], Value::Count(count));
+    }
+}
+
+fn sizes(samples: &mut Samples, resource: &str, histogram: &Histogram) {
+    samples.add([("resource", resource)], Value::Sizes(histogram.clone()));
+}

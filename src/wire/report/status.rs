@@ -1,0 +1,297 @@
+//! How a running plugin stands: `/status`, and `status -o json`. Names stay; more may come.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use humantime::format_rfc3339_seconds;
+use serde::{Deserialize, Serialize};
+
+use crate::decide::advertise::Offer;
+use crate::decide::probes::{Progress, SessionStanding, Verdict};
+use crate::model::config::Config;
+use crate::model::device::{Device, Resource};
+use crate::wire::config_yaml::effective_yaml;
+use crate::wire::metrics::meters::ResourceMeters;
+use crate::wire::metrics::moment::Build;
+
+/// What the document is made from; whatever has an age is told as a point in time.
+#[derive(Clone, Debug)]
+pub struct Facts<'a> {
+    /// Which build runs.
+    pub build: Build,
+    /// The wall clock.
+    pub now: SystemTime,
+    /// Since the daemon started.
+    pub uptime: Duration,
+    /// What `/readyz` says.
+    pub readiness: Verdict,
+    /// In force.
+    pub config: &'a Config,
+    /// Where it is read from; absent where it does not change.
+    pub config_file: Option<String>,
+    /// The last reload, if it was refused.
+    pub refused_config: Option<Aged>,
+    /// How long ago the last look that succeeded ended, and how long it took.
+    pub looked: Option<(Duration, Duration)>,
+    /// Why looks fail.
+    pub look_trouble: Option<Aged>,
+    /// The latest snapshot.
+    pub offer: Option<&'a Offer>,
+    /// By resource.
+    pub sessions: &'a [(SessionStanding, ResourceMeters)],
+    /// By name.
+    pub sources: BTreeMap<&'static str, SourceFacts>,
+}
+
+/// Something that was said, and how long ago it began to hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Aged {
+    /// What was said.
+    pub text: String,
+    /// For how long it has held.
+    pub age: Duration,
+}
+
+/// How a source of news stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceFacts {
+    /// Nobody asks it.
+    Unused(String),
+    /// It tells; with what there is to say of it.
+    Up(Option<String>),
+    /// It does not tell; why, and for how long where that is known.
+    Down(String, Option<Duration>),
+}
+
+/// The document.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    pub(super) build: BuildStatus,
+    pub(super) started_at: String,
+    pub(super) uptime_seconds: u64,
+    pub(super) ready: bool,
+    /// What `/readyz` says.
+    pub(super) readiness: Vec<String>,
+    pub(super) configuration: ConfigStatus,
+    pub(super) machine: MachineStatus,
+    pub(super) resources: Vec<ResourceStatus>,
+    pub(super) sources: BTreeMap<String, SourceStatus>,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(super) struct BuildStatus {
+    pub(super) version: String,
+    pub(super) revision: String,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ConfigStatus {
+    pub(super) file: Option<String>,
+    /// Whether the file's is in force.
+    pub(super) current: bool,
+    pub(super) refused: Option<TroubleStatus>,
+    pub(super) in_force: serde_json::Value,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct MachineStatus {
+    pub(super) looked_at: Option<String>,
+    pub(super) look_seconds: Option<f64>,
+    pub(super) trouble: Option<TroubleStatus>,
+    pub(super) driver_version: Option<String>,
+    pub(super) skipped: Vec<SkippedStatus>,
+    pub(super) warnings: Vec<String>,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(super) struct SkippedStatus {
+    pub(super) address: String,
+    pub(super) reason: String,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(super) struct TroubleStatus {
+    pub(super) text: String,
+    pub(super) since: String,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ResourceStatus {
+    pub(super) name: String,
+    /// Absent where devices are not shared.
+    pub(super) replicas: Option<u32>,
+    pub(super) session: Option<SessionStatus>,
+    pub(super) devices: Vec<DeviceStatus>,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct SessionStatus {
+    /// `waiting`, `streaming` or `yielded`.
+    pub(super) progress: String,
+    pub(super) kubelet: bool,
+    pub(super) registered: bool,
+    pub(super) trouble: Option<String>,
+    pub(super) open_streams: i64,
+    pub(super) lists_sent: u64,
+    pub(super) first_list_seconds: Option<f64>,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct DeviceStatus {
+    pub(super) id: String,
+    pub(super) health: String,
+    /// Since when it has this health.
+    pub(super) since: Option<String>,
+    pub(super) reasons: Vec<ReasonStatus>,
+    pub(super) chips: Vec<String>,
+    pub(super) nodes: Vec<String>,
+    pub(super) numa_nodes: Vec<u32>,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(super) struct ReasonStatus {
+    pub(super) code: String,
+    pub(super) detail: String,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(super) struct SourceStatus {
+    /// `up`, `down` or `unused`.
+    pub(super) state: String,
+    pub(super) detail: Option<String>,
+    pub(super) since: Option<String>,
+}
+
+/// The document of these facts.
+#[must_use]
+pub fn status(facts: &Facts<'_>) -> Status {
+    Status {
+        build: BuildStatus {
+            version: facts.build.version.to_owned(),
+            revision: facts.build.revision.to_owned(),
+        },
+        started_at: facts.at(facts.uptime),
+        uptime_seconds: facts.uptime.as_secs(),
+        ready: facts.readiness.is_well,
+        readiness: facts.readiness.sentences.clone(),
+        configuration: config_status(facts),
+        machine: machine_status(facts),
+        resources: resources(facts),
+        sources: facts
+            .sources
+            .iter()
+            .map(|(name, source)| ((*name).to_owned(), source_status(facts, source)))
+            .collect(),
+    }
+}
+
+impl Facts<'_> {
+    /// The point in time that is so long ago.
+    fn at(&self, age: Duration) -> String {
+        let then = self.now.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
+        format_rfc3339_seconds(then).to_string()
+    }
+
+    fn trouble(&self, aged: &Aged) -> TroubleStatus {
+        TroubleStatus { text: aged.text.clone(), since: self.at(aged.age) }
+    }
+}
+
+fn config_status(facts: &Facts<'_>) -> ConfigStatus {
+    // The same shape as in the file, so that one can be compared with the other.
+    let in_force = serde_yaml::from_str(&effective_yaml(facts.config)).unwrap_or_default();
+    ConfigStatus {
+        file: facts.config_file.clone(),
+        current: facts.refused_config.is_none(),
+        refused: facts.refused_config.as_ref().map(|aged| facts.trouble(aged)),
+        in_force,
+    }
+}
+
+fn machine_status(facts: &Facts<'_>) -> MachineStatus {
+    let inventory = facts.offer.map(|offer| &offer.inventory);
+    let skipped = inventory.iter().flat_map(|inventory| &inventory.skipped);
+    let skipped = skipped.map(|skipped| SkippedStatus {
+        address: skipped.address.to_string(),
+        reason: skipped.reason.clone(),
+    });
+    MachineStatus {
+        looked_at: facts.looked.map(|(age, _)| facts.at(age)),
+        look_seconds: facts.looked.map(|(_, took)| took.as_secs_f64()),
+        trouble: facts.look_trouble.as_ref().map(|aged| facts.trouble(aged)),
+        driver_version: inventory.and_then(|inventory| inventory.driver_version.clone()),
+        skipped: skipped.collect(),
+        warnings: facts.offer.into_iter().flat_map(Offer::warnings).cloned().collect(),
+    }
+}
+
+/// In the order of the configuration; before the first look, there are only names.
+fn resources(facts: &Facts<'_>) -> Vec<ResourceStatus> {
+    let names = facts.config.resources.iter().map(|rule| &*rule.name);
+    names
+        .map(|name| {
+            let offered = facts.offer.and_then(|offer| offer.resource(name));
+            let mut sessions = facts.sessions.iter();
+            let session = sessions.find(|(standing, _)| standing.resource == name);
+            ResourceStatus {
+                name: name.to_owned(),
+                replicas: offered.and_then(|it| it.sharing).map(|sharing| sharing.replicas),
+                session: session.map(|(standing, meters)| session_status(standing, meters)),
+                devices: offered.map_or(Vec::new(), |resource| devices(facts, resource)),
+            }
+        })
+        .collect()
+}
+
+fn session_status(standing: &SessionStanding, meters: &ResourceMeters) -> SessionStatus {
+    let progress = match standing.progress {
+        Progress::Waiting => "waiting",
+        Progress::Streaming => "streaming",
+        Progress::Yielded => "yielded",
+    };
+    SessionStatus {
+        progress: progress.to_owned(),
+        kubelet: standing.has_kubelet,
+        registered: standing.is_registered,
+        trouble: standing.trouble.clone(),
+        open_streams: meters.open_streams.get(),
+        lists_sent: meters.lists_sent.get(),
+        first_list_seconds: meters.first_list.get().map(Duration::as_secs_f64),
+    }
+}
+
+fn devices(facts: &Facts<'_>, resource: &Resource) -> Vec<DeviceStatus> {
+    let since = |id| facts.offer.and_then(|offer| offer.since(&resource.name, id));
+    resource.devices.iter().map(|device| device_status(device, since(device.id))).collect()
+}
+
+fn device_status(device: &Device, since: Option<SystemTime>) -> DeviceStatus {
+    let reasons = device.reasons.iter().map(|reason| ReasonStatus {
+        code: reason.code.name().to_owned(),
+        detail: reason.detail.clone(),
+    });
+    DeviceStatus {
+        id: device.id.to_string(),
+        health: device.health.to_string(),
+        since: since.map(|since| format_rfc3339_seconds(since).to_string()),
+        reasons: reasons.collect(),
+        chips: device.chips.iter().map(ToString::to_string).collect(),
+        nodes: device.nodes.iter().map(|node| node.path.clone()).collect(),
+        numa_nodes: device.numa_nodes.clone(),
+    }
+}
+
+fn source_status(facts: &Facts<'_>, source: &SourceFacts) -> SourceStatus {
+    let (state, detail, since) = match source {
+        SourceFacts::Unused(why) => ("unused", Some(why.clone()), None),
+        SourceFacts::Up(detail) => ("up", detail.clone(), None),
+        SourceFacts::Down(why, age) => ("down", Some(why.clone()), age.map(|age| facts.at(age))),
+    };
+    SourceStatus { state: state.to_owned(), detail, since }
+}

@@ -1,0 +1,94 @@
+//! `/livez` and `/readyz`: what each says, and when.
+
+use std::fs;
+
+use ix_device_plugin::demo::kubelet::{OwnSocket, RegisterBehaviour};
+
+use super::four_boards;
+use crate::stage::{GPU, Script, Stage, is_streaming, node_text};
+
+const READY: &str = "ready\niluvatar.com/gpu: the kubelet has its list\n";
+const NO_KUBELET: &str = "ready\niluvatar.com/gpu: there is no kubelet to register with\n";
+
+/// A daemon at a kubelet that behaves like this.
+async fn at_a_kubelet_that(behaves: RegisterBehaviour) -> Stage {
+    let mut stage = Stage::set(&node_text("mr-v100-x4")).await;
+    stage.kubelet.set_register_behaviour(behaves).await.unwrap();
+    stage.start(Script::fixed("").over_http());
+    stage
+}
+
+async fn check(stage: &Stage, page: &str, code: u16, text: &str) {
+    let answer = stage.asked(page).await;
+    assert_eq!((answer.code, &*answer.text), (code, text), "{page}");
+}
+
+#[tokio::test]
+async fn it_is_ready_once_the_kubelet_has_the_list() {
+    let stage = four_boards("").await;
+    stage.shows("/readyz", READY).await;
+    check(&stage, "/readyz", 200, READY).await;
+    check(&stage, "/livez", 200, "live\nthe inventory's owner answers\n").await;
+}
+
+#[tokio::test]
+async fn every_resource_must_be_with_the_kubelet() {
+    const TWO: &str = "resources: [{name: a.b/one, match: {addresses: ['0000:15:00.0']}}, \
+                       {name: a.b/two, match: {addresses: ['0000:2d:00.0']}}]";
+    let stage = four_boards(TWO).await;
+    stage
+        .until("both", |view| is_streaming(view, "a.b/one") && is_streaming(view, "a.b/two"))
+        .await;
+    let ready = "ready\na.b/one: the kubelet has its list\na.b/two: the kubelet has its list\n";
+    stage.shows("/readyz", ready).await;
+}
+
+#[tokio::test]
+async fn a_refusal_is_quoted_and_it_still_lives() {
+    let stage = at_a_kubelet_that(RegisterBehaviour::Refuse("not today".to_owned())).await;
+    let expected = "not ready\niluvatar.com/gpu: not registered with the kubelet: cannot register: \
+                    the kubelet refused: not today; trying again\n";
+    stage.shows("/readyz", expected).await;
+    check(&stage, "/readyz", 503, expected).await;
+    check(&stage, "/livez", 200, "live\nthe inventory's owner answers\n").await;
+    stage.kubelet.set_register_behaviour(RegisterBehaviour::Accept).await.unwrap();
+    stage.shows("/readyz", READY).await;
+}
+
+#[tokio::test]
+async fn a_kubelet_that_does_not_answer_is_missing() {
+    let stage = at_a_kubelet_that(RegisterBehaviour::Hang).await;
+    let expected = "not ready\niluvatar.com/gpu: not registered with the kubelet: cannot register: \
+                    the kubelet did not answer within 500ms; trying again\n";
+    stage.shows("/readyz", expected).await;
+}
+
+#[tokio::test]
+async fn a_kubelet_that_is_gone_or_was_killed_is_no_reason_not_to_be_ready() {
+    for leaves in [OwnSocket::Removed, OwnSocket::LeftBehind] {
+        let stage = four_boards("").await;
+        stage.kubelet.stop(leaves).await.unwrap();
+        stage.shows("/readyz", NO_KUBELET).await;
+        check(&stage, "/readyz", 200, NO_KUBELET).await;
+        stage.kubelet.restart().await.unwrap();
+        stage.until("the stream", |view| is_streaming(view, GPU)).await;
+        stage.shows("/readyz", READY).await;
+    }
+}
+
+#[tokio::test]
+async fn a_machine_that_cannot_be_looked_at_is_missing_until_it_can() {
+    let mut stage = Stage::set(&node_text("mr-v100-x4")).await;
+    let (sys, away) = (stage.root().join("sys"), stage.root().join("away"));
+    fs::rename(&sys, &away).unwrap();
+    stage.start(Script::fixed("").over_http());
+    let expected = format!(
+        "not ready\nthe machine cannot be looked at: cannot read {}/bus/pci/devices: No such file \
+         or directory (os error 2); is /sys mounted here?\n",
+        sys.display()
+    );
+    stage.shows("/readyz", &expected).await;
+    check(&stage, "/livez", 200, "live\nthe inventory's owner answers\n").await;
+    fs::rename(&away, &sys).unwrap();
+    stage.shows("/readyz", READY).await;
+}

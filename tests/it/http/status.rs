@@ -1,0 +1,156 @@
+//! `/status` and `status`: the document, and the table that is made from it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::{Duration, SystemTime};
+
+use ix_device_plugin::decide::advertise::Offer;
+use ix_device_plugin::decide::probes::{LookStanding, Progress, SessionStanding, readiness};
+use ix_device_plugin::host::config_file::ConfigSource;
+use ix_device_plugin::host::root::Root;
+use ix_device_plugin::host::scan::scan;
+use ix_device_plugin::model::config::Config;
+use ix_device_plugin::parse::config::{Overrides, parse_config};
+use ix_device_plugin::parse::node_file::parse_node_file;
+use ix_device_plugin::wire::metrics::meters::ResourceMeters;
+use ix_device_plugin::wire::metrics::moment::Build;
+use ix_device_plugin::wire::report::paint::Paint;
+use ix_device_plugin::wire::report::status::{Aged, Facts, SourceFacts, Status, status};
+use ix_device_plugin::wire::report::status_table::status_table;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::stage::{GPU, Script, Stage, node_text};
+
+fn golden(name: &str, text: &str) {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.set_snapshot_path("../snapshots/http");
+    settings.bind(|| insta::assert_snapshot!(name, text));
+}
+
+/// 2026-11-23T12:00:00Z.
+fn noon() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_435_200)
+}
+
+fn ago(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// A node on which much is wrong.
+fn troubled() -> Status {
+    let root = Root::unpack(&parse_node_file(&node_text("vfio-and-unbound")).unwrap()).unwrap();
+    let config = parse_config("sharing: {timeSlicing: {replicas: 2}}").unwrap();
+    let inventory = scan(&root, &config).unwrap().inventory;
+    let offer = Offer::new(inventory, &config).following(None, noon() - ago(600));
+    let standing = SessionStanding {
+        resource: GPU.to_owned(),
+        progress: Progress::Waiting,
+        has_kubelet: true,
+        is_registered: false,
+        trouble: Some("cannot register: the kubelet refused: not today; trying again".to_owned()),
+        turned: Duration::ZERO,
+    };
+    let looked = LookStanding { has_succeeded: true, ..LookStanding::default() };
+    let netlink = "cannot open netlink: Operation not permitted".to_owned();
+    let facts = Facts {
+        build: Build { version: "1.2.3", revision: "0123abc" },
+        now: noon(),
+        uptime: ago(90_061),
+        readiness: readiness(&looked, std::slice::from_ref(&standing)),
+        config: &config,
+        config_file: Some("/ixconfig/ix-config".to_owned()),
+        refused_config: Some(Aged {
+            text: "/ixconfig/ix-config has 1 problem\n  bords: unknown key".to_owned(),
+            age: ago(60),
+        }),
+        looked: Some((ago(5), Duration::from_micros(2_345))),
+        look_trouble: Some(Aged { text: "cannot read /sys".to_owned(), age: ago(4) }),
+        offer: Some(&offer),
+        sessions: &[(standing, ResourceMeters::default())],
+        sources: BTreeMap::from([
+            ("netlink", SourceFacts::Down(netlink, Some(ago(90_000)))),
+            ("inotify", SourceFacts::Up(None)),
+            ("ixml", SourceFacts::Unused("libixml is not asked".to_owned())),
+        ]),
+    };
+    status(&facts)
+}
+
+#[test]
+fn a_node_in_trouble_reads_as_a_table() {
+    golden("status-of-a-troubled-node.table", &status_table(&troubled(), Paint::Plain));
+}
+
+#[test]
+fn a_node_in_trouble_reads_as_json_and_back() {
+    let text = serde_json::to_string_pretty(&troubled()).unwrap();
+    golden("status-of-a-troubled-node.json", &text);
+    assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), troubled());
+}
+
+/// What is not the same twice is shown by its kind.
+fn timeless(value: &mut Value) {
+    const TIMES: [&str; 6] =
+        ["startedAt", "uptimeSeconds", "since", "lookedAt", "lookSeconds", "firstListSeconds"];
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members {
+                match (&*member, TIMES.contains(&&**name) || name == "version") {
+                    (Value::String(_), true) => *member = Value::from(format!("[{name}]")),
+                    (Value::Number(_), true) => *member = Value::from(-1),
+                    _ => timeless(member),
+                }
+            }
+        }
+        Value::Array(members) => members.iter_mut().for_each(timeless),
+        _ => {}
+    }
+}
+
+#[tokio::test]
+async fn a_running_plugin_tells_everything() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("config.yaml");
+    fs::write(&file, "").unwrap();
+    let source = ConfigSource::new(Some(&file), Overrides::default());
+    let script = Script::followed(&source, true).over_http();
+    let stage = Stage::play(&node_text("mr-v100-x4"), script).await;
+    stage.shows("/readyz", "the kubelet has its list").await;
+    fs::write(&file, "bords: {}").unwrap();
+    stage.shows("/status", "\"current\": false").await;
+    let answer = stage.asked("/status").await;
+    assert!(answer.head.contains("content-type: application/json"), "{}", answer.head);
+    let mut document: Value = serde_json::from_str(&answer.text).unwrap();
+    timeless(&mut document);
+    let text = serde_json::to_string_pretty(&document).unwrap();
+    let text = text.replace(file.to_str().unwrap(), "[file]");
+    golden("status-of-a-running-plugin.json", &text);
+}
+
+#[tokio::test]
+async fn before_the_first_look_there_are_names_and_what_is_missing() {
+    let mut stage = Stage::set(&node_text("mr-v100-x4")).await;
+    fs::rename(stage.root().join("sys"), stage.root().join("away")).unwrap();
+    stage.start(Script::fixed("").over_http());
+    stage.shows("/readyz", "cannot be looked at").await;
+    let document: Value = serde_json::from_str(&stage.asked("/status").await.text).unwrap();
+    assert_eq!(document["ready"], Value::Bool(false));
+    assert_eq!(document["resources"][0]["name"], GPU);
+    assert_eq!(document["resources"][0]["session"], Value::Null);
+    assert_eq!(document["machine"]["lookedAt"], Value::Null);
+    let trouble = document["machine"]["trouble"]["text"].as_str().unwrap();
+    assert!(trouble.starts_with("cannot read "), "{trouble}");
+}
+
+#[test]
+fn the_configuration_in_force_reads_back_as_itself() {
+    let config = parse_config("sharing: {timeSlicing: {replicas: 2}}").unwrap();
+    let document = serde_json::to_value(troubled()).unwrap();
+    let in_force = document["configuration"]["inForce"].to_string();
+    // JSON is YAML.
+    assert_eq!(parse_config(&in_force).unwrap(), config);
+    assert_ne!(config, Config::default());
+}
