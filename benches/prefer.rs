@@ -64,6 +64,14 @@ fn replicas(criterion: &mut Criterion) {
     }
 }
 
+/// What other plugins are known to take seconds for.
+fn peers(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("prefer");
+    for (devices, size) in [(16, 3), (32, 16), (64, 56)] {
+        measure(&mut group, "as others", &Node::of_boards(devices), size);
+    }
+}
+
 /// Trees that could be harder: no levels at all, and addresses that run across the boards.
 fn shapes(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("prefer");
@@ -80,6 +88,6 @@ criterion_group! {
         .sample_size(20)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1));
-    targets = devices, replicas, shapes
+    targets = devices, replicas, peers, shapes
 }
 criterion_main!(benches);
