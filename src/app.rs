@@ -173,8 +173,14 @@ impl Crew {
         let (offers, telemetry) = (self.offers.clone(), self.telemetry.clone());
         let sources = Sources { offers, ledger, cdi: cdi.clone(), telemetry };
         let (sessions, view) = Sessions::new(directory, self.inotify, sources);
-        self.spawn("sessions", |stop| sessions.run(stop));
-        self.spawn("handout ledger", |stop| keeper.run(stop));
+        // What is handed out while the last streams close is written down too.
+        let served = CancellationToken::new();
+        let all_served = served.clone();
+        self.spawn("sessions", |stop| async move {
+            sessions.run(stop).await;
+            served.cancel();
+        });
+        self.spawn("handout ledger", |_| keeper.run(all_served));
         self.spawn("CDI writer", |stop| writer.run(stop));
         (view, cdi)
     }

@@ -20,6 +20,8 @@ use crate::model::config::Config;
 use crate::model::ixml::IxmlChoice;
 
 pub(super) fn run(common: &Common, args: &RunArgs) -> Result<(), Failure> {
+    let runtime = runtime()?;
+    let signals = runtime.block_on(async { Signals::listen() })?;
     let source = config::source(common)?;
     let config = source.load().map_err(|error| Failure::Configuration(error.into()))?;
     let root = Root::open(&common.root).map_err(anyhow::Error::new)?;
@@ -47,8 +49,7 @@ pub(super) fn run(common: &Common, args: &RunArgs) -> Result<(), Failure> {
         inotify: true,
         uevents: true,
     };
-    let runtime = runtime()?;
-    let served = runtime.block_on(serve(settings));
+    let served = runtime.block_on(serve(settings, signals));
     // A read or write that hangs must not keep the process from ending.
     runtime.shutdown_background();
     Ok(served?)
@@ -79,11 +80,7 @@ pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .context("cannot start the runtime")
 }
 
-async fn serve(settings: Settings) -> anyhow::Result<()> {
-    let listen = |kind| signal(kind).context("cannot listen to signals");
-    let (terminate, interrupt) =
-        (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-    let hangup = listen(SignalKind::hangup())?;
+async fn serve(settings: Settings, signals: Signals) -> anyhow::Result<()> {
     let bound = app::build(settings);
     let (triggers, reload) = (bound.triggers.clone(), Arc::clone(&bound.reload));
     let look_again = move || {
@@ -91,23 +88,37 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         // A full channel already holds a reason to look.
         drop(triggers.try_send(Trigger::Request));
     };
-    bound.run_until_stopped(asked_to_stop(terminate, interrupt, hangup, look_again)).await
+    bound.run_until_stopped(signals.asked_to_stop(look_again)).await
 }
 
-/// Waits for SIGTERM or SIGINT; SIGHUP leads to another look in the meantime.
-async fn asked_to_stop(
-    mut terminate: Signal,
-    mut interrupt: Signal,
-    mut hangup: Signal,
-    look_again: impl Fn(),
-) {
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => return info!("SIGTERM: stopping"),
-            _ = interrupt.recv() => return info!("SIGINT: stopping"),
-            _ = hangup.recv() => {
-                info!("SIGHUP: looking at the machine and the configuration again");
-                look_again();
+/// Listened to before anything else is done: the first process of a container has no default
+/// actions, so that a signal which comes too early would be lost.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen to signals");
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for SIGTERM or SIGINT; SIGHUP leads to another look in the meantime.
+    async fn asked_to_stop(mut self, look_again: impl Fn()) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return info!("SIGTERM: stopping"),
+                _ = self.interrupt.recv() => return info!("SIGINT: stopping"),
+                _ = self.hangup.recv() => {
+                    info!("SIGHUP: looking at the machine and the configuration again");
+                    look_again();
+                }
             }
         }
     }

@@ -220,6 +220,16 @@ pub(crate) fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
+/// Sees to it that no line is left out because, for a moment, no thread listens: what a line is worth
+/// is remembered for all threads together.
+fn somebody_listens() {
+    static LISTENER: std::sync::Once = std::sync::Once::new();
+    LISTENER.call_once(|| {
+        let listener = tracing_subscriber::fmt().with_writer(io::sink).finish();
+        tracing::subscriber::set_global_default(listener).unwrap();
+    });
+}
+
 /// Log lines of this thread, which is all of a test, from `info` on.
 pub(crate) struct Log {
     lines: Lines,
@@ -231,6 +241,7 @@ struct Lines(Arc<watch::Sender<String>>);
 
 impl Log {
     pub(crate) fn capture() -> Self {
+        somebody_listens();
         let lines = Lines(Arc::new(watch::Sender::new(String::new())));
         let subscriber = tracing_subscriber::fmt()
             .with_writer(lines.clone())
