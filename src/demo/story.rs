@@ -72,24 +72,10 @@ pub async fn play(
     let machine = PlayMachine::unpack(machine).context("cannot unpack the machine")?;
     let resource = config.resources[0].name.clone();
     let pod_resources_socket = Some(directory.join("pod-resources/kubelet.sock"));
-    let settings = KubeletSettings {
-        pod_resources_socket: pod_resources_socket.clone(),
-        ..KubeletSettings::default()
-    };
-    let kubelet = EmbeddedKubelet::start(directory, settings).await?;
-    let bound = app::build(Settings {
-        root: machine.root(),
-        config,
-        config_source: None,
-        kubelet_directory: directory.to_owned(),
-        pod_resources_socket,
-        // This kubelet knows its pods at any time.
-        stay: Stay { released: Duration::ZERO, ..Stay::default() },
-        ixml: None,
-        http: None,
-        inotify: true,
-        uevents: false,
-    });
+    let kubelet = KubeletSettings { pod_resources_socket, ..KubeletSettings::default() };
+    let settings = settings(&machine, config, directory, &kubelet);
+    let kubelet = EmbeddedKubelet::start(directory, kubelet).await?;
+    let bound = app::build(settings);
     let mut stage = Stage {
         timeline,
         started,
@@ -113,6 +99,28 @@ pub async fn play(
     let (told, daemon) = tokio::join!(telling, daemon);
     told.and(daemon)?;
     stage.close().await
+}
+
+/// The plugin as it is played: everything but what would reach out of `directory`.
+fn settings(
+    machine: &PlayMachine,
+    config: Config,
+    directory: &Path,
+    kubelet: &KubeletSettings,
+) -> Settings {
+    Settings {
+        root: machine.root(),
+        config,
+        config_source: None,
+        kubelet_directory: directory.to_owned(),
+        pod_resources_socket: kubelet.pod_resources_socket.clone(),
+        // This kubelet knows its pods at any time.
+        stay: Stay { released: Duration::ZERO, ..Stay::default() },
+        ixml: None,
+        http: None,
+        inotify: true,
+        uevents: false,
+    }
 }
 
 #[derive(Default)]

@@ -125,23 +125,11 @@ fn level(facts: &Facts, code: ReasonCode) -> Level {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sample_facts::{self, hardware, shown};
+    use super::super::sample_facts::{self, check, hardware, one};
     use super::*;
-    use crate::decide::sample::{SINGLE, Sample, UNKNOWN};
+    use crate::decide::sample::{Sample, UNKNOWN};
     use crate::model::function::Link;
     use crate::model::inventory::Skipped;
-
-    type Judge = fn(&Hardware, &Facts) -> Vec<Finding>;
-
-    #[track_caller]
-    fn check(judge: Judge, hardware: &Hardware, expected: &[&str]) {
-        let facts = sample_facts::facts(hardware.clone());
-        assert_eq!(shown(&judge(hardware, &facts)), expected);
-    }
-
-    fn one() -> Sample {
-        Sample::default().chip("00:01.0 03:00.0", SINGLE)
-    }
 
     #[test]
     fn a_node_without_chips_says_what_was_looked_for() {

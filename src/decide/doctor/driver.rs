@@ -76,21 +76,9 @@ fn foreign(hardware: &Hardware, facts: &Facts, driver: &str) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sample_facts::{self, hardware, shown};
+    use super::super::sample_facts::{check, hardware, one};
     use super::*;
     use crate::decide::sample::{SINGLE, Sample};
-
-    type Judge = fn(&Hardware, &Facts) -> Vec<Finding>;
-
-    #[track_caller]
-    fn check(judge: Judge, hardware: &Hardware, expected: &[&str]) {
-        let facts = sample_facts::facts(hardware.clone());
-        assert_eq!(shown(&judge(hardware, &facts)), expected);
-    }
-
-    fn one() -> Sample {
-        Sample::default().chip("00:01.0 03:00.0", SINGLE)
-    }
 
     fn without_module(sample: Sample) -> Hardware {
         Hardware { modules: Vec::new(), ..hardware(sample) }

@@ -160,7 +160,7 @@ mod sample_facts {
     use std::collections::BTreeMap;
 
     use super::super::inventory;
-    use super::super::sample::Sample;
+    use super::super::sample::{SINGLE, Sample};
     use super::*;
     use crate::model::config::Config;
     use crate::model::doctor::facts::{CdiFacts, KnownRoots, KubeletFacts};
@@ -175,6 +175,21 @@ mod sample_facts {
             numa_nodes: 1,
             node_modes: BTreeMap::new(),
         }
+    }
+
+    /// One single-chip board, alone.
+    pub(super) fn one() -> Sample {
+        Sample::default().chip("00:01.0 03:00.0", SINGLE)
+    }
+
+    /// What a check of the hardware finds, under the default configuration.
+    #[track_caller]
+    pub(super) fn check(
+        judge: fn(&Hardware, &Facts) -> Vec<Finding>,
+        hardware: &Hardware,
+        expected: &[&str],
+    ) {
+        assert_eq!(shown(&judge(hardware, &facts(hardware.clone()))), expected);
     }
 
     /// Facts of which nothing but this hardware can be told.
