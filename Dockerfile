@@ -1,4 +1,4 @@
-# The image of the DaemonSet, 14 MB: the plugin, libudev, `ls`, and nothing for an intruder to work with.
+# The image of the DaemonSet, 15 MB: the plugin, libudev, `ls`, and nothing for an intruder to work with.
 #
 #   docker build --tag ix-device-plugin:0.1.0 --build-arg REVISION="$(git rev-parse HEAD)" .
 #   docker buildx build --platform linux/amd64,linux/arm64 --tag REGISTRY/ix-device-plugin:0.1.0 --push .
