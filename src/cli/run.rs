@@ -18,6 +18,7 @@ use crate::host::root::Root;
 use crate::host::scan::scan;
 use crate::model::config::Config;
 use crate::model::ixml::IxmlChoice;
+use crate::wire::config_yaml::effective_json;
 
 pub(super) fn run(common: &Common, args: &RunArgs) -> Result<(), Failure> {
     let runtime = runtime()?;
@@ -30,7 +31,7 @@ pub(super) fn run(common: &Common, args: &RunArgs) -> Result<(), Failure> {
         root = %root.path().display(),
         kubelet_dir = %args.kubelet_dir.display(),
         config = %source.path().display(),
-        in_force = ?config,
+        in_force = %effective_json(&config),
         "starting"
     );
     check_size(&root, &config)?;

@@ -15,6 +15,7 @@ use crate::host::config_file::ConfigSource;
 use crate::host::directory_watch::DirectoryWatch;
 use crate::host::files::Stamp;
 use crate::model::config::Config;
+use crate::wire::config_yaml::effective_json;
 
 /// How often to look at the file when nothing is heard.
 const LOOK: Duration = Duration::from_millis(800);
@@ -128,7 +129,8 @@ impl ConfigWatch {
         }
         self.last_complaint.clear();
         self.telemetry.config_applied();
-        info!(path = %self.source.path().display(), in_force = ?config, "configuration changed");
+        let in_force = effective_json(&config);
+        info!(path = %self.source.path().display(), %in_force, "configuration changed");
         self.config.send_replace(Arc::new(config));
     }
 

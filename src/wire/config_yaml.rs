@@ -27,6 +27,13 @@ pub fn effective_yaml(config: &Config) -> String {
     serde_yaml::to_string(&typed(config)).expect("structs of texts and numbers always serialise")
 }
 
+/// The same in one line, for a log: JSON, which is YAML as well.
+#[must_use]
+#[expect(clippy::missing_panics_doc, reason = "structs of texts and numbers always serialise")]
+pub fn effective_json(config: &Config) -> serde_json::Value {
+    serde_json::to_value(typed(config)).expect("structs of texts and numbers always serialise")
+}
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct TypedConfig<'a> {

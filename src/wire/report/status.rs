@@ -10,7 +10,7 @@ use crate::decide::advertise::Offer;
 use crate::decide::probes::{Progress, SessionStanding, Verdict};
 use crate::model::config::Config;
 use crate::model::device::{Device, Resource};
-use crate::wire::config_yaml::effective_yaml;
+use crate::wire::config_yaml::effective_json;
 use crate::wire::metrics::meters::ResourceMeters;
 use crate::wire::metrics::moment::Build;
 
@@ -205,7 +205,7 @@ impl Facts<'_> {
 
 fn config_status(facts: &Facts<'_>) -> ConfigStatus {
     // The same shape as in the file, so that one can be compared with the other.
-    let in_force = serde_yaml::from_str(&effective_yaml(facts.config)).unwrap_or_default();
+    let in_force = effective_json(facts.config);
     ConfigStatus {
         file: facts.config_file.clone(),
         current: facts.refused_config.is_none(),
