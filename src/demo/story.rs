@@ -67,9 +67,9 @@ pub async fn play(
     directory: &Path,
     timeline: Timeline<'_>,
 ) -> anyhow::Result<()> {
-    let started = Instant::now();
     config.health = HealthRules { interval: INTERVAL, recovery: RECOVERY, ..config.health };
     let machine = PlayMachine::unpack(machine).context("cannot unpack the machine")?;
+    let started = Instant::now();
     let resource = config.resources[0].name.clone();
     let pod_resources_socket = Some(directory.join("pod-resources/kubelet.sock"));
     let kubelet = KubeletSettings { pod_resources_socket, ..KubeletSettings::default() };
@@ -204,6 +204,7 @@ impl Stage<'_> {
             offer.inventory.chips().len(),
         );
         self.tell(Actor::Plugin, &text, &Value::Null)?;
+        self.last_board()?;
         self.node("registered; the node has")
     }
 
@@ -298,7 +299,10 @@ impl Stage<'_> {
     }
 
     fn last_board(&self) -> anyhow::Result<Board> {
-        self.offer()?.inventory.boards.last().cloned().context("the machine has no board")
+        let offer = self.offer()?;
+        let mut boards = offer.inventory.boards.iter().rev();
+        let healthy = boards.find(|board| board.health == Health::Healthy);
+        healthy.cloned().context("the machine has no healthy board, and the story needs one")
     }
 
     async fn look_again(&self) -> anyhow::Result<()> {

@@ -13,6 +13,7 @@ mod architecture;
 mod bad_nodes;
 mod cli;
 mod config;
+mod demo;
 mod deploy;
 mod doctor;
 mod explain;
