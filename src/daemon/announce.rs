@@ -36,7 +36,7 @@ fn announce_boards(last: Option<&Offer>, now: &Offer) {
 
 /// Devices whose health or reasons changed, that are new and not healthy, or listed no longer.
 fn announce_devices(last: Option<&Offer>, now: &Offer) {
-    for (resource, device) in devices(now) {
+    for (resource, device) in now.devices() {
         match last.and_then(|last| device_of(last, resource, device).map(|old| (last, old))) {
             Some((last, old)) if (old.health, &old.reasons) != (device.health, &device.reasons) => {
                 let since = last.since(&resource.name, old.id);
@@ -46,7 +46,7 @@ fn announce_devices(last: Option<&Offer>, now: &Offer) {
             _ => {}
         }
     }
-    for (resource, device) in last.into_iter().flat_map(devices) {
+    for (resource, device) in last.into_iter().flat_map(Offer::devices) {
         if device_of(now, resource, device).is_none() {
             info!(resource = resource.name, device = %device.id, "device is no longer listed");
         }
@@ -71,13 +71,6 @@ fn announce_health(
             warn!(resource, device = %device.id, %from, since, %to, reasons, "device is unhealthy");
         }
     }
-}
-
-fn devices(offer: &Offer) -> impl Iterator<Item = (&Resource, &Device)> {
-    offer
-        .resources
-        .iter()
-        .flat_map(|resource| resource.devices.iter().map(move |device| (resource, device)))
 }
 
 fn device_of<'a>(offer: &'a Offer, resource: &Resource, device: &Device) -> Option<&'a Device> {

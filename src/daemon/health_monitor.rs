@@ -51,8 +51,7 @@ pub async fn run(
 
 fn known(offers: &Offers) -> Vec<Known> {
     let offer = offers.borrow().clone();
-    let boards = offer.iter().flat_map(|offer| &offer.inventory.boards);
-    let chips = boards.flat_map(|board| &board.chips);
+    let chips = offer.iter().flat_map(|offer| offer.inventory.chips_by_board());
     chips.map(|chip| (chip.address, chip.node.as_ref().map(|node| node.path.clone()))).collect()
 }
 

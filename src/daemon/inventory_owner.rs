@@ -330,7 +330,7 @@ async fn heard(answers: &mut Option<Answers>) -> Option<Arc<Answer>> {
 
 /// Chips whose driver or node may still be on its way.
 fn incomplete(inventory: &Inventory) -> Vec<PciAddress> {
-    let chips = inventory.boards.iter().flat_map(|board| &board.chips);
+    let chips = inventory.chips_by_board();
     let waits = |chip: &&Chip| chip.reasons.iter().any(|reason| reason.code.may_pass());
     chips.filter(waits).map(|chip| chip.address).collect()
 }

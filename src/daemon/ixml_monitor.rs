@@ -111,7 +111,9 @@ fn start(settings: &IxmlSettings, choice: IxmlChoice) -> IxmlSource {
 /// is asked about one.
 fn bound_chips(offers: &Offers) -> Vec<PciAddress> {
     let offer = offers.borrow().clone();
-    let boards = offer.iter().flat_map(|offer| &offer.inventory.boards);
-    let chips = boards.flat_map(|board| &board.chips).filter(|chip| chip.driver.is_some());
+    let chips = offer
+        .iter()
+        .flat_map(|offer| offer.inventory.chips_by_board())
+        .filter(|chip| chip.driver.is_some());
     chips.map(|chip| chip.address).collect()
 }

@@ -142,12 +142,9 @@ impl Offer {
     /// in the same health.
     #[must_use]
     pub fn following(mut self, last: Option<&Self>, now: SystemTime) -> Self {
-        let devices = self.resources.iter().flat_map(|resource| {
-            resource.devices.iter().map(move |device| (resource.name.clone(), device))
-        });
-        let since = devices.map(|(name, device)| {
-            let before = last.and_then(|last| last.moment(&name, device));
-            ((name, device.id), before.unwrap_or(now))
+        let since = self.devices().map(|(resource, device)| {
+            let before = last.and_then(|last| last.moment(&resource.name, device));
+            ((resource.name.clone(), device.id), before.unwrap_or(now))
         });
         self.since = since.collect();
         self
@@ -171,6 +168,13 @@ impl Offer {
     /// Everything that an operator should look at.
     pub fn warnings(&self) -> impl Iterator<Item = &String> {
         self.inventory.warnings.iter().chain(&self.overlaps)
+    }
+
+    /// Every device with its resource, in the resources' order.
+    pub fn devices(&self) -> impl Iterator<Item = (&Resource, &Device)> {
+        self.resources
+            .iter()
+            .flat_map(|resource| resource.devices.iter().map(move |device| (resource, device)))
     }
 
     /// The resource of this name, if the configuration has it.

@@ -132,7 +132,7 @@ fn named_node(there: Option<&CdiSpec>, chip: PciAddress) -> Option<String> {
 }
 
 fn find_chip(inventory: &Inventory, address: PciAddress) -> Option<&Chip> {
-    let mut chips = inventory.boards.iter().flat_map(|board| &board.chips);
+    let mut chips = inventory.chips_by_board();
     chips.find(|chip| chip.address == address)
 }
 

@@ -36,7 +36,7 @@ pub fn judged_once(facts: &Inventory, config: &Config) -> Inventory {
 /// The chips of an inventory, and what a scan saw against each.
 #[must_use]
 pub fn seen(facts: &Inventory) -> (BTreeSet<PciAddress>, Findings) {
-    let chips = facts.boards.iter().flat_map(|board| &board.chips);
+    let chips = facts.chips_by_board();
     let seen = chips.clone().filter(|chip| !chip.reasons.is_empty());
     let seen = seen.map(|chip| (chip.address, chip.reasons.clone())).collect();
     (chips.map(|chip| chip.address).collect(), seen)

@@ -54,7 +54,7 @@ pub(super) fn risen(before: Option<u64>, now: Option<u64>) -> Option<(u64, u64)>
 /// or its node came or went.
 #[must_use]
 pub fn is_outdated(inventory: &Inventory, vitals: &Vitals) -> bool {
-    let chips = inventory.boards.iter().flat_map(|board| &board.chips);
+    let chips = inventory.chips_by_board();
     chips
         .into_iter()
         .any(|chip| vitals.get(&chip.address).is_some_and(|vitals| differs(chip, vitals)))

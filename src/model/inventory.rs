@@ -35,10 +35,15 @@ pub struct Skipped {
 }
 
 impl Inventory {
+    /// Every chip, board by board.
+    pub fn chips_by_board(&self) -> impl Iterator<Item = &Chip> + Clone {
+        self.boards.iter().flat_map(|board| &board.chips)
+    }
+
     /// Every chip of every board, ascending by address.
     #[must_use]
     pub fn chips(&self) -> Vec<&Chip> {
-        let mut chips: Vec<_> = self.boards.iter().flat_map(|board| &board.chips).collect();
+        let mut chips: Vec<_> = self.chips_by_board().collect();
         chips.sort_by_key(|chip| chip.address);
         chips
     }

@@ -5,13 +5,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use ix_device_plugin::model::health::{Certainty, ReasonCode, Severity};
 use ix_device_plugin::wire::metrics;
 
 use crate::http::cli::answering;
-use crate::support::binary::{Ran, run, stdout_of};
+use crate::support::binary::{Ran, binary, ran, run, stdout_of};
 
 fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -53,13 +52,12 @@ fn every_command_that_only_looks_runs_on_a_shipped_machine() {
     let directory = tempfile::TempDir::new().unwrap();
     symlink(repository("fixtures"), directory.path().join("fixtures")).unwrap();
     for words in words_of("ix-device-plugin").iter().filter(|words| !needs_a_daemon(words)) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ix-device-plugin"));
-        command.env_clear().current_dir(directory.path()).args(words);
+        let mut command = binary();
+        command.current_dir(directory.path()).args(words);
         command.env("IX_ROOT", repository("fixtures/nodes/bi-v150-x8.node"));
-        let output = command.output().unwrap();
-        let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!((output.status.code(), &*error), (Some(0), ""), "{words:?}");
-        assert!(!output.stdout.is_empty() || words.contains(&"snapshot".to_owned()), "{words:?}");
+        let Ran { code, stdout, stderr } = ran(&command.output().unwrap());
+        assert_eq!((code, &*stderr), (Some(0), ""), "{words:?}");
+        assert!(!stdout.is_empty() || words.contains(&"snapshot".to_owned()), "{words:?}");
     }
 }
 

@@ -4,7 +4,6 @@ use std::fs;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +29,7 @@ use tonic::transport::Channel;
 use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::support::binary::{Ran, binary, ran};
 pub(crate) use crate::support::daemon::GPU;
 use crate::support::daemon::NOT_AT_ALL;
 
@@ -213,11 +213,9 @@ pub(crate) fn ids(admission: &Admission, resource: &str) -> Vec<String> {
 /// Runs the built binary with these arguments and variables, and nothing of the caller's
 /// environment: exit code, standard output, standard error.
 pub(crate) fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ix-device-plugin"));
-    command.env_clear().current_dir(env!("CARGO_MANIFEST_DIR"));
-    let output = command.args(arguments).envs(variables.iter().copied()).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (output.status.code(), text(output.stdout), text(output.stderr))
+    let output = binary().args(arguments).envs(variables.iter().copied()).output().unwrap();
+    let Ran { code, stdout, stderr } = ran(&output);
+    (code, stdout, stderr)
 }
 
 /// Sees to it that no line is left out because, for a moment, no thread listens: what a line is worth

@@ -129,11 +129,7 @@ impl Departures {
 
 /// The devices of an offer that left.
 pub fn removed(offer: &Offer) -> impl Iterator<Item = (&Resource, &Device)> {
-    let devices = offer
-        .resources
-        .iter()
-        .flat_map(|resource| resource.devices.iter().map(move |device| (resource, device)));
-    devices.filter(|(_, device)| is_removed(device))
+    offer.devices().filter(|(_, device)| is_removed(device))
 }
 
 /// Whether a device is listed only because it is, or may be, held.
@@ -288,7 +284,7 @@ fn has(resource: &Resource, id: DeviceId) -> bool {
 }
 
 fn chip_ids(inventory: &Inventory) -> BTreeMap<PciAddress, PciId> {
-    let chips = inventory.boards.iter().flat_map(|board| &board.chips);
+    let chips = inventory.chips_by_board();
     chips.map(|chip| (chip.address, chip.id)).collect()
 }
 
