@@ -5,7 +5,7 @@
 
 mod nodes;
 
-use ix_device_plugin::decide::prefer::{Request, prefer};
+use ix_device_plugin::decide::allocation::prefer::{Request, prefer};
 use ix_device_plugin::model::device::DeviceId;
 
 use nodes::{Node, Random};

@@ -13,7 +13,7 @@ use std::hint::black_box;
 use std::path::Path;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use ix_device_plugin::decide::inventory::build;
+use ix_device_plugin::decide::machine::observe::build;
 use ix_device_plugin::host::files::unpack;
 use ix_device_plugin::host::root::Root;
 use ix_device_plugin::host::scan::scan;
@@ -21,7 +21,7 @@ use ix_device_plugin::host::sysfs::{Detail, capture};
 use ix_device_plugin::model::config::Config;
 use ix_device_plugin::model::machine::Machine;
 use ix_device_plugin::parse::node_file::parse_node_file;
-use ix_device_plugin::parse::survey::parse_survey;
+use ix_device_plugin::parse::sysfs::parse_sysfs_scan;
 use tempfile::TempDir;
 
 use machines::Plan;
@@ -69,17 +69,17 @@ fn discovery(criterion: &mut Criterion) {
     group.finish();
     let mut group = criterion.benchmark_group("survey");
     for node in &nodes {
-        let machine = capture(&node.root, &config.discovery, Detail::Judgement).expect("readable");
+        let machine = capture(&node.root, &config.discovery, Detail::Discovery).expect("readable");
         group.throughput(Throughput::Elements(node.chips.into()));
         group.bench_function(BenchmarkId::from_parameter(node.chips), |bencher| {
-            bencher.iter(|| parse_survey(black_box(&machine), &config.discovery));
+            bencher.iter(|| parse_sysfs_scan(black_box(&machine), &config.discovery));
         });
     }
     group.finish();
     let mut group = criterion.benchmark_group("build");
     for node in &nodes {
-        let machine = capture(&node.root, &config.discovery, Detail::Judgement).expect("readable");
-        let survey = parse_survey(&machine, &config.discovery);
+        let machine = capture(&node.root, &config.discovery, Detail::Discovery).expect("readable");
+        let survey = parse_sysfs_scan(&machine, &config.discovery);
         group.throughput(Throughput::Elements(node.chips.into()));
         group.bench_function(BenchmarkId::from_parameter(node.chips), |bencher| {
             bencher.iter(|| build(black_box(&survey), &config));

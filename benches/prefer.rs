@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main};
-use ix_device_plugin::decide::prefer::{Request, prefer};
+use ix_device_plugin::decide::allocation::prefer::{Request, prefer};
 use ix_device_plugin::model::config::{Sharing, SharingPolicy};
 use ix_device_plugin::model::device::DeviceId;
 

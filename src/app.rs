@@ -12,19 +12,21 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::daemon::allocation_store::{self, FILE_NAME};
 use crate::daemon::cdi_writer::{CdiView, CdiWriter};
 use crate::daemon::config_watch::ConfigWatch;
-use crate::daemon::front_desk::FrontDesk;
-use crate::daemon::handout_ledger::{self, FILE_NAME};
-use crate::daemon::holders_watch::HoldersWatch;
-use crate::daemon::inventory_owner::{Inputs, InventoryOwner, Look, Offers, Ping, Trigger};
+use crate::daemon::inventory_owner::{
+    HealthReport, Inputs, InventoryOwner, Ping, SnapshotReceiver, Trigger,
+};
 use crate::daemon::ixml_monitor::IxmlMonitor;
 use crate::daemon::ixml_source::IxmlSettings;
 use crate::daemon::plugin_service::Sources;
+use crate::daemon::pod_resources_watch::PodResourcesWatch;
 use crate::daemon::sessions::{Sessions, SessionsView};
+use crate::daemon::status_service::StatusService;
 use crate::daemon::telemetry::Telemetry;
-use crate::daemon::{health_monitor, http, uevent_pump};
-use crate::decide::removal::Stay;
+use crate::daemon::{health_sampler, http, uevent_listener};
+use crate::decide::node::removed::Retention;
 use crate::host::config_file::ConfigSource;
 use crate::host::root::Root;
 use crate::model::config::Config;
@@ -53,7 +55,7 @@ pub struct Settings {
     /// Where the kubelet tells who holds which devices; absent where it is not to be asked.
     pub pod_resources_socket: Option<PathBuf>,
     /// How long devices that left stay listed.
-    pub stay: Stay,
+    pub retention: Retention,
     /// How libixml is asked, if the configuration wants it; absent where it is never asked.
     pub ixml: Option<IxmlSettings>,
     /// Where probes and metrics are answered; absent where they are not.
@@ -66,9 +68,9 @@ pub struct Settings {
 }
 
 /// A daemon whose tasks run.
-pub struct Bound {
+pub struct Running {
     /// What the node offers; none until the first scan that succeeded.
-    pub offers: Offers,
+    pub snapshots: SnapshotReceiver,
     /// How far each resource's session is.
     pub sessions: watch::Receiver<SessionsView>,
     /// The CDI names that a container runtime would find.
@@ -87,8 +89,8 @@ pub struct Bound {
 
 /// Starts every task of the daemon on the present runtime.
 #[must_use]
-pub fn build(settings: Settings) -> Bound {
-    let Settings { root, config_source, kubelet_directory, stay, inotify, .. } = settings;
+pub fn build(settings: Settings) -> Running {
+    let Settings { root, config_source, kubelet_directory, retention, inotify, .. } = settings;
     let (config, in_force) = watch::channel(Arc::new(settings.config));
     let telemetry = Telemetry::new(Instant::now());
     telemetry.keep_resources(in_force.borrow().resources.iter().map(|rule| &*rule.name));
@@ -96,50 +98,50 @@ pub fn build(settings: Settings) -> Bound {
     let (looks, seen) = mpsc::channel(1);
     let (pings, asked) = mpsc::channel(WAITING_PINGS);
     let inputs = Inputs { config: in_force.clone(), triggers: receiver, looks: seen };
-    let time = (telemetry.started(), stay);
-    let (owner, offers) = InventoryOwner::new(Arc::clone(&root), inputs, time);
+    let time = (telemetry.started(), retention);
+    let (owner, snapshots) = InventoryOwner::new(Arc::clone(&root), inputs, time);
     let owner = owner.telling(telemetry.clone(), asked);
-    let (stop, tasks) = (CancellationToken::new(), JoinSet::new());
-    let mut crew = Crew { config: in_force, offers, telemetry, inotify, stop, tasks };
-    crew.own_inventory(owner, settings.pod_resources_socket);
-    let ixml = crew.watch_health(root, settings.ixml, looks);
-    let (sessions, cdi) = crew.serve(kubelet_directory);
+    let (stop, set) = (CancellationToken::new(), JoinSet::new());
+    let mut tasks = Tasks { config: in_force, snapshots, telemetry, inotify, stop, set };
+    tasks.own_inventory(owner, settings.pod_resources_socket);
+    let ixml = tasks.watch_health(root, settings.ixml, looks);
+    let (sessions, cdi) = tasks.serve(kubelet_directory);
     let config_file = config_source.as_ref().map(|source| source.path().to_owned());
-    let desk = crew.front_desk(config_file, &sessions, ixml.as_ref(), pings);
-    let http = crew.answer_http(settings.http, desk);
+    let desk = tasks.status_service(config_file, &sessions, ixml.as_ref(), pings);
+    let http = tasks.answer_http(settings.http, desk);
     let reload = Arc::new(Notify::new());
-    crew.follow_config(config_source, config, &reload);
+    tasks.follow_config(config_source, config, &reload);
     if settings.uevents {
-        crew.follow_uevents(&triggers);
+        tasks.follow_uevents(&triggers);
     }
-    let Crew { offers, stop, tasks, .. } = crew;
-    Bound { offers, sessions, cdi, ixml, http, triggers, reload, stop, tasks }
+    let Tasks { snapshots, stop, set, .. } = tasks;
+    Running { snapshots, sessions, cdi, ixml, http, triggers, reload, stop, tasks: set }
 }
 
 /// The tasks, and what most of them are given.
-struct Crew {
+struct Tasks {
     config: watch::Receiver<Arc<Config>>,
-    offers: Offers,
+    snapshots: SnapshotReceiver,
     telemetry: Telemetry,
     inotify: bool,
     stop: CancellationToken,
-    tasks: JoinSet<&'static str>,
+    set: JoinSet<&'static str>,
 }
 
-impl Crew {
+impl Tasks {
     /// A task that ends with `stop`; its name is for whoever reads that it ended early.
     fn spawn<T>(&mut self, name: &'static str, run: impl FnOnce(CancellationToken) -> T)
     where
         T: Future<Output = ()> + Send + 'static,
     {
-        self.tasks.spawn(named(name, run(self.stop.clone())));
+        self.set.spawn(named(name, run(self.stop.clone())));
     }
 
     /// The inventory's owner, and who tells it which pod holds what.
     fn own_inventory(&mut self, mut owner: InventoryOwner, pod_resources: Option<PathBuf>) {
         if let Some(socket) = pod_resources {
             let began = self.telemetry.started();
-            let (watch, answers) = HoldersWatch::new(socket, began, self.offers.clone());
+            let (watch, answers) = PodResourcesWatch::new(socket, began, self.snapshots.clone());
             owner = owner.hearing(answers);
             let watch = watch.telling(self.telemetry.clone());
             self.spawn("holders", |stop| watch.run(stop));
@@ -152,26 +154,28 @@ impl Crew {
         &mut self,
         root: Arc<Root>,
         ixml: Option<IxmlSettings>,
-        looks: mpsc::Sender<Look>,
+        looks: mpsc::Sender<HealthReport>,
     ) -> Option<watch::Receiver<IxmlState>> {
         let state = ixml.map(|settings| {
-            let following = (self.config.clone(), self.offers.clone());
+            let following = (self.config.clone(), self.snapshots.clone());
             let is_here = root.is_this_machine();
             let (monitor, state) = IxmlMonitor::new(settings, is_here, following, looks.clone());
             self.spawn("libixml", |stop| monitor.run(stop));
             state
         });
-        let (config, offers) = (self.config.clone(), self.offers.clone());
-        self.spawn("health monitor", |stop| health_monitor::run(root, config, offers, looks, stop));
+        let (config, snapshots) = (self.config.clone(), self.snapshots.clone());
+        self.spawn("health monitor", |stop| {
+            health_sampler::run(root, config, snapshots, looks, stop)
+        });
         state
     }
 
     /// Everything that a kubelet and a container runtime are told.
     fn serve(&mut self, directory: PathBuf) -> (watch::Receiver<SessionsView>, CdiView) {
-        let (ledger, keeper) = handout_ledger::open(directory.join(FILE_NAME));
-        let (writer, cdi) = CdiWriter::new(self.offers.clone(), self.inotify);
-        let (offers, telemetry) = (self.offers.clone(), self.telemetry.clone());
-        let sources = Sources { offers, ledger, cdi: cdi.clone(), telemetry };
+        let (store, record_writer) = allocation_store::open(directory.join(FILE_NAME));
+        let (writer, cdi) = CdiWriter::new(self.snapshots.clone(), self.inotify);
+        let (snapshots, telemetry) = (self.snapshots.clone(), self.telemetry.clone());
+        let sources = Sources { snapshots, store, cdi: cdi.clone(), telemetry };
         let (sessions, view) = Sessions::new(directory, self.inotify, sources);
         // What is handed out while the last streams close is written down too.
         let served = CancellationToken::new();
@@ -180,21 +184,21 @@ impl Crew {
             sessions.run(stop).await;
             served.cancel();
         });
-        self.spawn("handout ledger", |_| keeper.run(all_served));
+        self.spawn("allocation records", |_| record_writer.run(all_served));
         self.spawn("CDI writer", |stop| writer.run(stop));
         (view, cdi)
     }
 
-    fn front_desk(
+    fn status_service(
         &self,
         config_file: Option<PathBuf>,
         sessions: &watch::Receiver<SessionsView>,
         ixml: Option<&watch::Receiver<IxmlState>>,
         pings: mpsc::Sender<Ping>,
-    ) -> FrontDesk {
-        FrontDesk {
+    ) -> StatusService {
+        StatusService {
             telemetry: self.telemetry.clone(),
-            offers: self.offers.clone(),
+            snapshots: self.snapshots.clone(),
             config: self.config.clone(),
             config_file,
             sessions: sessions.clone(),
@@ -207,7 +211,7 @@ impl Crew {
     fn answer_http(
         &mut self,
         address: Option<SocketAddr>,
-        desk: FrontDesk,
+        desk: StatusService,
     ) -> watch::Receiver<Option<SocketAddr>> {
         let (answering, http) = watch::channel(None);
         if let Some(address) = address {
@@ -223,8 +227,8 @@ impl Crew {
         reload: &Arc<Notify>,
     ) {
         let Some(source) = source else { return };
-        let offers = self.offers.clone();
-        let follow = ConfigWatch::new(source, config, offers, Arc::clone(reload), self.inotify);
+        let snapshots = self.snapshots.clone();
+        let follow = ConfigWatch::new(source, config, snapshots, Arc::clone(reload), self.inotify);
         let follow = follow.telling(self.telemetry.clone());
         self.spawn("configuration", |stop| follow.run(stop));
     }
@@ -232,7 +236,7 @@ impl Crew {
     fn follow_uevents(&mut self, triggers: &mpsc::Sender<Trigger>) {
         let (config, telemetry) = (self.config.clone(), self.telemetry.clone());
         let triggers = triggers.clone();
-        self.spawn("uevent pump", |stop| uevent_pump::run(config, triggers, telemetry, stop));
+        self.spawn("uevent pump", |stop| uevent_listener::run(config, triggers, telemetry, stop));
     }
 }
 
@@ -241,7 +245,7 @@ async fn named(name: &'static str, task: impl Future<Output = ()>) -> &'static s
     name
 }
 
-impl Bound {
+impl Running {
     /// Runs until `stop` is ready, then ends every task under a deadline, open streams included.
     ///
     /// # Errors

@@ -18,13 +18,13 @@
 //! | [`cli`] | what can be typed | work: it calls those below |
 //!
 //! A change on the PCI bus becomes a list at the kubelet: [`host::uevents`] → a trigger →
-//! [`daemon::inventory_owner`] → [`host::scan`] → [`decide::inventory`] → published if changed →
+//! [`daemon::inventory_owner`] → [`host::scan`] → [`decide::machine::observe`] → published if changed →
 //! each open stream of [`daemon::plugin_service`]. A uevent is only a hint; the scan tells.
 //!
 //! Container runtimes may be told names of the devices: [`daemon::cdi_writer`] keeps the file, and
 //! Allocate hands out a name only while the file has it.
 //!
-//! How it stands, each loop tells [`daemon::telemetry`]; [`daemon::front_desk`] reads that and the
+//! How it stands, each loop tells [`daemon::telemetry`]; [`daemon::status_service`] reads that and the
 //! latest snapshots, for the probes, metrics and status that [`daemon::http`] answers.
 //! [`wire::metrics::METRICS`] is the table of all metrics.
 //!

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ix_device_plugin::decide::prefer::Stock;
+use ix_device_plugin::decide::allocation::prefer::DeviceSupply;
 use ix_device_plugin::model::config::Sharing;
 use ix_device_plugin::model::device::{Device, DeviceId};
 use ix_device_plugin::model::health::Health;
@@ -60,8 +60,8 @@ impl Node {
         node
     }
 
-    pub(crate) fn stock(&self) -> Stock<'_> {
-        Stock { tree: &self.tree, devices: &self.devices, sharing: self.sharing }
+    pub(crate) fn stock(&self) -> DeviceSupply<'_> {
+        DeviceSupply { tree: &self.tree, devices: &self.devices, sharing: self.sharing }
     }
 
     fn group(&mut self, kind: GroupKind, distance: Distance, parent: usize) -> usize {

@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use crate::decide::advertise::advertise;
+use crate::decide::node::advertise::advertise;
 use crate::host::files;
 use crate::host::root::Root;
 use crate::host::scan::{Scan, scan};
 use crate::host::sysfs::{self, Detail};
 use crate::model::config::Config;
 use crate::parse::node_file::write_node_file;
-use crate::parse::survey::PCI_DEVICES;
+use crate::parse::sysfs::PCI_DEVICES;
 use crate::wire::report::{Findings, LookedAt, document, dot, matrix, table, tree, udev, yaml};
 use anyhow::Context as _;
 

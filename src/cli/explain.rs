@@ -6,8 +6,8 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::output::{Failure, json, print};
 use super::{Common, config, discover};
-use crate::decide::advertise::advertise;
-use crate::decide::prefer::{Request, Stock, explain};
+use crate::decide::allocation::prefer::{DeviceSupply, Request, explain};
+use crate::decide::node::advertise::advertise;
 use crate::model::device::{DeviceId, Resource};
 use crate::model::pci::PciAddressError;
 use crate::wire::report::allocation;
@@ -89,8 +89,11 @@ pub(super) fn allocation(common: &Common, args: &AllocationArgs) -> Result<(), F
         args.available.of(resource),
         args.must_include.as_ref().map_or(Vec::new(), |ids| ids.of(resource)),
     );
-    let stock =
-        Stock { tree: &inventory.tree, devices: &resource.devices, sharing: resource.sharing };
+    let stock = DeviceSupply {
+        tree: &inventory.tree,
+        devices: &resource.devices,
+        sharing: resource.sharing,
+    };
     let request = Request { available: &available, must_include: &must_include, size: args.size };
     let explanation = explain(&stock, &request);
     match args.output {

@@ -11,9 +11,9 @@ use super::{Common, HttpChoice, RunArgs, config};
 use crate::app::{self, Settings};
 use crate::daemon::inventory_owner::Trigger;
 use crate::daemon::ixml_source::IxmlSettings;
-use crate::decide::advertise::oversized;
 use crate::decide::ixml::LibraryPlaces;
-use crate::decide::removal::Stay;
+use crate::decide::node::advertise::oversized;
+use crate::decide::node::removed::Retention;
 use crate::host::root::Root;
 use crate::host::scan::scan;
 use crate::model::config::Config;
@@ -41,7 +41,7 @@ pub(super) fn run(common: &Common, args: &RunArgs) -> Result<(), Failure> {
         config_source: Some(source),
         kubelet_directory: args.kubelet_dir.clone(),
         pod_resources_socket: Some(args.pod_resources_socket.clone()),
-        stay: Stay::default(),
+        retention: Retention::default(),
         ixml: Some(IxmlSettings::new(IxmlChoice::Off, library_places())),
         http: match args.http.http {
             HttpChoice::Off => None,

@@ -12,8 +12,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::inventory_owner::Offers;
-use crate::decide::cdi::{self, Step};
+use super::inventory_owner::SnapshotReceiver;
+use crate::decide::allocation::cdi::{self, FileAction};
 use crate::host::cdi_dir::{self, OwnFile};
 use crate::host::directory_watch::DirectoryWatch;
 use crate::model::cdi::{CdiDirectory, CdiSpec};
@@ -28,7 +28,7 @@ pub type CdiView = watch::Receiver<Option<Arc<CdiSpec>>>;
 
 /// Owns our file.
 pub struct CdiWriter {
-    offers: Offers,
+    snapshots: SnapshotReceiver,
     inotify: bool,
     view: watch::Sender<Option<Arc<CdiSpec>>>,
     /// Where the file belongs; none while it is not wanted.
@@ -44,10 +44,10 @@ pub struct CdiWriter {
 impl CdiWriter {
     /// A writer that has not written yet, and what a runtime finds.
     #[must_use]
-    pub fn new(offers: Offers, inotify: bool) -> (Self, CdiView) {
+    pub fn new(snapshots: SnapshotReceiver, inotify: bool) -> (Self, CdiView) {
         let (view, receiver) = watch::channel(None);
         let writer = Self {
-            offers,
+            snapshots,
             inotify,
             view,
             directory: None,
@@ -65,7 +65,7 @@ impl CdiWriter {
             let again = self.keep_in_step().await;
             tokio::select! {
                 () = stop.cancelled() => break,
-                changed = self.offers.changed() => if changed.is_err() { break },
+                changed = self.snapshots.changed() => if changed.is_err() { break },
                 () = tokio::time::sleep(again) => {}
                 result = DirectoryWatch::changed_or_never(self.watch.as_ref()) => {
                     if result.is_err() {
@@ -80,9 +80,9 @@ impl CdiWriter {
 
     /// How long all is well without another look.
     async fn keep_in_step(&mut self) -> Duration {
-        let offer = self.offers.borrow_and_update().clone();
-        let Some(offer) = offer else { return Duration::MAX };
-        let wanted_there = offer.cdi.enabled.then(|| offer.cdi.spec_dir.clone());
+        let snapshot = self.snapshots.borrow_and_update().clone();
+        let Some(snapshot) = snapshot else { return Duration::MAX };
+        let wanted_there = snapshot.cdi.enabled.then(|| snapshot.cdi.spec_dir.clone());
         if self.directory != wanted_there {
             self.leave().await;
             self.directory = wanted_there;
@@ -92,7 +92,7 @@ impl CdiWriter {
             // Before the look: what changes after it must be noticed.
             self.watch = DirectoryWatch::open(&directory).ok();
         }
-        let wanted = cdi::spec(&offer.inventory);
+        let wanted = cdi::spec(&snapshot.inventory);
         match self.bring_in_step(&directory, &wanted).await {
             Ok(complaints) => self.complain(complaints),
             Err(error) => self.failed(&directory, &error),
@@ -110,10 +110,10 @@ impl CdiWriter {
         self.show(found.as_ref().ok().and_then(cdi::resolvable));
         let found = found?;
         match cdi::step(wanted, &found, self.last.as_ref()) {
-            Step::Keep => {}
-            Step::Create => self.write(directory, wanted, false).await?,
-            Step::Replace => self.write(directory, wanted, true).await?,
-            Step::Remove => self.remove(directory, wanted).await?,
+            FileAction::Keep => {}
+            FileAction::Create => self.write(directory, wanted, false).await?,
+            FileAction::Replace => self.write(directory, wanted, true).await?,
+            FileAction::Remove => self.remove(directory, wanted).await?,
         }
         Ok(cdi::complaints(wanted, &found, directory))
     }

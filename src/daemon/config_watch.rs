@@ -8,12 +8,12 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::inventory_owner::Offers;
-use super::telemetry::{Following, Telemetry};
-use crate::decide::advertise::oversized;
+use super::inventory_owner::SnapshotReceiver;
+use super::telemetry::{Telemetry, WatchMethod};
+use crate::decide::node::advertise::oversized;
 use crate::host::config_file::ConfigSource;
 use crate::host::directory_watch::DirectoryWatch;
-use crate::host::files::Stamp;
+use crate::host::files::FileVersion;
 use crate::model::config::Config;
 use crate::wire::config_yaml::effective_json;
 
@@ -28,12 +28,12 @@ const TRUSTED_STAMPS: u32 = 10;
 pub struct ConfigWatch {
     source: ConfigSource,
     config: watch::Sender<Arc<Config>>,
-    offers: Offers,
+    snapshots: SnapshotReceiver,
     /// Asks for a look at once.
     requests: Arc<Notify>,
     inotify: bool,
     /// The file that was read last, and how often it was taken for the same since.
-    seen: Option<(Option<Stamp>, u32)>,
+    seen: Option<(Option<FileVersion>, u32)>,
     telemetry: Telemetry,
     /// The last failure, so that it is said once.
     last_complaint: String,
@@ -45,12 +45,12 @@ impl ConfigWatch {
     pub fn new(
         source: ConfigSource,
         config: watch::Sender<Arc<Config>>,
-        offers: Offers,
+        snapshots: SnapshotReceiver,
         requests: Arc<Notify>,
         inotify: bool,
     ) -> Self {
         let (telemetry, last_complaint) = (Telemetry::default(), String::new());
-        Self { source, config, offers, requests, inotify, seen: None, telemetry, last_complaint }
+        Self { source, config, snapshots, requests, inotify, seen: None, telemetry, last_complaint }
     }
 
     /// From now on tells how it goes.
@@ -63,7 +63,7 @@ impl ConfigWatch {
     /// Follows until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut watch = None;
-        self.telemetry.config_followed(Following::Polls);
+        self.telemetry.config_followed(WatchMethod::Polls);
         while !stop.is_cancelled() {
             if watch.is_none() && self.inotify {
                 watch = self.watch();
@@ -103,7 +103,7 @@ impl ConfigWatch {
 
     fn watch(&self) -> Option<DirectoryWatch> {
         let opened = DirectoryWatch::open(self.source.directory()?);
-        self.telemetry.config_followed(Following::of(&opened));
+        self.telemetry.config_followed(WatchMethod::of(&opened));
         opened.ok()
     }
 
@@ -122,8 +122,9 @@ impl ConfigWatch {
             self.telemetry.config_is_current();
             return;
         }
-        let offer = self.offers.borrow().clone();
-        if let Some(problem) = offer.and_then(|offer| oversized(&offer.inventory, &config)) {
+        let snapshot = self.snapshots.borrow().clone();
+        if let Some(problem) = snapshot.and_then(|snapshot| oversized(&snapshot.inventory, &config))
+        {
             self.complain(problem);
             return;
         }

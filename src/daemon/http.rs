@@ -23,8 +23,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::front_desk::FrontDesk;
-use crate::decide::probes::Verdict;
+use super::status_service::StatusService;
+use crate::decide::kubelet::probes::Verdict;
 use crate::wire::metrics::exposition::Format;
 
 /// How long to wait before a port that is taken is tried again.
@@ -49,7 +49,7 @@ const TEXT: &str = "text/plain; charset=utf-8";
 /// Answers at `address` until `stop`; `bound` tells where, for as long as it does.
 pub async fn run(
     address: SocketAddr,
-    desk: Arc<FrontDesk>,
+    desk: Arc<StatusService>,
     bound: watch::Sender<Option<SocketAddr>>,
     stop: CancellationToken,
 ) {
@@ -136,7 +136,7 @@ async fn converse(stream: TcpStream, routes: Router) {
     }
 }
 
-fn routes(desk: Arc<FrontDesk>) -> Router {
+fn routes(desk: Arc<StatusService>) -> Router {
     Router::new()
         .route("/livez", get(live))
         .route("/readyz", get(ready))
@@ -146,21 +146,21 @@ fn routes(desk: Arc<FrontDesk>) -> Router {
         .with_state(desk)
 }
 
-async fn live(State(desk): State<Arc<FrontDesk>>) -> Response<Body> {
+async fn live(State(desk): State<Arc<StatusService>>) -> Response<Body> {
     verdict("live", &desk.live().await)
 }
 
-async fn ready(State(desk): State<Arc<FrontDesk>>) -> Response<Body> {
+async fn ready(State(desk): State<Arc<StatusService>>) -> Response<Body> {
     verdict("ready", &desk.ready())
 }
 
-async fn metrics(State(desk): State<Arc<FrontDesk>>, headers: HeaderMap) -> Response<Body> {
+async fn metrics(State(desk): State<Arc<StatusService>>, headers: HeaderMap) -> Response<Body> {
     let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
     let format = Format::wanted(accept.unwrap_or_default());
     answer(StatusCode::OK, format.content_type(), desk.metrics(format))
 }
 
-async fn status(State(desk): State<Arc<FrontDesk>>) -> Response<Body> {
+async fn status(State(desk): State<Arc<StatusService>>) -> Response<Body> {
     match serde_json::to_string_pretty(&desk.status()) {
         Ok(text) => answer(StatusCode::OK, "application/json", text + "\n"),
         Err(error) => answer(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),

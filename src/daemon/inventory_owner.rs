@@ -11,26 +11,27 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::announce::announce;
-use super::overdue::{self, said_if_overdue};
+use super::log_changes::log_changes;
+use super::slow::{self, warn_if_slow};
 use super::telemetry::Telemetry;
-use super::until::until;
-use crate::decide::advertise::Offer;
-use crate::decide::judge::Judge;
-use crate::decide::removal::{Answer, Departures, Stay};
-use crate::decide::rescan::Rescan;
-use crate::decide::whole_boards::WholeBoards;
-use crate::decide::{health, inventory, ixml_signals, vitals};
+use super::timer::until;
+use crate::decide::health::board_history::BoardHistory;
+use crate::decide::health::tracker::HealthTracker;
+use crate::decide::health::{ixml_signals, sample_signals as vitals, scan_signals as health};
+use crate::decide::machine::observe as inventory;
+use crate::decide::node::advertise::NodeSnapshot;
+use crate::decide::node::removed::{PodUsage, RemovedDevices, Retention};
+use crate::decide::node::scan_schedule::Rescan;
 use crate::host::clock::time_of_day;
 use crate::host::root::Root;
 use crate::host::scan::{Scan, scan};
 use crate::model::board::Chip;
 use crate::model::config::Config;
+use crate::model::health_sample::HealthSample;
 use crate::model::inventory::Inventory;
 use crate::model::ixml::IxmlReading;
 use crate::model::pci::PciAddress;
-use crate::model::vitals::Vitals;
-use crate::wire::metrics::meters::LookCause;
+use crate::wire::metrics::meters::RescanTrigger;
 
 /// Why to look again.
 #[derive(Clone, Debug)]
@@ -44,11 +45,11 @@ pub enum Trigger {
 }
 
 impl Trigger {
-    fn cause(&self) -> LookCause {
+    fn cause(&self) -> RescanTrigger {
         match self {
-            Self::Uevent => LookCause::Uevent,
-            Self::Poll => LookCause::Poll,
-            Self::Request => LookCause::Request,
+            Self::Uevent => RescanTrigger::Uevent,
+            Self::Poll => RescanTrigger::Poll,
+            Self::Request => RescanTrigger::Request,
         }
     }
 }
@@ -58,45 +59,45 @@ pub type Ping = oneshot::Sender<()>;
 
 /// What was seen of the chips' health between two scans.
 #[derive(Clone, Debug)]
-pub enum Look {
+pub enum HealthReport {
     /// A few files of each chip in /sys.
-    Sysfs(Vitals),
+    Sysfs(HealthSample),
     /// What libixml says; none once it is not asked any more.
     Ixml(Option<Arc<IxmlReading>>),
 }
 
 /// What the kubelet says of holders, the last answer.
-pub type Answers = watch::Receiver<Option<Arc<Answer>>>;
+pub type PodUsageReceiver = watch::Receiver<Option<Arc<PodUsage>>>;
 
 /// What all loops share: none until the first scan that succeeded.
-pub type Offers = watch::Receiver<Option<Arc<Offer>>>;
+pub type SnapshotReceiver = watch::Receiver<Option<Arc<NodeSnapshot>>>;
 
 /// Owns the machine's root, the last scan, what was seen of the chips' health, and what left.
 pub struct InventoryOwner {
     root: Arc<Root>,
     config: watch::Receiver<Arc<Config>>,
     triggers: mpsc::Receiver<Trigger>,
-    looks: mpsc::Receiver<Look>,
-    offers: watch::Sender<Option<Arc<Offer>>>,
+    looks: mpsc::Receiver<HealthReport>,
+    snapshots: watch::Sender<Option<Arc<NodeSnapshot>>>,
     rescan: Rescan,
     /// The last scan that succeeded, not judged.
     facts: Option<Inventory>,
     /// The last short look.
-    last_vitals: Vitals,
+    last_sample: HealthSample,
     /// What libixml said last.
     last_ixml: Option<Arc<IxmlReading>>,
-    judge: Judge,
+    judge: HealthTracker,
     /// When the judgement changes by itself.
     judge_at: Option<Duration>,
-    whole_boards: WholeBoards,
-    departures: Departures,
+    board_history: BoardHistory,
+    removed_devices: RemovedDevices,
     /// Absent where nobody asks the kubelet.
-    answers: Option<Answers>,
+    answers: Option<PodUsageReceiver>,
     /// Absent where nobody asks whether this lives.
     pings: Option<mpsc::Receiver<Ping>>,
     telemetry: Telemetry,
     /// What first asked for a look since the last one.
-    cause: Option<LookCause>,
+    cause: Option<RescanTrigger>,
     started: Instant,
 }
 
@@ -108,7 +109,7 @@ pub struct Inputs {
     /// Hints to look again.
     pub triggers: mpsc::Receiver<Trigger>,
     /// Short looks at the chips.
-    pub looks: mpsc::Receiver<Look>,
+    pub looks: mpsc::Receiver<HealthReport>,
 }
 
 impl InventoryOwner {
@@ -118,25 +119,25 @@ impl InventoryOwner {
     pub fn new(
         root: Arc<Root>,
         inputs: Inputs,
-        (started, stay): (Instant, Stay),
-    ) -> (Self, Offers) {
+        (started, retention): (Instant, Retention),
+    ) -> (Self, SnapshotReceiver) {
         let Inputs { config, triggers, looks } = inputs;
-        let (offers, receiver) = watch::channel(None);
+        let (snapshots, receiver) = watch::channel(None);
         let rescan = Rescan::new(config.borrow().discovery.rescan, u64::from(std::process::id()));
         let owner = Self {
             root,
             config,
             triggers,
             looks,
-            offers,
+            snapshots,
             rescan,
             facts: None,
-            last_vitals: Vitals::new(),
+            last_sample: HealthSample::new(),
             last_ixml: None,
-            judge: Judge::default(),
+            judge: HealthTracker::default(),
             judge_at: None,
-            whole_boards: WholeBoards::default(),
-            departures: Departures::new(stay),
+            board_history: BoardHistory::default(),
+            removed_devices: RemovedDevices::new(retention),
             answers: None,
             pings: None,
             telemetry: Telemetry::default(),
@@ -148,7 +149,7 @@ impl InventoryOwner {
 
     /// From now on hears what the kubelet says of holders.
     #[must_use]
-    pub fn hearing(mut self, answers: Answers) -> Self {
+    pub fn hearing(mut self, answers: PodUsageReceiver) -> Self {
         self.answers = Some(answers);
         self
     }
@@ -166,7 +167,7 @@ impl InventoryOwner {
         loop {
             let look_at = self.started + self.rescan.next();
             let judge_at = self.judge_at.map(|at| self.started + at);
-            let expiry = self.departures.next_expiry().map(|at| self.started + at);
+            let expiry = self.removed_devices.next_expiry().map(|at| self.started + at);
             tokio::select! {
                 // A stop goes first, then a due look: hints that pour in must not put it off.
                 biased;
@@ -178,14 +179,14 @@ impl InventoryOwner {
                 () = until(expiry) => self.publish(),
                 Some(answer) = heard(&mut self.answers) => self.take_answer(&answer),
                 Some(look) = self.looks.recv() => match look {
-                    Look::Sysfs(vitals) => self.take_vitals(vitals),
-                    Look::Ixml(reading) => self.take_ixml(reading),
+                    HealthReport::Sysfs(vitals) => self.take_sample(vitals),
+                    HealthReport::Ixml(reading) => self.take_ixml(reading),
                 },
                 Some(trigger) = self.triggers.recv() => {
                     debug!(?trigger, "a hint to look again");
                     self.hint(trigger.cause());
                 }
-                Ok(()) = self.config.changed() => self.hint(LookCause::Configuration),
+                Ok(()) = self.config.changed() => self.hint(RescanTrigger::Configuration),
             }
         }
     }
@@ -194,36 +195,36 @@ impl InventoryOwner {
         self.started.elapsed()
     }
 
-    fn hint(&mut self, cause: LookCause) {
+    fn hint(&mut self, cause: RescanTrigger) {
         self.cause.get_or_insert(cause);
         self.rescan.hint(self.now());
     }
 
     /// Why a look is due.
-    fn take_cause(&mut self) -> LookCause {
+    fn take_cause(&mut self) -> RescanTrigger {
         let hinted = self.cause.take();
         if self.rescan.failures() > 0 {
-            return LookCause::Retry;
+            return RescanTrigger::Retry;
         }
         match (&self.facts, hinted) {
-            (None, _) => LookCause::Start,
+            (None, _) => RescanTrigger::Start,
             (Some(_), Some(cause)) => cause,
-            (Some(_), None) if self.rescan.is_settling(self.now()) => LookCause::Settling,
-            (Some(_), None) => LookCause::Timer,
+            (Some(_), None) if self.rescan.is_settling(self.now()) => RescanTrigger::Settling,
+            (Some(_), None) => RescanTrigger::Timer,
         }
     }
 
     async fn look(&mut self) {
         let cause = self.take_cause();
-        self.telemetry.look_began(cause);
+        self.telemetry.rescan_started(cause);
         let root = Arc::clone(&self.root);
         let config = Arc::clone(&self.config.borrow_and_update());
         let scanned = Arc::clone(&config);
         let began = self.now();
         let looking = tokio::task::spawn_blocking(move || scan(&root, &scanned));
-        let looked = said_if_overdue(looking, overdue::LOOK, || {
+        let looked = warn_if_slow(looking, slow::LOOK, || {
             warn!(
-                after = ?overdue::LOOK,
+                after = ?slow::LOOK,
                 "a look at the machine hangs, perhaps in the driver; the last list stays until it \
                  is over"
             );
@@ -234,7 +235,7 @@ impl InventoryOwner {
                 self.rescan.set_interval(config.discovery.rescan);
                 let took = self.now().saturating_sub(began);
                 debug!(scan.functions_seen, ?took, "looked at the machine");
-                self.telemetry.look_succeeded();
+                self.telemetry.rescan_succeeded();
                 self.rescan.looked(began, self.now(), &incomplete(&scan.facts));
                 self.take_scan(scan, &config);
             }
@@ -244,10 +245,10 @@ impl InventoryOwner {
     }
 
     fn take_scan(&mut self, mut scan: Scan, config: &Config) {
-        self.whole_boards.correct(&mut scan.facts, &config.boards);
+        self.board_history.correct(&mut scan.facts, &config.boards);
         let (chips, seen) = inventory::seen(&scan.facts);
         self.judge.observe(self.now(), &chips, health::SCOPE, &seen, &config.health);
-        self.last_vitals.retain(|chip, _| chips.contains(chip));
+        self.last_sample.retain(|chip, _| chips.contains(chip));
         let had_boards = self.facts.as_ref().is_none_or(|facts| !facts.boards.is_empty());
         if scan.facts.boards.is_empty() && had_boards {
             info!(functions_seen = scan.functions_seen, "no Iluvatar chips found; waiting for one");
@@ -256,17 +257,17 @@ impl InventoryOwner {
         self.publish();
     }
 
-    fn take_vitals(&mut self, vitals: Vitals) {
+    fn take_sample(&mut self, vitals: HealthSample) {
         let Some(facts) = &self.facts else { return };
         let is_outdated = vitals::is_outdated(facts, &vitals);
         let (chips, _) = inventory::seen(facts);
         if is_outdated {
-            self.hint(LookCause::Health);
+            self.hint(RescanTrigger::Health);
         }
-        let findings = vitals::findings(&self.last_vitals, &vitals);
+        let findings = vitals::findings(&self.last_sample, &vitals);
         let rules = &self.config.borrow().health.clone();
         self.judge.observe(self.now(), &chips, vitals::SCOPE, &findings, rules);
-        self.last_vitals = vitals;
+        self.last_sample = vitals;
         self.publish();
     }
 
@@ -282,13 +283,13 @@ impl InventoryOwner {
         self.publish();
     }
 
-    fn take_answer(&mut self, answer: &Answer) {
-        self.departures.hear(answer);
+    fn take_answer(&mut self, answer: &PodUsage) {
+        self.removed_devices.hear(answer);
         self.publish();
     }
 
     fn failed(&mut self, error: &str) {
-        self.telemetry.look_failed(error);
+        self.telemetry.rescan_failed(error);
         self.rescan.failed(self.started.elapsed());
         let failures = self.rescan.failures();
         if failures == 1 {
@@ -304,14 +305,14 @@ impl InventoryOwner {
         let judgement = self.judge.judge(self.started.elapsed(), &config.health);
         self.judge_at = judgement.next;
         let inventory = inventory::judged(facts, &judgement, &config.health);
-        self.departures.observe(Offer::new(inventory, &config), self.now());
-        let Some(offer) = self.departures.offer(self.now()) else { return };
-        self.whole_boards.forget_departed(&offer.inventory, &self.departures.chips());
-        let last = self.offers.borrow().clone();
-        let offer = offer.following(last.as_deref(), time_of_day());
-        if last.as_deref() != Some(&offer) {
-            announce(last.as_deref(), &offer);
-            self.offers.send_replace(Some(Arc::new(offer)));
+        self.removed_devices.observe(NodeSnapshot::new(inventory, &config), self.now());
+        let Some(snapshot) = self.removed_devices.snapshot(self.now()) else { return };
+        self.board_history.forget_departed(&snapshot.inventory, &self.removed_devices.chips());
+        let last = self.snapshots.borrow().clone();
+        let snapshot = snapshot.following(last.as_deref(), time_of_day());
+        if last.as_deref() != Some(&snapshot) {
+            log_changes(last.as_deref(), &snapshot);
+            self.snapshots.send_replace(Some(Arc::new(snapshot)));
         }
     }
 }
@@ -322,7 +323,7 @@ async fn pinged(pings: &mut Option<mpsc::Receiver<Ping>>) -> Option<Ping> {
 }
 
 /// None, at once, where nobody asks the kubelet; `select!` then ignores it.
-async fn heard(answers: &mut Option<Answers>) -> Option<Arc<Answer>> {
+async fn heard(answers: &mut Option<PodUsageReceiver>) -> Option<Arc<PodUsage>> {
     let answers = answers.as_mut()?;
     answers.changed().await.ok()?;
     answers.borrow_and_update().clone()

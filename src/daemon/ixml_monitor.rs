@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::inventory_owner::{Look, Offers};
+use super::inventory_owner::{HealthReport, SnapshotReceiver};
 use super::ixml_source::{DEADLINE, IxmlSettings, IxmlSource};
 use crate::model::config::Config;
 use crate::model::ixml::{IxmlChoice, IxmlReading, IxmlState};
@@ -20,8 +20,8 @@ pub struct IxmlMonitor {
     /// being asked about another machine's chips.
     is_this_machine: bool,
     config: watch::Receiver<Arc<Config>>,
-    offers: Offers,
-    looks: mpsc::Sender<Look>,
+    snapshots: SnapshotReceiver,
+    looks: mpsc::Sender<HealthReport>,
     state: watch::Sender<IxmlState>,
     choice: IxmlChoice,
     source: IxmlSource,
@@ -35,14 +35,23 @@ impl IxmlMonitor {
     pub fn new(
         settings: IxmlSettings,
         is_this_machine: bool,
-        (config, offers): (watch::Receiver<Arc<Config>>, Offers),
-        looks: mpsc::Sender<Look>,
+        (config, snapshots): (watch::Receiver<Arc<Config>>, SnapshotReceiver),
+        looks: mpsc::Sender<HealthReport>,
     ) -> (Self, watch::Receiver<IxmlState>) {
         let (state, receiver) = watch::channel(IxmlState::Off);
         let (choice, last) = (IxmlChoice::Off, None);
         let source = start(&settings, choice.clone());
-        let monitor =
-            Self { settings, is_this_machine, config, offers, looks, state, choice, source, last };
+        let monitor = Self {
+            settings,
+            is_this_machine,
+            config,
+            snapshots,
+            looks,
+            state,
+            choice,
+            source,
+            last,
+        };
         (monitor, receiver)
     }
 
@@ -59,14 +68,14 @@ impl IxmlMonitor {
                 () = tokio::time::sleep(interval) => {}
                 Ok(()) = self.config.changed() => {}
                 // The first chips need not wait for their first reading.
-                Ok(()) = self.offers.changed(), if self.last.is_none() => {}
+                Ok(()) = self.snapshots.changed(), if self.last.is_none() => {}
             }
         }
     }
 
     async fn ask(&mut self) {
         self.choose();
-        let chips = bound_chips(&self.offers);
+        let chips = bound_chips(&self.snapshots);
         // A machine without chips needs no library.
         if chips.is_empty() && self.choice != IxmlChoice::Off {
             return;
@@ -99,7 +108,7 @@ impl IxmlMonitor {
         };
         self.last.clone_from(&reading);
         // Where the owner is gone, the daemon is about to end.
-        let _ = self.looks.send(Look::Ixml(reading)).await;
+        let _ = self.looks.send(HealthReport::Ixml(reading)).await;
     }
 }
 
@@ -109,11 +118,11 @@ fn start(settings: &IxmlSettings, choice: IxmlChoice) -> IxmlSource {
 
 /// The chips that have a driver: the library cannot find others, and looks for all anew whenever it
 /// is asked about one.
-fn bound_chips(offers: &Offers) -> Vec<PciAddress> {
-    let offer = offers.borrow().clone();
-    let chips = offer
+fn bound_chips(snapshots: &SnapshotReceiver) -> Vec<PciAddress> {
+    let snapshot = snapshots.borrow().clone();
+    let chips = snapshot
         .iter()
-        .flat_map(|offer| offer.inventory.chips_by_board())
+        .flat_map(|snapshot| snapshot.inventory.chips_by_board())
         .filter(|chip| chip.driver.is_some());
     chips.map(|chip| chip.address).collect()
 }

@@ -1,23 +1,23 @@
 //! Loops that own something. Each waits for `stop`; none holds a lock or a borrow across an await.
 
-pub mod overdue;
+pub mod slow;
 pub mod telemetry;
-pub mod until;
+pub mod timer;
 
-pub mod announce;
+pub mod allocation_store;
 pub mod cdi_writer;
 pub mod config_watch;
-pub mod handout_ledger;
-pub mod health_monitor;
-pub mod holders_watch;
+pub mod health_sampler;
 pub mod inventory_owner;
 pub mod ixml_monitor;
 pub mod ixml_source;
-pub mod uevent_pump;
+pub mod log_changes;
+pub mod pod_resources_watch;
+pub mod uevent_listener;
 
 pub mod plugin_service;
 pub mod plugin_session;
 pub mod sessions;
 
-pub mod front_desk;
 pub mod http;
+pub mod status_service;

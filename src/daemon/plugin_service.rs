@@ -19,14 +19,14 @@ use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status};
 use tracing::{debug, info, warn};
 
+use super::allocation_store::AllocationStore;
 use super::cdi_writer::CdiView;
-use super::handout_ledger::HandoutLedger;
-use super::inventory_owner::Offers;
+use super::inventory_owner::SnapshotReceiver;
 use super::telemetry::Telemetry;
-use crate::decide::advertise::Offer;
-use crate::decide::allocate::{AllocateError, Grant, allocate};
-use crate::decide::cdi::named;
-use crate::decide::handouts::{self, Given, Outdated};
+use crate::decide::allocation::allocate::{AllocateError, Grant, allocate};
+use crate::decide::allocation::cdi::named;
+use crate::decide::allocation::records::{self, NodeDelivery, VerificationError};
+use crate::decide::node::advertise::NodeSnapshot;
 use crate::host::kubelet::Peer;
 use crate::model::cdi::CdiSpec;
 use crate::model::device::{DeviceId, Resource};
@@ -74,9 +74,9 @@ fn is(kubelet: Option<Peer>, peer: Peer) -> bool {
 #[derive(Clone, Debug)]
 pub struct Sources {
     /// The latest snapshot.
-    pub offers: Offers,
+    pub snapshots: SnapshotReceiver,
     /// What was handed out.
-    pub ledger: HandoutLedger,
+    pub store: AllocationStore,
     /// The names that a container runtime would find.
     pub cdi: CdiView,
     /// Where every answer is counted.
@@ -105,34 +105,34 @@ impl PluginService {
         (Self { resource, sources, meters, streams: Arc::new(streams), closing }, open)
     }
 
-    fn offer(&self) -> Result<Arc<Offer>, Status> {
-        let offer = self.sources.offers.borrow().clone();
-        offer.ok_or_else(|| Status::unavailable("the machine has not been looked at yet"))
+    fn snapshot(&self) -> Result<Arc<NodeSnapshot>, Status> {
+        let snapshot = self.sources.snapshots.borrow().clone();
+        snapshot.ok_or_else(|| Status::unavailable("the machine has not been looked at yet"))
     }
 
-    fn remember(&self, offer: &Offer, resource: &Resource, grant: &Grant) {
+    fn remember(&self, snapshot: &NodeSnapshot, resource: &Resource, grant: &Grant) {
         info!(resource = self.resource, devices = grant.ids_text(), "allocated");
-        let given = if grant.nodes.is_empty() { Given::Names } else { Given::Nodes };
-        let handouts = grant.ids.iter().filter_map(|id| {
+        let given = if grant.nodes.is_empty() { NodeDelivery::Names } else { NodeDelivery::Nodes };
+        let records = grant.ids.iter().filter_map(|id| {
             let device = resource.find(*id)?;
-            Some((*id, handouts::handout(&offer.inventory, device, given)))
+            Some((*id, records::record(&snapshot.inventory, device, given)))
         });
-        self.sources.ledger.record(&self.resource, handouts);
+        self.sources.store.record(&self.resource, records);
     }
 
     /// A container may start with an id of which nothing is known: it was handed out by another
     /// plugin, whose ids may have any form, or what we knew was lost.
-    fn check(&self, offer: &Offer, text: &str) -> Result<(), Status> {
+    fn check(&self, snapshot: &NodeSnapshot, text: &str) -> Result<(), Status> {
         let known = text
             .parse()
             .ok()
-            .and_then(|id: DeviceId| Some((id, self.sources.ledger.find(&self.resource, id)?)));
-        let Some((id, handout)) = known else {
+            .and_then(|id: DeviceId| Some((id, self.sources.store.find(&self.resource, id)?)));
+        let Some((id, record)) = known else {
             debug!(resource = self.resource, device = text, "started; not known what it was given");
             return Ok(());
         };
         let there = self.sources.cdi.borrow().clone();
-        handouts::check(id, &handout, &offer.inventory, there.as_deref()).map_err(|outdated| {
+        records::check(id, &record, &snapshot.inventory, there.as_deref()).map_err(|outdated| {
             warn!(resource = self.resource, "a container may not start: {outdated}");
             Status::failed_precondition(format!("{}: {outdated}", self.resource))
         })
@@ -150,28 +150,29 @@ impl PluginService {
 
     fn is_unnamed(&self, id: &str, there: Option<&CdiSpec>) -> bool {
         let Ok(id) = id.parse() else { return false };
-        let Some(handout) = self.sources.ledger.find(&self.resource, id) else { return false };
-        let Some(offer) = self.sources.offers.borrow().clone() else { return false };
-        let checked = handouts::check(id, &handout, &offer.inventory, there);
-        matches!(checked, Err(Outdated::Unnamed { .. }))
+        let Some(record) = self.sources.store.find(&self.resource, id) else { return false };
+        let Some(snapshot) = self.sources.snapshots.borrow().clone() else { return false };
+        let checked = records::check(id, &record, &snapshot.inventory, there);
+        matches!(checked, Err(VerificationError::Unnamed { .. }))
     }
 
     fn prefer(
         &self,
         request: PreferredAllocationRequest,
     ) -> Result<PreferredAllocationResponse, Status> {
-        let offer = self.offer()?;
-        let resource = offer.resource(&self.resource).ok_or_else(|| self.unknown_resource())?;
-        Ok(device_plugin::preferred_response(&offer.inventory.tree, resource, request))
+        let snapshot = self.snapshot()?;
+        let resource = snapshot.resource(&self.resource).ok_or_else(|| self.unknown_resource())?;
+        Ok(device_plugin::preferred_response(&snapshot.inventory.tree, resource, request))
     }
 
     fn grant(&self, request: AllocateRequest) -> Result<AllocateResponse, Status> {
-        let offer = self.offer()?;
-        let resource = offer.resource(&self.resource).ok_or_else(|| self.unknown_resource())?;
+        let snapshot = self.snapshot()?;
+        let resource = snapshot.resource(&self.resource).ok_or_else(|| self.unknown_resource())?;
         let there = self.sources.cdi.borrow().clone();
         let grant = |ids: &[String]| {
-            let grant = allocate(resource, &offer.inventory.control_nodes, offer.container, ids)?;
-            Ok(named(grant, &offer, there.as_deref()))
+            let grant =
+                allocate(resource, &snapshot.inventory.control_nodes, snapshot.container, ids)?;
+            Ok(named(grant, &snapshot, there.as_deref()))
         };
         let requests = request.container_requests;
         let grants: Result<Vec<_>, AllocateError> =
@@ -181,7 +182,7 @@ impl PluginService {
             device_plugin::status(&error)
         })?;
         for grant in &grants {
-            self.remember(&offer, resource, grant);
+            self.remember(&snapshot, resource, grant);
         }
         Ok(device_plugin::allocate_response(grants))
     }
@@ -210,7 +211,7 @@ impl DevicePlugin for PluginService {
         debug!(resource = self.resource, ?peer, "stream opened");
         Ok(Response::new(Lists {
             resource: self.resource.clone(),
-            offers: WatchStream::new(self.sources.offers.clone()),
+            snapshots: WatchStream::new(self.sources.snapshots.clone()),
             last: None,
             sent: self.meters.lists_sent.clone(),
             closing: Box::pin(self.closing.clone().cancelled_owned()),
@@ -247,10 +248,11 @@ impl DevicePlugin for PluginService {
         request: Request<PreStartContainerRequest>,
     ) -> Result<Response<PreStartContainerResponse>, Status> {
         let ids = request.into_inner().devices_ids;
-        self.sources.ledger.settled().await;
+        self.sources.store.settled().await;
         self.names_settled(&ids).await;
-        let checked =
-            self.offer().and_then(|offer| ids.iter().try_for_each(|text| self.check(&offer, text)));
+        let checked = self
+            .snapshot()
+            .and_then(|snapshot| ids.iter().try_for_each(|text| self.check(&snapshot, text)));
         let allowed = StartResult::Allowed;
         self.meters
             .container_starts
@@ -268,7 +270,7 @@ fn peer<T>(request: &Request<T>) -> Peer {
 /// snapshot only, so a slow reader delays nobody and skips what is outdated.
 pub struct Lists {
     resource: String,
-    offers: WatchStream<Option<Arc<Offer>>>,
+    snapshots: WatchStream<Option<Arc<NodeSnapshot>>>,
     last: Option<ListAndWatchResponse>,
     sent: Counter,
     closing: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -283,12 +285,13 @@ impl Stream for Lists {
             return Poll::Ready(None);
         }
         loop {
-            let Some(offer) = std::task::ready!(Pin::new(&mut self.offers).poll_next(context))
+            let Some(snapshot) =
+                std::task::ready!(Pin::new(&mut self.snapshots).poll_next(context))
             else {
                 return Poll::Ready(None);
             };
-            let list = offer.as_deref().and_then(|offer| {
-                offer.resource(&self.resource).map(device_plugin::list_and_watch_response)
+            let list = snapshot.as_deref().and_then(|snapshot| {
+                snapshot.resource(&self.resource).map(device_plugin::list_and_watch_response)
             });
             if list.is_some() && list != self.last {
                 self.last.clone_from(&list);

@@ -1,4 +1,4 @@
-//! One resource's session with the kubelet: does what `decide::session` says, and tells it what is
+//! One resource's session with the kubelet: does what `decide::kubelet::session` says, and tells it what is
 //! seen. Inotify, streams and answers are hints to look; a look at intervals is the truth.
 
 use std::path::PathBuf;
@@ -14,14 +14,16 @@ use tonic::transport::Server;
 use tracing::{debug, info, warn};
 
 use super::plugin_service::{PluginService, Sources, Streams};
-use super::telemetry::{Following, ResourceTelemetry};
-pub use crate::decide::probes::Progress;
-use crate::decide::session::{Answer, OwnSocket, Reason, Session, Sight, SocketIdentity, Step};
+use super::telemetry::{ResourceTelemetry, WatchMethod};
+pub use crate::decide::kubelet::probes::Progress;
+use crate::decide::kubelet::session::{
+    Action, Observation, OwnSocket, Reason, RegisterOutcome, Session, SocketIdentity,
+};
+use crate::host::abortable_stream::AbortableStream;
+use crate::host::accept::accept_with_backoff;
 use crate::host::authority_stream::NormalisedStream;
 use crate::host::directory_watch::DirectoryWatch;
 use crate::host::kubelet::{self, KUBELET_SOCKET, Peer, PlacedSocket, RegisterError};
-use crate::host::severable::Severable;
-use crate::host::unhurried::unhurried;
 use crate::wire::device_plugin::register_request;
 use crate::wire::v1beta1::device_plugin_server::DevicePluginServer;
 
@@ -66,10 +68,10 @@ pub async fn run(
         is_quiet: false,
         started: Instant::now(),
     };
-    driver.telemetry.note(|notes| notes.followed = Following::Polls);
+    driver.telemetry.note(|notes| notes.followed = WatchMethod::Polls);
     while !stop.is_cancelled() {
-        let sight = driver.look().await;
-        driver.advance(sight, &stop).await;
+        let observation = driver.look().await;
+        driver.advance(observation, &stop).await;
     }
     driver.close().await;
 }
@@ -84,7 +86,7 @@ struct Driver {
     /// At most one call.
     registering: JoinSet<Result<Peer, RegisterError>>,
     watch: Option<DirectoryWatch>,
-    last_sight: Option<Sight>,
+    last_sight: Option<Observation>,
     /// Who answered our last registration; streams of other processes are no sign of the kubelet.
     kubelet_peer: Option<Peer>,
     /// So that a failure that repeats is said once.
@@ -112,16 +114,16 @@ impl Driver {
         self.settings.directory.join(&self.settings.socket_name)
     }
 
-    async fn look(&mut self) -> Sight {
+    async fn look(&mut self) -> Observation {
         if self.watch.is_none() && self.settings.inotify {
             let opened = DirectoryWatch::open(&self.settings.directory);
-            self.telemetry.note(|notes| notes.followed = Following::of(&opened));
+            self.telemetry.note(|notes| notes.followed = WatchMethod::of(&opened));
             self.watch = opened.ok();
         }
         let own_socket = self.own_socket().await;
         let (streams, lost_stream) = self.streams();
         let kubelet = kubelet::socket_identity(&self.settings.directory.join(KUBELET_SOCKET));
-        Sight { own_socket, kubelet, streams, lost_stream }
+        Observation { own_socket, kubelet, streams, lost_stream }
     }
 
     async fn own_socket(&mut self) -> OwnSocket {
@@ -146,33 +148,36 @@ impl Driver {
         (streams.open_of(self.kubelet_peer), streams.has_ended_of(self.kubelet_peer))
     }
 
-    async fn advance(&mut self, sight: Sight, stop: &CancellationToken) {
-        let next = self.machine.next(sight, self.now());
+    async fn advance(&mut self, observation: Observation, stop: &CancellationToken) {
+        let next = self.machine.next(observation, self.now());
         self.report();
-        self.tell(sight);
+        self.tell(observation);
         match next {
-            Step::Bind => {
+            Action::Bind => {
                 let bound = self.serve();
-                self.machine.bound(bound, sight, self.now());
+                self.machine.bound(bound, observation, self.now());
             }
-            Step::Register { patience } => self.register(patience),
-            Step::Close(reason) => {
+            Action::Register { patience } => self.register(patience),
+            Action::Close(reason) => {
                 self.say_why(reason);
                 self.close().await;
             }
-            Step::Wait { until } => self.wait(until, stop).await,
+            Action::Wait { until } => self.wait(until, stop).await,
         }
     }
 
     /// A kubelet that was killed leaves its socket behind; `registered` notes that nobody is there.
-    fn tell(&mut self, sight: Sight) {
-        let last = self.last_sight.replace(sight);
-        let is_new = last.is_none_or(|last| last.kubelet != sight.kubelet);
-        self.telemetry.meters.open_streams.set(i64::try_from(sight.streams).unwrap_or(i64::MAX));
+    fn tell(&mut self, observation: Observation) {
+        let last = self.last_sight.replace(observation);
+        let is_new = last.is_none_or(|last| last.kubelet != observation.kubelet);
+        self.telemetry
+            .meters
+            .open_streams
+            .set(i64::try_from(observation.streams).unwrap_or(i64::MAX));
         self.telemetry.note(|notes| {
             notes.turned = Instant::now();
             if is_new {
-                notes.has_kubelet = sight.kubelet.is_some();
+                notes.has_kubelet = observation.kubelet.is_some();
             }
         });
     }
@@ -215,9 +220,9 @@ impl Driver {
         let (service, streams) =
             PluginService::new(resource, self.sources.clone(), closing.clone());
         let cut = severed.clone();
-        let accepted = unhurried(UnixListenerStream::new(socket.listener));
+        let accepted = accept_with_backoff(UnixListenerStream::new(socket.listener));
         let incoming = accepted.map(move |accepted| {
-            accepted.map(|stream| NormalisedStream::new(Severable::new(stream, &cut)))
+            accepted.map(|stream| NormalisedStream::new(AbortableStream::new(stream, &cut)))
         });
         let serving = Server::builder()
             .add_service(DevicePluginServer::new(service))
@@ -248,25 +253,27 @@ impl Driver {
                 self.last_complaint.clear();
                 self.kubelet_peer = Some(peer);
                 self.say("registered with the kubelet");
-                self.answered(Answer::Accepted, true);
+                self.answered(RegisterOutcome::Accepted, true);
             }
             Err(error) => {
                 self.complain(&format!("cannot register: {error}; trying again"));
                 let answer = match error {
-                    RegisterError::Silent(_) => Answer::Silent,
-                    RegisterError::Connect(..) | RegisterError::Refused(_) => Answer::Refused,
+                    RegisterError::TimedOut(_) => RegisterOutcome::TimedOut,
+                    RegisterError::Connect(..) | RegisterError::Refused(_) => {
+                        RegisterOutcome::Refused
+                    }
                 };
                 self.answered(answer, !error.is_absent());
             }
         }
     }
 
-    fn answered(&mut self, answer: Answer, has_kubelet: bool) {
+    fn answered(&mut self, answer: RegisterOutcome, has_kubelet: bool) {
         self.machine.registered(answer, self.now());
         self.telemetry.meters.registrations.count(answer);
         self.telemetry.note(|notes| {
             notes.has_kubelet = has_kubelet;
-            notes.is_registered = answer == Answer::Accepted;
+            notes.is_registered = answer == RegisterOutcome::Accepted;
             if notes.is_registered {
                 notes.trouble = None;
             }

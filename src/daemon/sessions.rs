@@ -45,7 +45,7 @@ impl Sessions {
             self.keep_in_step(&stop);
             tokio::select! {
                 () = stop.cancelled() => break,
-                changed = self.sources.offers.changed() => {
+                changed = self.sources.snapshots.changed() => {
                     if changed.is_err() {
                         break;
                     }
@@ -61,9 +61,9 @@ impl Sessions {
     }
 
     fn keep_in_step(&mut self, stop: &CancellationToken) {
-        let offer = self.sources.offers.borrow_and_update().clone();
-        let Some(offer) = offer else { return };
-        let names: Vec<_> = offer.resources.iter().map(|resource| &*resource.name).collect();
+        let snapshot = self.sources.snapshots.borrow_and_update().clone();
+        let Some(snapshot) = snapshot else { return };
+        let names: Vec<_> = snapshot.resources.iter().map(|resource| &*resource.name).collect();
         self.sources.telemetry.keep_resources(names.iter().copied());
         let wanted = self.sockets(&names);
         self.running.retain(|resource, (socket, token)| {

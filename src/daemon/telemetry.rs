@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::wire::metrics::meters::{LookCause, NodeMeters, ReloadResult, ResourceMeters};
+use crate::wire::metrics::meters::{NodeMeters, ReloadResult, RescanTrigger, ResourceMeters};
 
 /// Clones tell the same.
 #[derive(Clone, Debug)]
@@ -29,13 +29,13 @@ pub struct State {
     /// The looks at the machine.
     pub looks: Looks,
     /// Why the file's configuration is not in force.
-    pub refused_config: Option<Trouble>,
+    pub refused_config: Option<LastError>,
     /// How changes of the configuration's directory are noticed.
-    pub config_followed: Following,
+    pub config_followed: WatchMethod,
     /// The kernel's uevents.
-    pub netlink: Telling,
+    pub netlink: SourceState,
     /// The kubelet, of who holds what.
-    pub pod_resources: Telling,
+    pub pod_resources: SourceState,
 }
 
 /// The looks at the machine.
@@ -46,12 +46,12 @@ pub struct Looks {
     /// When the last one that succeeded ended, and how long it took.
     pub succeeded: Option<(Instant, Duration)>,
     /// Why the last one failed.
-    pub trouble: Option<Trouble>,
+    pub trouble: Option<LastError>,
 }
 
 /// Something that goes wrong.
 #[derive(Clone, Debug)]
-pub struct Trouble {
+pub struct LastError {
     /// The last that was said of it.
     pub text: String,
     /// Since when it goes wrong.
@@ -60,19 +60,19 @@ pub struct Trouble {
 
 /// Whether a source tells.
 #[derive(Clone, Debug, Default)]
-pub enum Telling {
+pub enum SourceState {
     /// Nobody has asked it.
     #[default]
     Unasked,
     /// It does.
     Up,
     /// It does not.
-    Down(Trouble),
+    Down(LastError),
 }
 
 /// How changes of a directory are noticed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Following {
+pub enum WatchMethod {
     /// There is no such directory.
     #[default]
     Nothing,
@@ -82,7 +82,7 @@ pub enum Following {
     Polls,
 }
 
-impl Following {
+impl WatchMethod {
     /// After an attempt to follow by inotify.
     #[must_use]
     pub fn of<T>(opened: &io::Result<T>) -> Self {
@@ -114,7 +114,7 @@ pub struct SessionNotes {
     /// Whether the kubelet accepted our registration.
     pub is_registered: bool,
     /// How changes of the kubelet's directory are noticed.
-    pub followed: Following,
+    pub followed: WatchMethod,
     /// What went wrong since the last success.
     pub trouble: Option<String>,
 }
@@ -174,27 +174,27 @@ impl Telemetry {
     }
 
     /// A look at the machine begins.
-    pub fn look_began(&self, cause: LookCause) {
+    pub fn rescan_started(&self, cause: RescanTrigger) {
         self.node.rescans.count(cause);
         self.state.send_modify(|state| state.looks.began = Some(Instant::now()));
     }
 
     /// It succeeded.
-    pub fn look_succeeded(&self) {
-        self.look_ended(|looks, took| {
+    pub fn rescan_succeeded(&self) {
+        self.rescan_ended(|looks, took| {
             looks.succeeded = Some((Instant::now(), took));
             looks.trouble = None;
         });
     }
 
     /// It failed.
-    pub fn look_failed(&self, error: &str) {
-        self.look_ended(|looks, _| {
-            looks.trouble = Some(Trouble::again(looks.trouble.take(), error));
+    pub fn rescan_failed(&self, error: &str) {
+        self.rescan_ended(|looks, _| {
+            looks.trouble = Some(LastError::again(looks.trouble.take(), error));
         });
     }
 
-    fn look_ended(&self, end: impl FnOnce(&mut Looks, Duration)) {
+    fn rescan_ended(&self, end: impl FnOnce(&mut Looks, Duration)) {
         self.state.send_modify(|state| {
             let took = state.looks.began.take().map_or(Duration::ZERO, |began| began.elapsed());
             self.node.rescan_duration.observe(took.as_secs_f64());
@@ -213,7 +213,7 @@ impl Telemetry {
     }
 
     /// How changes of the configuration's directory are noticed.
-    pub fn config_followed(&self, followed: Following) {
+    pub fn config_followed(&self, followed: WatchMethod) {
         self.state.send_modify(|state| state.config_followed = followed);
     }
 
@@ -233,12 +233,12 @@ impl Telemetry {
         self.node.config_reloads.count(ReloadResult::Refused);
         self.state.send_modify(|state| {
             let last = state.refused_config.take();
-            state.refused_config = Some(Trouble::again(last, complaint));
+            state.refused_config = Some(LastError::again(last, complaint));
         });
     }
 }
 
-impl Trouble {
+impl LastError {
     /// The same trouble goes on, in these words.
     fn again(last: Option<Self>, text: &str) -> Self {
         let since = last.map_or_else(Instant::now, |last| last.since);
@@ -246,12 +246,14 @@ impl Trouble {
     }
 }
 
-impl Telling {
+impl SourceState {
     fn now(&mut self, error: Option<&str>) {
         *self = match (error, std::mem::take(self)) {
             (None, _) => Self::Up,
-            (Some(error), Self::Down(trouble)) => Self::Down(Trouble::again(Some(trouble), error)),
-            (Some(error), _) => Self::Down(Trouble::again(None, error)),
+            (Some(error), Self::Down(trouble)) => {
+                Self::Down(LastError::again(Some(trouble), error))
+            }
+            (Some(error), _) => Self::Down(LastError::again(None, error)),
         };
     }
 }
@@ -263,7 +265,7 @@ impl Default for ResourceTelemetry {
             turned: now,
             has_kubelet: true,
             is_registered: false,
-            followed: Following::Nothing,
+            followed: WatchMethod::Nothing,
             trouble: None,
         };
         let notes = Arc::new(watch::Sender::new(notes));
@@ -297,12 +299,12 @@ mod tests {
     async fn a_trouble_that_goes_on_keeps_its_beginning_and_its_last_words() {
         let telemetry = Telemetry::new(Instant::now());
         let began = Instant::now();
-        telemetry.look_failed("one");
+        telemetry.rescan_failed("one");
         tokio::time::advance(Duration::from_secs(5)).await;
-        telemetry.look_failed("two");
+        telemetry.rescan_failed("two");
         let trouble = telemetry.state().looks.trouble.unwrap();
         assert_eq!((&*trouble.text, trouble.since), ("two", began));
-        telemetry.look_succeeded();
+        telemetry.rescan_succeeded();
         assert!(telemetry.state().looks.trouble.is_none());
     }
 

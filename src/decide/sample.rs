@@ -6,15 +6,15 @@ use crate::model::device::DeviceNode;
 use crate::model::function::{ChipFunction, Function, FunctionKind, Link};
 use crate::model::machine::DeviceNumber;
 use crate::model::pci::{PciAddress, PciId, RootBus};
-use crate::model::survey::{ClassDevice, Survey};
+use crate::model::sysfs::{ClassDevice, SysfsScan};
 
 /// MR-V100: known to have one chip.
-pub(super) const SINGLE: u16 = 2;
+pub(in crate::decide) const SINGLE: u16 = 2;
 /// Nobody knows how many chips a board of this id has, unless a test says so.
-pub(super) const UNKNOWN: u16 = 3;
+pub(in crate::decide) const UNKNOWN: u16 = 3;
 
 /// An address; without a domain it is in domain 0.
-pub(super) fn at(text: &str) -> PciAddress {
+pub(in crate::decide) fn at(text: &str) -> PciAddress {
     let wide =
         if text.matches(':').count() == 1 { format!("0000:{text}") } else { text.to_owned() };
     wide.parse().expect("an address")
@@ -23,14 +23,14 @@ pub(super) fn at(text: &str) -> PciAddress {
 /// A survey that grows chip by chip. Paths name the ports from the root bus down to the function,
 /// with blanks between.
 #[derive(Default)]
-pub(super) struct Sample {
+pub(in crate::decide) struct Sample {
     functions: BTreeMap<PciAddress, Function>,
-    survey: Survey,
+    survey: SysfsScan,
 }
 
 impl Sample {
     /// A chip that is bound, answers, and has no node.
-    pub(super) fn chip(mut self, path: &str, device: u16) -> Self {
+    pub(in crate::decide) fn chip(mut self, path: &str, device: u16) -> Self {
         let function = self.function(path, FunctionKind::Endpoint);
         self.survey.chips.push(ChipFunction {
             function,
@@ -48,20 +48,20 @@ impl Sample {
     }
 
     /// A function of another vendor.
-    pub(super) fn other(mut self, path: &str) -> Self {
+    pub(in crate::decide) fn other(mut self, path: &str) -> Self {
         self.function(path, FunctionKind::Endpoint);
         self
     }
 
     /// A port with nothing below it.
-    pub(super) fn port(mut self, path: &str) -> Self {
+    pub(in crate::decide) fn port(mut self, path: &str) -> Self {
         self.function(path, FunctionKind::Bridge);
         self
     }
 
     /// Two chips as on a BI-V150: a switch whose upstream port is on bus `up`, and below it a bridge
     /// of its own for each chip. The chips are on the buses `up` + 4 and `up` + 7.
-    pub(super) fn dual_board(self, above: &str, up: u8, device: u16) -> Self {
+    pub(in crate::decide) fn dual_board(self, above: &str, up: u8, device: u16) -> Self {
         let bus = |offset| up + offset;
         let lower = format!(
             "{above} {:02x}:00.0 {:02x}:00.0 {:02x}:00.0 {:02x}:00.0 {:02x}:00.0",
@@ -82,19 +82,24 @@ impl Sample {
         self.chip(lower.trim(), device).chip(upper.trim(), device)
     }
 
-    pub(super) fn slot(mut self, name: &str, address: &str) -> Self {
+    pub(in crate::decide) fn slot(mut self, name: &str, address: &str) -> Self {
         self.survey.slots.insert(at(address).slot_address(), name.to_owned());
         self
     }
 
     /// A node in /dev.
-    pub(super) fn node(mut self, path: &str, minor: u32) -> Self {
+    pub(in crate::decide) fn node(mut self, path: &str, minor: u32) -> Self {
         self.survey.device_nodes.push(node(path, minor));
         self.survey.device_nodes.sort();
         self
     }
 
-    pub(super) fn class_device(mut self, name: &str, minor: u32, chip: Option<&str>) -> Self {
+    pub(in crate::decide) fn class_device(
+        mut self,
+        name: &str,
+        minor: u32,
+        chip: Option<&str>,
+    ) -> Self {
         self.survey.class_devices.push(ClassDevice {
             name: name.to_owned(),
             number: Some(DeviceNumber { major: 508, minor }),
@@ -104,12 +109,12 @@ impl Sample {
     }
 
     /// Changes the chip that was added last.
-    pub(super) fn with(mut self, change: impl FnOnce(&mut ChipFunction)) -> Self {
+    pub(in crate::decide) fn with(mut self, change: impl FnOnce(&mut ChipFunction)) -> Self {
         change(self.survey.chips.last_mut().expect("a chip was added"));
         self
     }
 
-    pub(super) fn survey(mut self) -> Survey {
+    pub(in crate::decide) fn survey(mut self) -> SysfsScan {
         self.survey.functions = self.functions.into_values().collect();
         self.survey.chips.sort_by_key(|chip| chip.function.address);
         self.survey
@@ -131,6 +136,6 @@ impl Sample {
     }
 }
 
-pub(super) fn node(path: &str, minor: u32) -> DeviceNode {
+pub(in crate::decide) fn node(path: &str, minor: u32) -> DeviceNode {
     DeviceNode { path: path.to_owned(), number: Some(DeviceNumber { major: 508, minor }) }
 }

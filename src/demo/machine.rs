@@ -8,7 +8,7 @@ use crate::host::root::Root;
 use crate::model::board::Board;
 use crate::model::machine::{Entry, Machine};
 use crate::model::pci::PciAddress;
-use crate::parse::survey::{PCI_DEVICES, function_path};
+use crate::parse::sysfs::{PCI_DEVICES, function_path};
 
 /// The unpacked files, and what they were at first.
 #[derive(Debug)]

@@ -17,9 +17,9 @@ use super::kubelet::{
 use super::machine::PlayMachine;
 use super::timeline::{Actor, Timeline};
 use crate::app::{self, Settings};
-use crate::daemon::inventory_owner::{Offers, Trigger};
-use crate::decide::advertise::Offer;
-use crate::decide::removal::{Stay, removed};
+use crate::daemon::inventory_owner::{SnapshotReceiver, Trigger};
+use crate::decide::node::advertise::NodeSnapshot;
+use crate::decide::node::removed::{Retention, removed};
 use crate::model::board::Board;
 use crate::model::config::{Config, HealthRules};
 use crate::model::health::Health;
@@ -82,7 +82,7 @@ pub async fn play(
         machine,
         kubelet,
         resource,
-        offers: bound.offers.clone(),
+        snapshots: bound.snapshots.clone(),
         triggers: bound.triggers.clone(),
         told: Summary::default(),
         held: BTreeMap::new(),
@@ -115,7 +115,7 @@ fn settings(
         kubelet_directory: directory.to_owned(),
         pod_resources_socket: kubelet.pod_resources_socket.clone(),
         // This kubelet knows its pods at any time.
-        stay: Stay { released: Duration::ZERO, ..Stay::default() },
+        retention: Retention { released: Duration::ZERO, ..Retention::default() },
         ixml: None,
         http: None,
         inotify: true,
@@ -137,7 +137,7 @@ struct Stage<'a> {
     machine: PlayMachine,
     kubelet: EmbeddedKubelet,
     resource: String,
-    offers: Offers,
+    snapshots: SnapshotReceiver,
     triggers: mpsc::Sender<Trigger>,
     told: Summary,
     /// Which pod has which device.
@@ -179,8 +179,8 @@ impl Stage<'_> {
         Ok(began.elapsed())
     }
 
-    fn offer(&self) -> anyhow::Result<Arc<Offer>> {
-        self.offers.borrow().clone().context("the machine has not been looked at")
+    fn snapshot(&self) -> anyhow::Result<Arc<NodeSnapshot>> {
+        self.snapshots.borrow().clone().context("the machine has not been looked at")
     }
 
     fn count(&self) -> (usize, usize) {
@@ -195,13 +195,13 @@ impl Stage<'_> {
             view.resources.get(&resource).is_some_and(|resource| resource.lists_received > 0)
         })
         .await?;
-        let offer = self.offer()?;
-        let boards = &offer.inventory.boards;
+        let snapshot = self.snapshot()?;
+        let boards = &snapshot.inventory.boards;
         let models = boards.first().map_or("", |board| &board.model);
         let text = format!(
             "found {} boards with {} chips in /sys ({models})",
             boards.len(),
-            offer.inventory.chips().len(),
+            snapshot.inventory.chips().len(),
         );
         self.tell(Actor::Plugin, &text, &Value::Null)?;
         self.last_board()?;
@@ -255,8 +255,8 @@ impl Stage<'_> {
     }
 
     fn admitted(&self, name: &str, admission: &Admission) -> anyhow::Result<(String, Value)> {
-        let offer = self.offer()?;
-        let resource = offer.resource(&self.resource).context("the resource is gone")?;
+        let snapshot = self.snapshot()?;
+        let resource = snapshot.resource(&self.resource).context("the resource is gone")?;
         let container = admission.containers.first().context("the pod has no container")?;
         let ids = container.devices.get(&self.resource).cloned().unwrap_or_default();
         let devices: Vec<_> = ids.iter().filter_map(|id| resource.find(id.parse().ok()?)).collect();
@@ -299,8 +299,8 @@ impl Stage<'_> {
     }
 
     fn last_board(&self) -> anyhow::Result<Board> {
-        let offer = self.offer()?;
-        let mut boards = offer.inventory.boards.iter().rev();
+        let snapshot = self.snapshot()?;
+        let mut boards = snapshot.inventory.boards.iter().rev();
         let healthy = boards.find(|board| board.health == Health::Healthy);
         healthy.cloned().context("the machine has no healthy board, and the story needs one")
     }
@@ -338,14 +338,16 @@ impl Stage<'_> {
     /// Deletes the pod that holds the board, if one does, once the plugin knows of it.
     async fn release(&mut self, board: &Board) -> anyhow::Result<()> {
         let Some(pod) = self.held.get(&board.address.to_string()).cloned() else { return Ok(()) };
-        let mut offers = self.offers.clone();
-        let is_known = |offer: &Option<Arc<Offer>>| {
-            let offer = offer.iter();
-            offer
-                .flat_map(|offer| removed(offer))
+        let mut snapshots = self.snapshots.clone();
+        let is_known = |snapshot: &Option<Arc<NodeSnapshot>>| {
+            let snapshot = snapshot.iter();
+            snapshot
+                .flat_map(|snapshot| removed(snapshot))
                 .any(|(_, device)| device.reasons.iter().any(|reason| reason.detail.contains(&pod)))
         };
-        timeout(PATIENCE, offers.wait_for(is_known)).await.context("nobody holds the board")??;
+        timeout(PATIENCE, snapshots.wait_for(is_known))
+            .await
+            .context("nobody holds the board")??;
         self.reasons()?;
         self.tell(Actor::Pod, &format!("{pod} is deleted"), &json!({ "pod": pod }))?;
         self.kubelet.remove(&pod).await?;
@@ -389,9 +391,9 @@ impl Stage<'_> {
     }
 
     fn reasons(&mut self) -> anyhow::Result<()> {
-        let offer = self.offer()?;
+        let snapshot = self.snapshot()?;
         let unhealthy =
-            offer.inventory.boards.iter().filter(|board| board.health == Health::Unhealthy);
+            snapshot.inventory.boards.iter().filter(|board| board.health == Health::Unhealthy);
         for board in unhealthy {
             for reason in &board.reasons {
                 let text = format!("board {}: {}: {}", board.address, reason.code, reason.detail);
@@ -400,7 +402,7 @@ impl Stage<'_> {
                 self.tell(Actor::Plugin, &text, &facts)?;
             }
         }
-        for (_, device) in removed(&offer) {
+        for (_, device) in removed(&snapshot) {
             for reason in &device.reasons {
                 let text = format!("device {}: {}: {}", device.id, reason.code, reason.detail);
                 let facts =

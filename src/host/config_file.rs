@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::files::{self, Stamp};
+use super::files::{self, FileVersion};
 use crate::model::config::Config;
 use crate::parse::config::{ConfigProblems, Overrides, parse_config_with};
 
@@ -61,7 +61,7 @@ impl ConfigSource {
 
     /// What tells whether the file is still the one it was; the same wherever there is none.
     #[must_use]
-    pub fn stamp(&self) -> Option<Stamp> {
+    pub fn stamp(&self) -> Option<FileVersion> {
         files::stamp(&self.path).ok()
     }
 

@@ -127,7 +127,7 @@ fn device_number(rdev: u64) -> DeviceNumber {
 
 /// What tells whether a file is still the one it was, without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp {
+pub struct FileVersion {
     file: (u64, u64),
     length: u64,
     changed: (i64, i64),
@@ -137,10 +137,10 @@ pub struct Stamp {
 ///
 /// # Errors
 /// As `stat`.
-pub fn stamp(path: &Path) -> io::Result<Stamp> {
+pub fn stamp(path: &Path) -> io::Result<FileVersion> {
     let is = fs::metadata(path)?;
     let (file, changed) = ((is.dev(), is.ino()), (is.ctime(), is.ctime_nsec()));
-    Ok(Stamp { file, length: is.len(), changed })
+    Ok(FileVersion { file, length: is.len(), changed })
 }
 
 /// Reads a text file.

@@ -15,7 +15,7 @@ use tokio::net::unix::UCred;
 use tokio::net::{UnixListener, UnixStream};
 use tonic::transport::{Channel, Endpoint};
 
-use crate::decide::session::SocketIdentity;
+use crate::decide::kubelet::session::SocketIdentity;
 use crate::wire::v1beta1::RegisterRequest;
 use crate::wire::v1beta1::registration_client::RegistrationClient;
 
@@ -96,7 +96,7 @@ pub enum RegisterError {
     Refused(#[source] tonic::Status),
     /// It did not answer.
     #[error("the kubelet did not answer within {0:?}")]
-    Silent(Duration),
+    TimedOut(Duration),
 }
 
 impl RegisterError {
@@ -145,7 +145,7 @@ pub async fn register(
         let answer = RegistrationClient::new(channel).register(request).await;
         answer.map(|_| peer).map_err(RegisterError::Refused)
     };
-    tokio::time::timeout(patience, call).await.unwrap_or(Err(RegisterError::Silent(patience)))
+    tokio::time::timeout(patience, call).await.unwrap_or(Err(RegisterError::TimedOut(patience)))
 }
 
 /// A gRPC channel over one connected stream; it does not reconnect.

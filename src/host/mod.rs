@@ -1,20 +1,20 @@
 //! The only code that touches the machine. What decides something belongs further down.
 
+pub mod allocation_file;
 pub mod cdi_dir;
 pub mod clock;
 pub mod config_file;
 pub mod files;
-pub mod handout_file;
 pub mod root;
 pub mod sysfs;
 
+pub mod health_sample;
 pub mod scan;
-pub mod vitals;
 
 mod readiness;
 
-pub mod severable;
-pub mod unhurried;
+pub mod abortable_stream;
+pub mod accept;
 
 pub mod authority_stream;
 pub mod directory_watch;

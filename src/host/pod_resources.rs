@@ -9,7 +9,7 @@ use thiserror::Error;
 use tokio::net::UnixStream;
 
 use super::kubelet::channel_over;
-use crate::model::holders::Holders;
+use crate::model::pod_usage::HeldDevices;
 use crate::wire::pod_resources;
 use crate::wire::podresources_v1::ListPodResourcesRequest;
 use crate::wire::podresources_v1::pod_resources_lister_client::PodResourcesListerClient;
@@ -44,7 +44,7 @@ impl PodResourcesError {
 ///
 /// # Errors
 /// [`PodResourcesError`], after `patience` at the latest.
-pub async fn list(socket: &Path, patience: Duration) -> Result<Holders, PodResourcesError> {
+pub async fn list(socket: &Path, patience: Duration) -> Result<HeldDevices, PodResourcesError> {
     let call = async {
         let cannot_connect = |error| PodResourcesError::Connect(socket.to_owned(), error);
         let stream = UnixStream::connect(socket).await.map_err(cannot_connect)?;

@@ -1,11 +1,11 @@
 //! One look at the machine: capture, survey, inventory.
 
 use super::root::Root;
-use super::sysfs::{self, Detail, ScanError};
-use crate::decide::inventory;
+use super::sysfs::{self as capture, Detail, ScanError};
+use crate::decide::machine::observe;
 use crate::model::config::Config;
 use crate::model::inventory::Inventory;
-use crate::parse::survey;
+use crate::parse::sysfs;
 
 /// What one look found.
 #[derive(Clone, Debug)]
@@ -23,9 +23,9 @@ pub struct Scan {
 /// # Errors
 /// [`ScanError`]: a failed look says nothing of the machine, least of all that it has no GPU.
 pub fn scan(root: &Root, config: &Config) -> Result<Scan, ScanError> {
-    let machine = sysfs::capture(root, &config.discovery, Detail::Judgement)?;
-    let survey = survey::parse_survey(&machine, &config.discovery);
-    let facts = inventory::facts(&survey, config);
-    let inventory = inventory::judged_once(&facts, config);
+    let machine = capture::capture(root, &config.discovery, Detail::Discovery)?;
+    let survey = sysfs::parse_sysfs_scan(&machine, &config.discovery);
+    let facts = observe::facts(&survey, config);
+    let inventory = observe::judged_once(&facts, config);
     Ok(Scan { inventory, facts, functions_seen: survey.functions.len() })
 }

@@ -17,7 +17,7 @@ use crate::model::machine::{Entry, Machine, resolve_link};
 use crate::model::pci::PciAddress;
 use crate::parse::attribute;
 use crate::parse::node_file::parse_char_device;
-use crate::parse::survey::{PCI_DEVICES, chip_minor, function_path, udev_record};
+use crate::parse::sysfs::{PCI_DEVICES, chip_minor, function_path, udev_record};
 
 /// A directory that must be read for any conclusion to hold, and cannot be. Never "no GPUs".
 #[derive(Debug, Error)]
@@ -32,7 +32,7 @@ pub struct ScanError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Detail {
     /// What discovery and health conclude from.
-    Judgement,
+    Discovery,
     /// Also what helps a person, and a reader of the copy, to understand the machine; functions
     /// that have nothing to do with the chips are left out.
     Snapshot,

@@ -15,12 +15,12 @@ pub mod function;
 pub mod board;
 pub mod topology;
 
+pub mod allocation;
 pub mod cdi;
-pub mod handout;
-pub mod holders;
+pub mod health_sample;
 pub mod inventory;
 pub mod list_size;
-pub mod survey;
-pub mod vitals;
+pub mod pod_usage;
+pub mod sysfs;
 
 pub mod doctor;

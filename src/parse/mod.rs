@@ -5,9 +5,9 @@ pub mod duration;
 pub mod env_bool;
 pub mod ixml_bus_id;
 
+pub mod allocations;
 pub mod config;
-pub mod handouts;
 pub mod node_file;
-pub mod survey;
+pub mod sysfs;
 
 pub mod doctor;

@@ -8,8 +8,8 @@ use super::v1beta1::{
     PreferredAllocationRequest, PreferredAllocationResponse, RegisterRequest, TopologyInfo,
     VERSION,
 };
-use crate::decide::allocate::{AllocateError, Grant};
-use crate::decide::prefer::{Request, Stock, prefer};
+use crate::decide::allocation::allocate::{AllocateError, Grant};
+use crate::decide::allocation::prefer::{DeviceSupply, Request, prefer};
 use crate::model::device::{Device, DeviceId, Resource};
 use crate::model::topology::DistanceTree;
 
@@ -81,7 +81,7 @@ pub fn preferred_response(
 ) -> PreferredAllocationResponse {
     let containers = request.container_requests.into_iter().map(|container| {
         let choice = prefer(
-            &Stock { tree, devices: &resource.devices, sharing: resource.sharing },
+            &DeviceSupply { tree, devices: &resource.devices, sharing: resource.sharing },
             &Request {
                 available: &known_ids(&container.available_device_i_ds),
                 must_include: &known_ids(&container.must_include_device_i_ds),

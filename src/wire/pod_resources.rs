@@ -1,19 +1,19 @@
 //! The kubelet's list of pods as the holders of devices.
 
 use super::podresources_v1::{ListPodResourcesResponse, PodResources};
-use crate::model::holders::{Holder, Holders};
+use crate::model::pod_usage::{HeldDevices, Holder};
 
 /// Who holds what. Ids stay as they are written, whatever plugin they are of.
 #[must_use]
-pub fn holders(response: ListPodResourcesResponse) -> Holders {
-    let mut holders = Holders::default();
+pub fn holders(response: ListPodResourcesResponse) -> HeldDevices {
+    let mut holders = HeldDevices::default();
     for pod in response.pod_resources {
         add_pod(&mut holders, pod);
     }
     holders
 }
 
-fn add_pod(holders: &mut Holders, pod: PodResources) {
+fn add_pod(holders: &mut HeldDevices, pod: PodResources) {
     let PodResources { name, namespace, containers } = pod;
     for container in containers {
         let holder =

@@ -13,7 +13,7 @@ use container_device_interface::spec::parse_spec;
 use container_device_interface::spec_dirs::with_spec_dirs;
 use container_device_interface::{schema, version};
 use ix_device_plugin::daemon::cdi_writer::CdiWriter;
-use ix_device_plugin::decide::advertise::Offer;
+use ix_device_plugin::decide::node::advertise::NodeSnapshot;
 use ix_device_plugin::demo::kubelet::{Admission, EmbeddedKubelet, Settings};
 use ix_device_plugin::host::config_file::ConfigSource;
 use ix_device_plugin::host::directory_watch::DirectoryWatch;
@@ -196,8 +196,8 @@ async fn allocate_names_chips_and_leaves_nodes_out_and_the_environment_stays() {
     let stage = play(&node_text("bi-v150-x8"), &specs).await;
     let admission = stage.admit("pod", GPU, 1).await;
     let board = &ids(&admission, GPU)[0];
-    let offer = stage.bound().offers.borrow().clone().unwrap();
-    let device = offer.resources[0].find(board.parse().unwrap()).unwrap();
+    let snapshot = stage.bound().snapshots.borrow().clone().unwrap();
+    let device = snapshot.resources[0].find(board.parse().unwrap()).unwrap();
     let chips: Vec<_> = device.chips.iter().map(ToString::to_string).collect();
     let names: Vec<_> = chips.iter().map(|chip| format!("iluvatar.com/gpu={chip}")).collect();
     assert_eq!(names.len(), 2);
@@ -274,8 +274,8 @@ async fn a_container_that_was_given_a_name_starts_again_with_the_node_that_its_c
     assert_eq!(given(&admission).0, ["iluvatar.com/gpu=0000:15:00.0"]);
     let renumbered = node.replace("iluvatar3", "iluvatar4").replace("508:3", "508:4");
     let is_there = |node: &DeviceNode| node.path == "/dev/iluvatar4";
-    let has_it = |offer: &Offer| {
-        offer.inventory.chips().iter().any(|chip| chip.node.as_ref().is_some_and(is_there))
+    let has_it = |snapshot: &NodeSnapshot| {
+        snapshot.inventory.chips().iter().any(|chip| chip.node.as_ref().is_some_and(is_there))
     };
     stage.change(&renumbered, has_it).await;
     stage.start_pod("pod").await.unwrap();
@@ -315,15 +315,15 @@ async fn the_file_follows_the_machine_and_is_not_written_without_a_reason() {
     // The link is narrower: a new list for the operator, nothing new for a runtime.
     let narrower = node.replace("current_link_width = 16", "current_link_width = 8");
     assert_ne!(narrower, node);
-    let boards = stage.bound().offers.borrow().clone().unwrap().inventory.boards.clone();
-    stage.change(&narrower, |offer| offer.inventory.boards != boards).await;
+    let boards = stage.bound().snapshots.borrow().clone().unwrap().inventory.boards.clone();
+    stage.change(&narrower, |snapshot| snapshot.inventory.boards != boards).await;
     assert_eq!(specs.inode(), before);
 
-    stage.change(&without_one(&node), |offer| offer.inventory.boards.len() == 3).await;
+    stage.change(&without_one(&node), |snapshot| snapshot.inventory.boards.len() == 3).await;
     stage.finds_names(3).await;
     assert!(!specs.text().contains("0000:2d:00.0"));
     assert_ne!(specs.inode(), before);
-    stage.change(&node, |offer| offer.inventory.boards.len() == 4).await;
+    stage.change(&node, |snapshot| snapshot.inventory.boards.len() == 4).await;
     stage.finds_names(4).await;
 }
 
@@ -331,7 +331,7 @@ async fn the_file_follows_the_machine_and_is_not_written_without_a_reason() {
 async fn where_nothing_is_left_to_name_there_is_no_file() {
     let specs = Specs::new();
     let mut stage = play(&node_text("mr-v100-x4"), &specs).await;
-    stage.change(&node_text("empty-host"), |offer| offer.inventory.boards.is_empty()).await;
+    stage.change(&node_text("empty-host"), |snapshot| snapshot.inventory.boards.is_empty()).await;
     stage.log.says("CDI spec removed").await;
     assert_eq!(specs.names(), BTreeSet::new());
     assert_eq!(stage.log.lines("WARN").iter().filter(|line| line.contains("CDI")).count(), 0);
@@ -503,7 +503,7 @@ async fn without_inotify_a_file_that_was_taken_away_is_back_within_two_seconds()
     files::unpack(&parse_node_file(FOUR_BOARDS).unwrap(), root.path()).unwrap();
     let config = parse_config(&specs.config("")).unwrap();
     let inventory = scan(&Root::open(root.path()).unwrap(), &config).unwrap().inventory;
-    let (_offers, receiver) = watch::channel(Some(Arc::new(Offer::new(inventory, &config))));
+    let (_offers, receiver) = watch::channel(Some(Arc::new(NodeSnapshot::new(inventory, &config))));
     let (writer, mut view) = CdiWriter::new(receiver, false);
     let mut tasks = JoinSet::new();
     tasks.spawn(writer.run(CancellationToken::new()));

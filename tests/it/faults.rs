@@ -220,7 +220,7 @@ async fn hold(story: Story, machine: Arc<PlayMachine>) -> Result<(), String> {
     let settings = Settings { takeover_bug: story.takeover_bug, ..Settings::default() };
     let kubelet = host.kubelet(settings).await;
     let daemon = host.daemon_with(Config::default(), story.inotify);
-    daemon.offer().await;
+    daemon.snapshot().await;
     let stage = Stage { host, kubelet, daemon };
     let last = story.faults.len() - 1;
     for (index, (fault, lasts, calm)) in story.faults.into_iter().enumerate() {

@@ -188,10 +188,10 @@ impl Watching {
     fn start(source: &ConfigSource, inotify: bool) -> Self {
         let log = Log::capture();
         let (sender, config) = watch::channel(Arc::new(source.load().unwrap()));
-        let (_, offers) = watch::channel(None);
+        let (_, snapshots) = watch::channel(None);
         let requests = Arc::new(Notify::new());
         let follow =
-            ConfigWatch::new(source.clone(), sender, offers, Arc::clone(&requests), inotify);
+            ConfigWatch::new(source.clone(), sender, snapshots, Arc::clone(&requests), inotify);
         let mut tasks = JoinSet::new();
         tasks.spawn(follow.run(CancellationToken::new()));
         Self { config, requests, log, _tasks: tasks }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ix_device_plugin::decide::inventory::build;
+use ix_device_plugin::decide::machine::observe::build;
 use ix_device_plugin::host::files::unpack;
 use ix_device_plugin::host::root::Root;
 use ix_device_plugin::host::scan::{Scan, scan};
@@ -13,7 +13,7 @@ use ix_device_plugin::model::inventory::Inventory;
 use ix_device_plugin::model::machine::Machine;
 use ix_device_plugin::model::pci::{PciAddress, PciId};
 use ix_device_plugin::parse::node_file::{parse_node_file, write_node_file};
-use ix_device_plugin::parse::survey::parse_survey;
+use ix_device_plugin::parse::sysfs::parse_sysfs_scan;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -150,7 +150,7 @@ proptest! {
     #[test]
     fn every_physical_chip_is_on_one_board_or_skipped(plan in plans(), config in configs()) {
         let (machine, chips) = plan.build();
-        let inventory = build(&parse_survey(&machine, &config.discovery), &config);
+        let inventory = build(&parse_sysfs_scan(&machine, &config.discovery), &config);
         check_shape(&inventory)?;
         let mentions = mentions(&inventory);
         let odd_vendors = plan

@@ -25,11 +25,11 @@ mod seed;
 mod udev_rules;
 
 mod allocate;
+mod allocations;
 mod authority;
 mod cdi;
 mod embedded_kubelet;
 mod faults;
-mod handouts;
 mod hot_config;
 mod hotplug;
 mod http;

@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ix_device_plugin::daemon::allocation_store;
 use ix_device_plugin::daemon::cdi_writer::CdiWriter;
-use ix_device_plugin::daemon::handout_ledger;
 use ix_device_plugin::daemon::inventory_owner::Trigger;
 use ix_device_plugin::daemon::plugin_service::{PluginService, Sources};
 use ix_device_plugin::daemon::telemetry::Telemetry;
-use ix_device_plugin::decide::advertise::Offer;
+use ix_device_plugin::decide::node::advertise::NodeSnapshot;
 use ix_device_plugin::demo::kubelet::RegisterBehaviour;
 use ix_device_plugin::host::kubelet::RegisterError;
 use ix_device_plugin::host::root::Root;
@@ -58,7 +58,7 @@ async fn a_board_that_breaks_and_one_that_leaves_are_named_with_the_reason() {
     let node = node_text("mr-v100-x4");
     let without_node = node.lines().filter(|line| *line != "iluvatar3 : c 508:3");
     let without_node = without_node.collect::<Vec<_>>().join("\n");
-    let unhealthy = |offer: &Offer| !offer.inventory.boards[0].reasons.is_empty();
+    let unhealthy = |snapshot: &NodeSnapshot| !snapshot.inventory.boards[0].reasons.is_empty();
     stage.change(&without_node, unhealthy).await;
     let broken = "device is unhealthy resource=\"iluvatar.com/gpu\" device=0000:15:00.0 \
                   from=Healthy since=TIME to=Unhealthy \
@@ -67,7 +67,7 @@ async fn a_board_that_breaks_and_one_that_leaves_are_named_with_the_reason() {
     let said = stage.log.lines("WARN");
     assert_eq!(said.iter().map(|line| without_time(line)).collect::<Vec<_>>(), [broken]);
 
-    stage.change(&node_text("empty-host"), |offer| offer.inventory.boards.is_empty()).await;
+    stage.change(&node_text("empty-host"), |snapshot| snapshot.inventory.boards.is_empty()).await;
     let left = ["0000:15:00.0", "0000:2d:00.0", "0000:95:00.0", "0000:ad:00.0"];
     let left = left.map(|board| format!("board left board={board} model=\"MR-V100\""));
     assert_eq!(stage.log.lines("WARN")[1..], left);
@@ -135,7 +135,7 @@ async fn a_directory_that_is_not_there_is_named_once() {
 
 #[test]
 fn a_kubelet_that_is_silent_or_away_is_described() {
-    let silent = RegisterError::Silent(Duration::from_secs(2));
+    let silent = RegisterError::TimedOut(Duration::from_secs(2));
     assert_eq!(silent.to_string(), "the kubelet did not answer within 2s");
     let refused = std::io::Error::from_raw_os_error(111);
     let away = RegisterError::Connect(PathBuf::from("/k/kubelet.sock"), refused);
@@ -144,12 +144,12 @@ fn a_kubelet_that_is_silent_or_away_is_described() {
 }
 
 /// What each RPC that needs a list answers under this offer.
-async fn refusals(offer: Option<Offer>) -> Vec<(Code, String)> {
+async fn refusals(snapshot: Option<NodeSnapshot>) -> Vec<(Code, String)> {
     let directory = TempDir::new().unwrap();
-    let (ledger, _keeper) = handout_ledger::open(directory.path().join("file"));
-    let (_sender, offers) = watch::channel(offer.map(Arc::new));
-    let (_writer, cdi) = CdiWriter::new(offers.clone(), false);
-    let sources = Sources { offers, ledger, cdi, telemetry: Telemetry::default() };
+    let (store, _keeper) = allocation_store::open(directory.path().join("file"));
+    let (_sender, snapshots) = watch::channel(snapshot.map(Arc::new));
+    let (_writer, cdi) = CdiWriter::new(snapshots.clone(), false);
+    let sources = Sources { snapshots, store, cdi, telemetry: Telemetry::default() };
     let (service, _) = PluginService::new(GPU.to_owned(), sources, CancellationToken::new());
     let preference = PreferredAllocationRequest::default();
     let preference = service.get_preferred_allocation(Request::new(preference)).await.map(drop);
@@ -173,7 +173,7 @@ async fn before_the_first_look_and_without_its_resource_a_service_says_so() {
     let mut config = Config::default();
     config.resources[0].name = "example.com/gpu".to_owned();
     let gone = (Code::NotFound, "iluvatar.com/gpu is no longer configured".to_owned());
-    assert_eq!(refusals(Some(Offer::new(inventory, &config))).await, [gone.clone(), gone]);
+    assert_eq!(refusals(Some(NodeSnapshot::new(inventory, &config))).await, [gone.clone(), gone]);
 }
 
 #[track_caller]

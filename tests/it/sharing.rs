@@ -4,8 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ix_device_plugin::decide::advertise::{Offer, advertise};
-use ix_device_plugin::decide::prefer::{Request, Stock, prefer};
+use ix_device_plugin::decide::allocation::prefer::{DeviceSupply, Request, prefer};
+use ix_device_plugin::decide::node::advertise::{NodeSnapshot, advertise};
 use ix_device_plugin::demo::kubelet::PodRequest;
 use ix_device_plugin::host::root::Root;
 use ix_device_plugin::host::scan::scan;
@@ -286,10 +286,10 @@ proptest! {
     #[test]
     fn a_device_that_a_rule_wants_is_offered_or_warned_about((inventory, rules) in arb_node()) {
         let config = Config { resources: rules.clone(), ..Config::default() };
-        let offer = Offer::new(inventory.clone(), &config);
+        let snapshot = NodeSnapshot::new(inventory.clone(), &config);
         for rule in &rules {
             let alone = advertise(&inventory, std::slice::from_ref(rule)).remove(0);
-            let resource = offer.resource(&rule.name).unwrap();
+            let resource = snapshot.resource(&rule.name).unwrap();
             let missing = alone.devices.iter().filter(|it| resource.find(DeviceId {
                 replica: rule.sharing.map(|_| 0),
                 ..it.id
@@ -297,7 +297,7 @@ proptest! {
             let mut warned: Vec<_> = missing
                 .map(|it| format!("{}: {} also matches, but ", it.id, rule.name))
                 .collect();
-            warned.retain(|start| !offer.overlaps.iter().any(|it| it.starts_with(start)));
+            warned.retain(|start| !snapshot.overlaps.iter().any(|it| it.starts_with(start)));
             prop_assert!(warned.is_empty(), "not warned about: {warned:?}");
         }
     }
@@ -317,7 +317,7 @@ proptest! {
                 free.swap_remove(index.index(free.len()));
             }
         }
-        let stock = Stock {
+        let stock = DeviceSupply {
             tree: &inventory.tree,
             devices: &resource.devices,
             sharing: resource.sharing,

@@ -4,20 +4,22 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use ix_device_plugin::decide::inventory::{facts, judged, seen};
-use ix_device_plugin::decide::judge::{Findings, Judge};
-use ix_device_plugin::decide::{health, ixml_signals, vitals};
+use ix_device_plugin::decide::health::tracker::{ChipReasons, HealthTracker};
+use ix_device_plugin::decide::health::{
+    ixml_signals, sample_signals as vitals, scan_signals as health,
+};
+use ix_device_plugin::decide::machine::observe::{facts, judged, seen};
 use ix_device_plugin::model::config::Config;
 use ix_device_plugin::model::health::ReasonCode;
+use ix_device_plugin::model::health_sample::ChipHealthSample;
 use ix_device_plugin::model::inventory::Inventory;
 use ix_device_plugin::model::ixml::{
     Call, CallFailure, ChipReading, EccErrors, HealthBits, IxmlReading, ReturnCode,
 };
 use ix_device_plugin::model::pci::PciAddress;
-use ix_device_plugin::model::vitals::ChipVitals;
 use ix_device_plugin::parse::config::parse_config;
 use ix_device_plugin::parse::node_file::parse_node_file;
-use ix_device_plugin::parse::survey::parse_survey;
+use ix_device_plugin::parse::sysfs::parse_sysfs_scan;
 
 use crate::stage::node_text;
 
@@ -43,11 +45,11 @@ const WIDTH: (&str, &str) =
     ("max_link_width = 16\naer_dev_correctable", "max_link_width = 32\naer_dev_correctable");
 
 /// The signals that a look could see, what it saw, and the machine that it was of.
-type Look = (&'static [ReasonCode], Findings, Inventory);
+type Look = (&'static [ReasonCode], ChipReasons, Inventory);
 
 fn conclude(node: &str, config: &Config) -> Inventory {
     let machine = parse_node_file(node).unwrap();
-    facts(&parse_survey(&machine, &config.discovery), config)
+    facts(&parse_sysfs_scan(&machine, &config.discovery), config)
 }
 
 fn scanned(node: &str, config: &Config) -> Look {
@@ -72,18 +74,18 @@ fn half_board(is_ill: bool) -> Look {
 }
 
 /// Two short looks, one after the other.
-fn counted(before: ChipVitals, now: ChipVitals) -> Look {
-    let vitals = |it| BTreeMap::from([(CHIP, ChipVitals { is_there: true, ..it })]);
+fn counted(before: ChipHealthSample, now: ChipHealthSample) -> Look {
+    let vitals = |it| BTreeMap::from([(CHIP, ChipHealthSample { is_there: true, ..it })]);
     let facts = conclude(&node_text("mr-v100-x4"), &Config::default());
     (vitals::SCOPE, vitals::findings(&vitals(before), &vitals(now)), facts)
 }
 
-fn fatal(count: u64) -> ChipVitals {
-    ChipVitals { fatal_errors: Some(count), ..ChipVitals::default() }
+fn fatal(count: u64) -> ChipHealthSample {
+    ChipHealthSample { fatal_errors: Some(count), ..ChipHealthSample::default() }
 }
 
-fn non_fatal(count: u64) -> ChipVitals {
-    ChipVitals { non_fatal_errors: Some(count), ..ChipVitals::default() }
+fn non_fatal(count: u64) -> ChipHealthSample {
+    ChipHealthSample { non_fatal_errors: Some(count), ..ChipHealthSample::default() }
 }
 
 /// Two answers of libixml, one after the other.
@@ -145,7 +147,7 @@ fn look(code: ReasonCode, is_ill: bool, number: u64) -> Look {
 /// What becomes of the node, a line for each change.
 fn story(code: ReasonCode) -> String {
     let rules = Config::default().health;
-    let mut judge = Judge::default();
+    let mut judge = HealthTracker::default();
     let mut story = format!("{code} ({:?}, {:?})\n", code.default_severity(), code.certainty());
     let mut last = Vec::new();
     for number in 0..LOOKS {

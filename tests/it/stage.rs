@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ix_device_plugin::app::{self, Bound};
+use ix_device_plugin::app::{self, Running};
 use ix_device_plugin::daemon::inventory_owner::Trigger;
 use ix_device_plugin::daemon::ixml_source::IxmlSettings;
-use ix_device_plugin::decide::advertise::Offer;
+use ix_device_plugin::decide::node::advertise::NodeSnapshot;
 use ix_device_plugin::demo::kubelet::{
     Admission, EmbeddedKubelet, NodeView, PodRequest, Settings as KubeletSettings,
 };
@@ -87,7 +87,7 @@ pub(crate) struct Stage {
     pub(crate) log: Log,
     root: Arc<Root>,
     directory: TempDir,
-    bound: Option<Bound>,
+    bound: Option<Running>,
 }
 
 impl Stage {
@@ -118,7 +118,7 @@ impl Stage {
             config_source: source,
             kubelet_directory: self.directory.path().to_owned(),
             pod_resources_socket: None,
-            stay: NOT_AT_ALL,
+            retention: NOT_AT_ALL,
             ixml,
             http,
             inotify,
@@ -144,7 +144,7 @@ impl Stage {
         self.until("the next stream", |view| is_streaming(view, GPU) && lists(view) > before).await;
     }
 
-    pub(crate) fn bound(&self) -> &Bound {
+    pub(crate) fn bound(&self) -> &Running {
         self.bound.as_ref().unwrap()
     }
 
@@ -159,14 +159,19 @@ impl Stage {
     }
 
     /// Makes the machine another one and waits until the daemon has seen what is `wanted`.
-    pub(crate) async fn change(&mut self, node: &str, mut wanted: impl FnMut(&Offer) -> bool) {
+    pub(crate) async fn change(
+        &mut self,
+        node: &str,
+        mut wanted: impl FnMut(&NodeSnapshot) -> bool,
+    ) {
         for part in ["sys", "dev"] {
             files::remove(&self.root.path().join(part)).unwrap();
         }
         files::unpack(&parse_node_file(node).unwrap(), self.root.path()).unwrap();
         let Some(bound) = &mut self.bound else { return };
         bound.triggers.send(Trigger::Request).await.unwrap();
-        let seen = bound.offers.wait_for(|offer| offer.as_deref().is_some_and(&mut wanted));
+        let seen =
+            bound.snapshots.wait_for(|snapshot| snapshot.as_deref().is_some_and(&mut wanted));
         within("the change", seen).await.unwrap();
     }
 

@@ -92,7 +92,7 @@ fn foreign(specs: &[(&CdiFile, &CdiSpec)]) -> Option<Finding> {
 mod tests {
     use super::super::sample_facts::shown;
     use super::*;
-    use crate::model::doctor::facts::Untold;
+    use crate::model::doctor::facts::Unavailable;
 
     fn file(path: &str, devices: &[&str]) -> CdiFile {
         let (directory, name) = path.rsplit_once('/').unwrap();
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn what_is_seen_counts_though_a_directory_is_hidden() {
         let mut hidden = facts(&[file("/etc/cdi/ix.yaml", &["0"])]);
-        hidden.hidden = Some(Untold("a test".to_owned()));
+        hidden.hidden = Some(Unavailable("a test".to_owned()));
         assert_eq!(
             shown(&cdi_specs(&hidden)),
             [

@@ -2,7 +2,7 @@
 
 use super::{and, told, untold};
 use crate::model::doctor::facts::{
-    DirectoryContent, KnownRoots, KubeletFacts, KubeletProcess, SocketFile, SocketState, Told,
+    DirectoryContent, KnownRoots, KubeletFacts, KubeletProcess, Observed, SocketFile, SocketState,
 };
 use crate::model::doctor::finding::Finding;
 
@@ -51,7 +51,7 @@ pub(super) fn socket(kubelet: &KubeletFacts) -> Vec<Finding> {
     })
 }
 
-fn of_socket(directory: &str, sockets: &Told<Vec<SocketFile>>) -> Vec<Finding> {
+fn of_socket(directory: &str, sockets: &Observed<Vec<SocketFile>>) -> Vec<Finding> {
     let sockets = match sockets {
         Ok(sockets) => sockets,
         Err(why) => return vec![untold(why)],
@@ -118,7 +118,7 @@ fn moved(root_is: &str, root: &str) -> Finding {
 mod tests {
     use super::super::sample_facts::shown;
     use super::*;
-    use crate::model::doctor::facts::Untold;
+    use crate::model::doctor::facts::Unavailable;
 
     fn with_sockets(sockets: &[(&str, SocketState)]) -> KubeletFacts {
         let sockets = sockets
@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn sockets_elsewhere_tell_where_no_process_does() {
         let mut kubelet = with_sockets(&[]);
-        kubelet.processes = Err(Untold("a test".to_owned()));
+        kubelet.processes = Err(Unavailable("a test".to_owned()));
         check(root, &kubelet, "note: cannot be told from here: a test");
         kubelet.roots.with_pod_resources = vec!["/data".to_owned()];
         let sentence = format!("warning: /data has a kubelet's pod-resources socket{MOVED}");

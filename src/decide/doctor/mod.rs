@@ -14,7 +14,7 @@ use std::cmp::Reverse;
 
 use crate::model::doctor::check::Check;
 use crate::model::doctor::facts::{
-    ConfigurationFile, ConfigurationState, Facts, Hardware, Told, Untold,
+    ConfigurationFile, ConfigurationState, Facts, Hardware, Observed, Unavailable,
 };
 use crate::model::doctor::finding::{Diagnosis, Finding};
 
@@ -34,7 +34,7 @@ pub fn diagnose(facts: &Facts) -> Vec<Diagnosis> {
 fn findings(check: Check, facts: &Facts) -> Vec<Finding> {
     let of_hardware = |judge: fn(&Hardware, &Facts) -> Vec<Finding>| match &facts.hardware {
         Ok(hardware) => judge(hardware, facts),
-        Err(_) => vec![untold(&Untold("/sys could not be read".to_owned()))],
+        Err(_) => vec![untold(&Unavailable("/sys could not be read".to_owned()))],
     };
     match check {
         Check::Configuration => vec![configuration(&facts.configuration)],
@@ -63,14 +63,14 @@ fn findings(check: Check, facts: &Facts) -> Vec<Finding> {
 }
 
 /// The findings on a fact, or a note that it cannot be told.
-fn told<T>(fact: &Told<T>, judge: impl Fn(&T) -> Vec<Finding>) -> Vec<Finding> {
+fn told<T>(fact: &Observed<T>, judge: impl Fn(&T) -> Vec<Finding>) -> Vec<Finding> {
     match fact {
         Ok(fact) => judge(fact),
         Err(why) => vec![untold(why)],
     }
 }
 
-fn untold(why: &Untold) -> Finding {
+fn untold(why: &Unavailable) -> Finding {
     Finding::note(format!("cannot be told from here: {why}"))
 }
 
@@ -159,9 +159,9 @@ mod tests {
 mod sample_facts {
     use std::collections::BTreeMap;
 
-    use super::super::inventory;
-    use super::super::sample::{SINGLE, Sample};
     use super::*;
+    use crate::decide::machine::observe;
+    use crate::decide::sample::{SINGLE, Sample};
     use crate::model::config::Config;
     use crate::model::doctor::facts::{CdiFacts, KnownRoots, KubeletFacts};
 
@@ -169,7 +169,7 @@ mod sample_facts {
     pub(super) fn hardware(sample: Sample) -> Hardware {
         let survey = sample.survey();
         Hardware {
-            inventory: inventory::facts(&survey, &Config::default()),
+            inventory: observe::facts(&survey, &Config::default()),
             survey,
             modules: vec!["iluvatar".to_owned()],
             numa_nodes: 1,
@@ -194,7 +194,7 @@ mod sample_facts {
 
     /// Facts of which nothing but this hardware can be told.
     pub(super) fn facts(hardware: Hardware) -> Facts {
-        let untold = || Untold("a test".to_owned());
+        let untold = || Unavailable("a test".to_owned());
         Facts {
             configuration: ConfigurationFile {
                 path: "/c".to_owned(),

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Status};
 
-use crate::host::severable::Severable;
+use crate::host::abortable_stream::AbortableStream;
 use crate::wire::v1beta1::device_plugin_client::DevicePluginClient;
 
 /// One message, at most: grpc-go's default, which the kubelet leaves as it is. Bytes.
@@ -32,7 +32,7 @@ pub(super) async fn dial(
     socket: &Path,
     severed: &CancellationToken,
 ) -> Result<PluginClient, tonic::transport::Error> {
-    let stream = Severable::new(connect(socket).await, severed);
+    let stream = AbortableStream::new(connect(socket).await, severed);
     let mut only_stream = Some(TokioIo::new(stream));
     let connector = tower::service_fn(move |_: Uri| {
         let stream = only_stream.take().ok_or(io::ErrorKind::NotConnected);

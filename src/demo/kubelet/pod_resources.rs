@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status};
 
 use super::node::{Asker, Node, ShutDown};
 use super::pod_devices::Held;
-use crate::host::severable::Severable;
+use crate::host::abortable_stream::AbortableStream;
 use crate::host::sockets;
 use crate::wire::podresources_v1::pod_resources_lister_server::{
     PodResourcesLister, PodResourcesListerServer,
@@ -39,7 +39,7 @@ pub(super) fn bind(socket: &Path) -> io::Result<UnixListener> {
 /// Serves until the task is dropped; the connections end with `severed`.
 pub(super) async fn serve(listener: UnixListener, severed: CancellationToken, asker: Asker) {
     let connections = UnixListenerStream::new(listener)
-        .map(move |accepted| accepted.map(|stream| Severable::new(stream, &severed)));
+        .map(move |accepted| accepted.map(|stream| AbortableStream::new(stream, &severed)));
     let served = Server::builder()
         .add_service(PodResourcesListerServer::new(Service { asker }))
         .serve_with_incoming(connections)

@@ -15,7 +15,7 @@ use super::process::Terms;
 use super::resource_name::is_extended_resource;
 use super::settings::RegisterBehaviour;
 use super::streams;
-use crate::host::severable::Severable;
+use crate::host::abortable_stream::AbortableStream;
 use crate::wire::v1beta1::registration_server::{Registration, RegistrationServer};
 use crate::wire::v1beta1::{DevicePluginOptions, Empty, RegisterRequest, VERSION};
 
@@ -23,7 +23,7 @@ use crate::wire::v1beta1::{DevicePluginOptions, Empty, RegisterRequest, VERSION}
 pub(super) async fn serve(listener: UnixListener, terms: Terms, asker: Asker) {
     let severed = terms.severed.clone();
     let connections = UnixListenerStream::new(listener)
-        .map(move |accepted| accepted.map(|stream| Severable::new(stream, &severed)));
+        .map(move |accepted| accepted.map(|stream| AbortableStream::new(stream, &severed)));
     let served = Server::builder()
         .add_service(RegistrationServer::new(Service { asker, terms }))
         .serve_with_incoming(connections)

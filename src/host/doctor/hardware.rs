@@ -3,21 +3,21 @@
 use std::collections::BTreeMap;
 
 use super::view::View;
-use crate::decide::inventory;
+use crate::decide::machine::observe;
 use crate::host::files;
 use crate::host::root::Root;
 use crate::host::sysfs::{self, Detail};
 use crate::model::config::Config;
 use crate::model::device::DeviceNode;
-use crate::model::doctor::facts::{DeviceLink, Hardware, Told, Untold};
-use crate::parse::survey::parse_survey;
+use crate::model::doctor::facts::{DeviceLink, Hardware, Observed, Unavailable};
+use crate::parse::sysfs::parse_sysfs_scan;
 
 /// As discovery looks, together with what only `doctor` asks.
 pub(super) fn hardware(root: &Root, config: &Config) -> Result<Hardware, String> {
     let rules = &config.discovery;
-    let machine = sysfs::capture(root, rules, Detail::Judgement).map_err(|it| it.to_string())?;
-    let survey = parse_survey(&machine, rules);
-    let inventory = inventory::facts(&survey, config);
+    let machine = sysfs::capture(root, rules, Detail::Discovery).map_err(|it| it.to_string())?;
+    let survey = parse_sysfs_scan(&machine, rules);
+    let inventory = observe::facts(&survey, config);
     let is_loaded = |driver: &&String| {
         let places = ["sys/module", "sys/bus/pci/drivers"];
         places.iter().any(|place| files::exists(&root.path().join(place).join(driver)))
@@ -42,8 +42,11 @@ fn node_modes(root: &Root, nodes: &[DeviceNode]) -> BTreeMap<String, u32> {
     nodes.iter().filter_map(mode).collect()
 }
 
-pub(super) fn device_links(view: &View<'_>, hardware: Option<&Hardware>) -> Told<Vec<DeviceLink>> {
-    let hardware = hardware.ok_or_else(|| Untold("/sys could not be read".to_owned()))?;
+pub(super) fn device_links(
+    view: &View<'_>,
+    hardware: Option<&Hardware>,
+) -> Observed<Vec<DeviceLink>> {
+    let hardware = hardware.ok_or_else(|| Unavailable("/sys could not be read".to_owned()))?;
     let directory = "dev/char";
     if !view.exists(directory) {
         view.shows("dev")?;

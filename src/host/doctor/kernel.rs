@@ -6,13 +6,13 @@ use super::view::View;
 use crate::host::directory_watch::DirectoryWatch;
 use crate::host::files;
 use crate::host::uevents::Uevents;
-use crate::model::doctor::facts::{InotifyFacts, Told, UeventFacts, Untold};
+use crate::model::doctor::facts::{InotifyFacts, Observed, UeventFacts, Unavailable};
 use crate::parse::attribute::parse_text;
 use crate::parse::doctor::process::is_user_namespace;
 
-pub(super) fn uevents(view: &View<'_>) -> Told<UeventFacts> {
+pub(super) fn uevents(view: &View<'_>) -> Observed<UeventFacts> {
     if !view.root.is_this_machine() {
-        return Err(Untold("only the machine itself sends uevents".to_owned()));
+        return Err(Unavailable("only the machine itself sends uevents".to_owned()));
     }
     let uid_map = files::read_attribute(&view.path("proc/self/uid_map")).unwrap_or_default();
     let uid_map = String::from_utf8_lossy(&uid_map);
@@ -22,7 +22,7 @@ pub(super) fn uevents(view: &View<'_>) -> Told<UeventFacts> {
     })
 }
 
-pub(super) fn inotify(view: &View<'_>) -> Told<InotifyFacts> {
+pub(super) fn inotify(view: &View<'_>) -> Observed<InotifyFacts> {
     let limit = |name: &str| {
         let bytes = files::read_attribute(&view.path(&format!("proc/sys/fs/inotify/{name}")));
         parse_text(&bytes.ok()?).ok()?.parse().ok()

@@ -7,8 +7,8 @@ use super::view::View;
 use crate::host::files::{self, Listed};
 use crate::host::sockets;
 use crate::model::doctor::facts::{
-    DirectoryContent, KnownRoots, KubeletFacts, KubeletProcess, Registered, SocketFile, Told,
-    Untold,
+    DirectoryContent, KnownRoots, KubeletFacts, KubeletProcess, Observed, Registered, SocketFile,
+    Unavailable,
 };
 use crate::parse::doctor::checkpoint::{CHECKPOINT, parse_checkpoint};
 use crate::parse::doctor::process::parse_kubelet_root;
@@ -43,7 +43,7 @@ pub(super) fn kubelet(view: &View<'_>, directory: Option<&Path>) -> KubeletFacts
     }
 }
 
-fn content(view: &View<'_>, named: Option<&Path>) -> Told<DirectoryContent> {
+fn content(view: &View<'_>, named: Option<&Path>) -> Observed<DirectoryContent> {
     let directory = named.map_or_else(|| view.path(DIRECTORY), PathBuf::from);
     match files::list_directory(&directory) {
         Ok(listed) => {
@@ -52,7 +52,7 @@ fn content(view: &View<'_>, named: Option<&Path>) -> Told<DirectoryContent> {
             Ok(DirectoryContent::There {
                 sockets: holds_sockets
                     .then(found)
-                    .ok_or_else(|| Untold("a .node file holds no sockets".to_owned())),
+                    .ok_or_else(|| Unavailable("a .node file holds no sockets".to_owned())),
                 checkpoint: checkpoint(&directory.join(CHECKPOINT)),
             })
         }
@@ -63,7 +63,7 @@ fn content(view: &View<'_>, named: Option<&Path>) -> Told<DirectoryContent> {
             }
             Ok(DirectoryContent::Absent)
         }
-        Err(error) => Err(Untold(format!("cannot list {}: {error}", directory.display()))),
+        Err(error) => Err(Unavailable(format!("cannot list {}: {error}", directory.display()))),
     }
 }
 
@@ -85,7 +85,7 @@ fn checkpoint(path: &Path) -> Option<Result<Registered, String>> {
     }
 }
 
-fn processes(view: &View<'_>) -> Told<Vec<KubeletProcess>> {
+fn processes(view: &View<'_>) -> Observed<Vec<KubeletProcess>> {
     let listed = files::list_directory(&view.path("proc")).unwrap_or_default();
     let pids: Vec<u32> = listed.iter().filter_map(|listed| listed.name.parse().ok()).collect();
     let kubelet = |pid: &u32| {
@@ -98,7 +98,7 @@ fn processes(view: &View<'_>) -> Told<Vec<KubeletProcess>> {
         view.shows("proc")?;
     }
     if pids.is_empty() {
-        return Err(Untold("the root's /proc shows no processes".to_owned()));
+        return Err(Unavailable("the root's /proc shows no processes".to_owned()));
     }
     Ok(kubelets)
 }

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 
 use super::view::View;
 use crate::host::files::{self, Listed};
-use crate::model::doctor::facts::{CdiFacts, CdiFile, Engine, RuntimeFile, Told, Untold};
+use crate::model::doctor::facts::{CdiFacts, CdiFile, Engine, Observed, RuntimeFile, Unavailable};
 use crate::parse::doctor::cdi_spec::parse_cdi_spec;
 use crate::parse::doctor::runtime_settings::parse_runtime_settings;
 
@@ -28,7 +28,7 @@ const RUNTIME_FILES: [(&str, Engine, &str); 10] = [
 const CDI_DIRECTORIES: [(&str, &[&str]); 2] =
     [("/etc/cdi", &["etc/cdi"]), ("/var/run/cdi", &["run/cdi", "var/run/cdi"])];
 
-pub(super) fn runtimes(view: &View<'_>) -> Told<Vec<RuntimeFile>> {
+pub(super) fn runtimes(view: &View<'_>) -> Observed<Vec<RuntimeFile>> {
     let found = RUNTIME_FILES.iter().flat_map(|(owner, engine, place)| {
         let file = |(path, text)| RuntimeFile {
             owner,
@@ -87,13 +87,13 @@ pub(super) fn cdi(view: &View<'_>) -> CdiFacts {
 }
 
 /// Those that a runtime reads: `.json` and `.yaml`.
-fn cdi_files(view: &View<'_>, directory: &str, places: &[&str]) -> Told<Vec<CdiFile>> {
+fn cdi_files(view: &View<'_>, directory: &str, places: &[&str]) -> Observed<Vec<CdiFile>> {
     let Some(place) = places.iter().find(|place| view.exists(place)) else {
         let (top, _) = places[0].split_once('/').unwrap_or_default();
         return view.shows(top).map(|()| Vec::new());
     };
     files::list_directory(&view.path(place))
-        .map_err(|error| Untold(format!("cannot list {directory}: {error}")))?;
+        .map_err(|error| Unavailable(format!("cannot list {directory}: {error}")))?;
     let json = texts(view, &format!("{place}/*.json"));
     let yaml = texts(view, &format!("{place}/*.yaml"));
     let file = |(path, text): (String, Result<String, String>)| CdiFile {

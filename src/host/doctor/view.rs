@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::host::files;
 use crate::host::root::Root;
-use crate::model::doctor::facts::Untold;
+use crate::model::doctor::facts::Unavailable;
 use crate::parse::doctor::process::parse_root_filesystem;
 
 /// Longest /proc/self/mountinfo that is read; a node with many pods has a long one.
@@ -34,9 +34,9 @@ impl<'a> View<'a> {
     ///
     /// # Errors
     /// Why it means nothing.
-    pub(super) fn shows(&self, top: &str) -> Result<(), Untold> {
+    pub(super) fn shows(&self, top: &str) -> Result<(), Unavailable> {
         if self.is_container {
-            return Err(Untold(format!(
+            return Err(Unavailable(format!(
                 "a container does not show the node's /{top}; run it on the node, or with the \
                  node's root mounted and --root"
             )));
@@ -48,9 +48,9 @@ impl<'a> View<'a> {
     }
 
     /// Why nothing below `path` can be told: this root is not a whole node.
-    pub(super) fn lacks(&self, path: &str) -> Untold {
+    pub(super) fn lacks(&self, path: &str) -> Unavailable {
         let whose = if self.root.is_unpacked() { "the .node file holds" } else { "the root has" };
-        Untold(format!("{whose} no /{path}"))
+        Unavailable(format!("{whose} no /{path}"))
     }
 }
 

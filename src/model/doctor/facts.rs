@@ -6,16 +6,16 @@ use std::fmt;
 use crate::model::config::Config;
 use crate::model::device::DeviceNode;
 use crate::model::inventory::Inventory;
-use crate::model::survey::Survey;
+use crate::model::sysfs::SysfsScan;
 
 /// A fact, or why it cannot be told from where the program runs.
-pub type Told<T> = Result<T, Untold>;
+pub type Observed<T> = Result<T, Unavailable>;
 
 /// Why a fact cannot be told, for example `a container does not show the node's /etc`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Untold(pub String);
+pub struct Unavailable(pub String);
 
-impl fmt::Display for Untold {
+impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -31,17 +31,17 @@ pub struct Facts {
     /// Chips, driver and nodes; the error where /sys cannot be read.
     pub hardware: Result<Hardware, String>,
     /// The nodes' links in /dev/char.
-    pub device_links: Told<Vec<DeviceLink>>,
+    pub device_links: Observed<Vec<DeviceLink>>,
     /// The kubelet's device plugin directory.
     pub kubelet: KubeletFacts,
     /// The CDI directories.
     pub cdi: CdiFacts,
     /// Configuration files of container runtimes that are there.
-    pub runtimes: Told<Vec<RuntimeFile>>,
+    pub runtimes: Observed<Vec<RuntimeFile>>,
     /// Whether uevents can be heard.
-    pub uevents: Told<UeventFacts>,
+    pub uevents: Observed<UeventFacts>,
     /// Limits of inotify.
-    pub inotify: Told<InotifyFacts>,
+    pub inotify: Observed<InotifyFacts>,
 }
 
 /// The configuration file.
@@ -68,7 +68,7 @@ pub enum ConfigurationState {
 #[derive(Clone, Debug)]
 pub struct Hardware {
     /// What the kernel shows.
-    pub survey: Survey,
+    pub survey: SysfsScan,
     /// What is concluded from one look, not yet judged: a chip's reasons are all that was seen.
     pub inventory: Inventory,
     /// Drivers of the configuration that are loaded.
@@ -94,9 +94,9 @@ pub struct KubeletFacts {
     /// Its device plugin directory, as the operator would type it.
     pub directory: String,
     /// What is in it.
-    pub content: Told<DirectoryContent>,
+    pub content: Observed<DirectoryContent>,
     /// Kubelet processes.
-    pub processes: Told<Vec<KubeletProcess>>,
+    pub processes: Observed<Vec<KubeletProcess>>,
     /// What is in the root directories that kubelets are known to have.
     pub roots: KnownRoots,
 }
@@ -118,7 +118,7 @@ pub enum DirectoryContent {
     /// It is there.
     There {
         /// Every socket, by name.
-        sockets: Told<Vec<SocketFile>>,
+        sockets: Observed<Vec<SocketFile>>,
         /// What the kubelet last knew of plugins: resources with the ids that were healthy; the
         /// error where the file makes no sense; none where there is no such file.
         checkpoint: Option<Result<Registered, String>>,
@@ -165,7 +165,7 @@ pub struct CdiFacts {
     /// Their files, those of the weaker directory first.
     pub files: Vec<CdiFile>,
     /// Why the other directory, or both, could not be looked at.
-    pub hidden: Option<Untold>,
+    pub hidden: Option<Unavailable>,
 }
 
 /// A file of a CDI directory.

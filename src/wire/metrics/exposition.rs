@@ -7,7 +7,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, MetricEn
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::moment::{Moment, Sample, Samples, Value};
+use super::input::{MetricsInput, Sample, Samples, Value};
 use super::{METRICS, MetricKind, MetricRow};
 
 /// In which words.
@@ -41,7 +41,7 @@ impl Format {
 /// Every metric of the moment.
 #[must_use]
 #[expect(clippy::missing_panics_doc, reason = "writing to a String cannot fail")]
-pub fn exposition(moment: &Moment<'_>, format: Format) -> String {
+pub fn exposition(moment: &MetricsInput<'_>, format: Format) -> String {
     let families = METRICS.iter().map(|row| {
         let mut samples = Samples::default();
         (row.read)(moment, &mut samples);

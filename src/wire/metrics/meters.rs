@@ -8,7 +8,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
-use crate::decide::session::Answer;
+use crate::decide::kubelet::session::RegisterOutcome;
 use crate::model::health::Health;
 
 /// Upper bounds in seconds for answers that are made from memory.
@@ -79,7 +79,7 @@ label_value! {
 
 label_value! {
     /// What led to a look at the machine.
-    LookCause {
+    RescanTrigger {
         /// The first one.
         Start = "start",
         /// The kernel announced a change.
@@ -126,16 +126,16 @@ label_value! {
 }
 
 /// How a call of Register ended.
-pub type RegistrationResult = Answer;
+pub type RegistrationResult = RegisterOutcome;
 
-impl LabelValue for Answer {
-    const ALL: &'static [Self] = &[Self::Accepted, Self::Refused, Self::Silent];
+impl LabelValue for RegisterOutcome {
+    const ALL: &'static [Self] = &[Self::Accepted, Self::Refused, Self::TimedOut];
 
     fn name(self) -> &'static str {
         match self {
             Self::Accepted => "accepted",
             Self::Refused => "refused",
-            Self::Silent => "silent",
+            Self::TimedOut => "silent",
         }
     }
 }
@@ -153,23 +153,23 @@ impl LabelValue for Health {
 
 /// A counter for each value of a label; each is there from the start.
 #[derive(Clone)]
-pub struct Tally<L> {
+pub struct CounterByLabel<L> {
     counters: Arc<[(L, Counter)]>,
 }
 
-impl<L: LabelValue> Default for Tally<L> {
+impl<L: LabelValue> Default for CounterByLabel<L> {
     fn default() -> Self {
         Self { counters: L::ALL.iter().map(|value| (*value, Counter::default())).collect() }
     }
 }
 
-impl<L: LabelValue> fmt::Debug for Tally<L> {
+impl<L: LabelValue> fmt::Debug for CounterByLabel<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.each()).finish()
     }
 }
 
-impl<L: LabelValue> Tally<L> {
+impl<L: LabelValue> CounterByLabel<L> {
     /// One more of this.
     pub fn count(&self, value: L) {
         for (_, counter) in self.counters.iter().filter(|(of, _)| *of == value) {
@@ -187,7 +187,7 @@ impl<L: LabelValue> Tally<L> {
 #[derive(Clone, Debug)]
 pub struct ResourceMeters {
     /// Calls of Register.
-    pub registrations: Tally<RegistrationResult>,
+    pub registrations: CounterByLabel<RegistrationResult>,
     /// Streams that the kubelet holds open.
     pub open_streams: Gauge,
     /// Lists sent on any stream.
@@ -195,26 +195,26 @@ pub struct ResourceMeters {
     /// How long it took until the kubelet first had the list.
     pub first_list: Arc<OnceLock<Duration>>,
     /// Calls of Allocate.
-    pub allocations: Tally<AllocationResult>,
+    pub allocations: CounterByLabel<AllocationResult>,
     /// How long they took.
     pub allocation_duration: Histogram,
     /// How long calls of GetPreferredAllocation took.
     pub preferred_allocation_duration: Histogram,
     /// Calls of PreStartContainer.
-    pub container_starts: Tally<StartResult>,
+    pub container_starts: CounterByLabel<StartResult>,
 }
 
 impl Default for ResourceMeters {
     fn default() -> Self {
         Self {
-            registrations: Tally::default(),
+            registrations: CounterByLabel::default(),
             open_streams: Gauge::default(),
             lists_sent: Counter::default(),
             first_list: Arc::default(),
-            allocations: Tally::default(),
+            allocations: CounterByLabel::default(),
             allocation_duration: Histogram::new(ANSWER_BUCKETS),
             preferred_allocation_duration: Histogram::new(ANSWER_BUCKETS),
-            container_starts: Tally::default(),
+            container_starts: CounterByLabel::default(),
         }
     }
 }
@@ -223,7 +223,7 @@ impl Default for ResourceMeters {
 #[derive(Clone, Debug)]
 pub struct NodeMeters {
     /// Looks at the machine.
-    pub rescans: Tally<LookCause>,
+    pub rescans: CounterByLabel<RescanTrigger>,
     /// How long they took.
     pub rescan_duration: Histogram,
     /// Uevents heard.
@@ -231,17 +231,17 @@ pub struct NodeMeters {
     /// Times that some were lost.
     pub uevent_overflows: Counter,
     /// Changes of the configuration file.
-    pub config_reloads: Tally<ReloadResult>,
+    pub config_reloads: CounterByLabel<ReloadResult>,
 }
 
 impl Default for NodeMeters {
     fn default() -> Self {
         Self {
-            rescans: Tally::default(),
+            rescans: CounterByLabel::default(),
             rescan_duration: Histogram::new(LOOK_BUCKETS),
             uevents: Counter::default(),
             uevent_overflows: Counter::default(),
-            config_reloads: Tally::default(),
+            config_reloads: CounterByLabel::default(),
         }
     }
 }

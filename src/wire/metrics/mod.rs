@@ -1,16 +1,17 @@
-//! Every metric in one table: name, type, labels, meaning, and how it is read from a [`Moment`].
+//! Every metric in one table: name, type, labels, meaning, and how it is read from a [`MetricsInput`].
 //! The exposition and the documentation are both made from it.
 
+pub mod input;
 pub mod meters;
-pub mod moment;
 
 pub mod exposition;
 mod readings;
 
+use self::input::{MetricsInput, Samples};
 use self::meters::{
-    AllocationResult, LabelValue, LookCause, RegistrationResult, ReloadResult, Source, StartResult,
+    AllocationResult, LabelValue, RegistrationResult, ReloadResult, RescanTrigger, Source,
+    StartResult,
 };
-use self::moment::{Moment, Samples};
 
 /// What every metric's name begins with.
 pub const PREFIX: &str = "iluvatar_device_plugin_";
@@ -58,7 +59,7 @@ pub struct MetricRow {
     pub labels: &'static [(&'static str, LabelValues)],
     /// What it means, with its unit.
     pub help: &'static str,
-    read: fn(&Moment<'_>, &mut Samples),
+    read: fn(&MetricsInput<'_>, &mut Samples),
 }
 
 const RESOURCE: (&str, LabelValues) = ("resource", LabelValues::Of("configured resource"));
@@ -114,7 +115,7 @@ pub const METRICS: &[MetricRow] = &[
         readings::container_starts,
         "Calls of PreStartContainer; a container is refused where its devices changed since they \
          were handed out"),
-    row!(Counter "rescans_total" [words::<LookCause>("trigger")] readings::rescans,
+    row!(Counter "rescans_total" [words::<RescanTrigger>("trigger")] readings::rescans,
         "Looks at the machine, by what first led to them"),
     row!(Histogram "rescan_duration_seconds" [] readings::rescan_duration,
         "Seconds that a look at the machine took"),

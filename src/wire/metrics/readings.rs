@@ -4,20 +4,21 @@ use std::collections::BTreeSet;
 
 use prometheus_client::metrics::histogram::Histogram;
 
-use super::meters::{EccKind, LabelValue, ResourceMeters, Source, Tally};
-use super::moment::{Moment, Samples, Value};
+use super::input::{MetricsInput, Samples, Value};
+use super::meters::{CounterByLabel, EccKind, LabelValue, ResourceMeters, Source};
 use crate::model::board::Chip;
 use crate::model::device::{Device, Resource};
 use crate::model::health::Health;
 
-pub(super) fn build_info(moment: &Moment<'_>, samples: &mut Samples) {
+pub(super) fn build_info(moment: &MetricsInput<'_>, samples: &mut Samples) {
     let labels = [("version", moment.build.version), ("revision", moment.build.revision)];
     samples.level(labels, 1);
 }
 
-pub(super) fn devices(moment: &Moment<'_>, samples: &mut Samples) {
+pub(super) fn devices(moment: &MetricsInput<'_>, samples: &mut Samples) {
     for name in moment.resources.keys() {
-        let listed = moment.offer.and_then(|offer| offer.resource(name)).map(Resource::listed);
+        let listed =
+            moment.snapshot.and_then(|snapshot| snapshot.resource(name)).map(Resource::listed);
         let listed: Vec<_> =
             listed.into_iter().flatten().map(|(_, device)| device.health).collect();
         for health in Health::ALL {
@@ -28,8 +29,8 @@ pub(super) fn devices(moment: &Moment<'_>, samples: &mut Samples) {
     }
 }
 
-pub(super) fn device_unhealthy(moment: &Moment<'_>, samples: &mut Samples) {
-    let resources = moment.offer.iter().flat_map(|offer| &offer.resources);
+pub(super) fn device_unhealthy(moment: &MetricsInput<'_>, samples: &mut Samples) {
+    let resources = moment.snapshot.iter().flat_map(|snapshot| &snapshot.resources);
     for Resource { name, devices, .. } in resources {
         for Device { id, reasons, .. } in devices {
             let codes: BTreeSet<_> = reasons.iter().map(|reason| reason.code).collect();
@@ -41,24 +42,24 @@ pub(super) fn device_unhealthy(moment: &Moment<'_>, samples: &mut Samples) {
     }
 }
 
-pub(super) fn registrations(moment: &Moment<'_>, samples: &mut Samples) {
+pub(super) fn registrations(moment: &MetricsInput<'_>, samples: &mut Samples) {
     each_resource(moment, |name, meters| tally(samples, name, "result", &meters.registrations));
 }
 
-pub(super) fn open_streams(moment: &Moment<'_>, samples: &mut Samples) {
+pub(super) fn open_streams(moment: &MetricsInput<'_>, samples: &mut Samples) {
     each_resource(moment, |name, meters| {
         let open = i32::try_from(meters.open_streams.get()).unwrap_or(i32::MAX);
         samples.level([("resource", name)], open);
     });
 }
 
-pub(super) fn lists_sent(moment: &Moment<'_>, samples: &mut Samples) {
+pub(super) fn lists_sent(moment: &MetricsInput<'_>, samples: &mut Samples) {
     each_resource(moment, |name, meters| {
         samples.add([("resource", name)], Value::Count(meters.lists_sent.get()));
     });
 }
 
-pub(super) fn time_to_first_list(moment: &Moment<'_>, samples: &mut Samples) {
+pub(super) fn time_to_first_list(moment: &MetricsInput<'_>, samples: &mut Samples) {
     each_resource(moment, |name, meters| {
         if let Some(took) = meters.first_list.get() {
             samples.level([("resource", name)], took.as_secs_f64());
@@ -66,68 +67,68 @@ pub(super) fn time_to_first_list(moment: &Moment<'_>, samples: &mut Samples) {
     });
 }
 
-pub(super) fn allocations(moment: &Moment<'_>, samples: &mut Samples) {
+pub(super) fn allocations(moment: &MetricsInput<'_>, samples: &mut Samples) {
     each_resource(moment, |name, meters| tally(samples, name, "result", &meters.allocations));
 }
 
-pub(super) fn allocation_duration(moment: &Moment<'_>, samples: &mut Samples) {
+pub(super) fn allocation_duration(moment: &MetricsInput<'_>, samples: &mut Samples) {
     each_resource(moment, |name, meters| sizes(samples, name, &meters.allocation_duration));
 }
 
-pub(super) fn preferred_allocation_duration(moment: &Moment<'_>, samples: &mut Samples) {
+pub(super) fn preferred_allocation_duration(moment: &MetricsInput<'_>, samples: &mut Samples) {
     each_resource(moment, |name, meters| {
         sizes(samples, name, &meters.preferred_allocation_duration);
     });
 }
 
-pub(super) fn container_starts(moment: &Moment<'_>, samples: &mut Samples) {
+pub(super) fn container_starts(moment: &MetricsInput<'_>, samples: &mut Samples) {
     each_resource(moment, |name, meters| tally(samples, name, "result", &meters.container_starts));
 }
 
-pub(super) fn rescans(moment: &Moment<'_>, samples: &mut Samples) {
+pub(super) fn rescans(moment: &MetricsInput<'_>, samples: &mut Samples) {
     for (trigger, count) in moment.node.rescans.each() {
         samples.add([("trigger", trigger)], Value::Count(count));
     }
 }
 
-pub(super) fn rescan_duration(moment: &Moment<'_>, samples: &mut Samples) {
+pub(super) fn rescan_duration(moment: &MetricsInput<'_>, samples: &mut Samples) {
     samples.add([], Value::Sizes(moment.node.rescan_duration.clone()));
 }
 
-pub(super) fn uevents(moment: &Moment<'_>, samples: &mut Samples) {
+pub(super) fn uevents(moment: &MetricsInput<'_>, samples: &mut Samples) {
     samples.add([], Value::Count(moment.node.uevents.get()));
 }
 
-pub(super) fn uevent_overflows(moment: &Moment<'_>, samples: &mut Samples) {
+pub(super) fn uevent_overflows(moment: &MetricsInput<'_>, samples: &mut Samples) {
     samples.add([], Value::Count(moment.node.uevent_overflows.get()));
 }
 
-pub(super) fn config_reloads(moment: &Moment<'_>, samples: &mut Samples) {
+pub(super) fn config_reloads(moment: &MetricsInput<'_>, samples: &mut Samples) {
     for (result, count) in moment.node.config_reloads.each() {
         samples.add([("result", result)], Value::Count(count));
     }
 }
 
-pub(super) fn config_current(moment: &Moment<'_>, samples: &mut Samples) {
+pub(super) fn config_current(moment: &MetricsInput<'_>, samples: &mut Samples) {
     samples.level([], u8::from(moment.config_is_current));
 }
 
-pub(super) fn source_up(moment: &Moment<'_>, samples: &mut Samples) {
+pub(super) fn source_up(moment: &MetricsInput<'_>, samples: &mut Samples) {
     for source in Source::ALL {
         let is_up = moment.sources_up.contains(source);
         samples.level([("source", source.name())], u8::from(is_up));
     }
 }
 
-pub(super) fn link_below_maximum(moment: &Moment<'_>, samples: &mut Samples) {
+pub(super) fn link_below_maximum(moment: &MetricsInput<'_>, samples: &mut Samples) {
     for Chip { address, link, .. } in
-        moment.offer.map(|offer| offer.inventory.chips()).unwrap_or_default()
+        moment.snapshot.map(|snapshot| snapshot.inventory.chips()).unwrap_or_default()
     {
         samples.level([("chip", &address.to_string())], u8::from(link.is_below_maximum()));
     }
 }
 
-pub(super) fn temperature(moment: &Moment<'_>, samples: &mut Samples) {
+pub(super) fn temperature(moment: &MetricsInput<'_>, samples: &mut Samples) {
     for (chip, reading) in moment.ixml.iter().flat_map(|reading| &reading.chips) {
         if let Some(degrees) = reading.temperature {
             samples.level([("chip", &chip.to_string())], degrees);
@@ -135,7 +136,7 @@ pub(super) fn temperature(moment: &Moment<'_>, samples: &mut Samples) {
     }
 }
 
-pub(super) fn ecc_errors(moment: &Moment<'_>, samples: &mut Samples) {
+pub(super) fn ecc_errors(moment: &MetricsInput<'_>, samples: &mut Samples) {
     for (chip, reading) in moment.ixml.iter().flat_map(|reading| &reading.chips) {
         let Some(errors) = reading.ecc else { continue };
         let chip = chip.to_string();
@@ -147,7 +148,7 @@ pub(super) fn ecc_errors(moment: &Moment<'_>, samples: &mut Samples) {
     }
 }
 
-fn each_resource(moment: &Moment<'_>, mut read: impl FnMut(&str, &ResourceMeters)) {
+fn each_resource(moment: &MetricsInput<'_>, mut read: impl FnMut(&str, &ResourceMeters)) {
     for (name, meters) in moment.resources {
         read(name, meters);
     }
@@ -157,7 +158,7 @@ fn tally<L: LabelValue>(
     samples: &mut Samples,
     resource: &str,
     label: &'static str,
-    tally: &Tally<L>,
+    tally: &CounterByLabel<L>,
 ) {
     for (value, count) in tally.each() {
         samples.add([("resource", resource), (label, value)], Value::Count(count));

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::decide::prefer::{Choice, Component, Explanation};
+use crate::decide::allocation::prefer::{Choice, Component, Explanation};
 use crate::model::device::DeviceId;
 
 /// The choice, the runner-up and what tells them apart. Names stay; more may come.

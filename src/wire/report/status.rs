@@ -6,13 +6,13 @@ use std::time::{Duration, SystemTime};
 use humantime::format_rfc3339_seconds;
 use serde::{Deserialize, Serialize};
 
-use crate::decide::advertise::Offer;
-use crate::decide::probes::{Progress, SessionStanding, Verdict};
+use crate::decide::kubelet::probes::{Progress, SessionStatusInput, Verdict};
+use crate::decide::node::advertise::NodeSnapshot;
 use crate::model::config::Config;
 use crate::model::device::{Device, Resource};
 use crate::wire::config_yaml::effective_json;
+use crate::wire::metrics::input::Build;
 use crate::wire::metrics::meters::ResourceMeters;
-use crate::wire::metrics::moment::Build;
 
 /// What the document is made from; whatever has an age is told as a point in time.
 #[derive(Clone, Debug)]
@@ -36,9 +36,9 @@ pub struct Facts<'a> {
     /// Why looks fail.
     pub look_trouble: Option<Aged>,
     /// The latest snapshot.
-    pub offer: Option<&'a Offer>,
+    pub snapshot: Option<&'a NodeSnapshot>,
     /// By resource.
-    pub sessions: &'a [(SessionStanding, ResourceMeters)],
+    pub sessions: &'a [(SessionStatusInput, ResourceMeters)],
     /// By name.
     pub sources: BTreeMap<&'static str, SourceFacts>,
 }
@@ -215,7 +215,7 @@ fn config_status(facts: &Facts<'_>) -> ConfigStatus {
 }
 
 fn machine_status(facts: &Facts<'_>) -> MachineStatus {
-    let inventory = facts.offer.map(|offer| &offer.inventory);
+    let inventory = facts.snapshot.map(|snapshot| &snapshot.inventory);
     let skipped = inventory.iter().flat_map(|inventory| &inventory.skipped);
     let skipped = skipped.map(|skipped| SkippedStatus {
         address: skipped.address.to_string(),
@@ -227,7 +227,7 @@ fn machine_status(facts: &Facts<'_>) -> MachineStatus {
         trouble: facts.look_trouble.as_ref().map(|aged| facts.trouble(aged)),
         driver_version: inventory.and_then(|inventory| inventory.driver_version.clone()),
         skipped: skipped.collect(),
-        warnings: facts.offer.into_iter().flat_map(Offer::warnings).cloned().collect(),
+        warnings: facts.snapshot.into_iter().flat_map(NodeSnapshot::warnings).cloned().collect(),
     }
 }
 
@@ -236,7 +236,7 @@ fn resources(facts: &Facts<'_>) -> Vec<ResourceStatus> {
     let names = facts.config.resources.iter().map(|rule| &*rule.name);
     names
         .map(|name| {
-            let offered = facts.offer.and_then(|offer| offer.resource(name));
+            let offered = facts.snapshot.and_then(|snapshot| snapshot.resource(name));
             let mut sessions = facts.sessions.iter();
             let session = sessions.find(|(standing, _)| standing.resource == name);
             ResourceStatus {
@@ -249,7 +249,7 @@ fn resources(facts: &Facts<'_>) -> Vec<ResourceStatus> {
         .collect()
 }
 
-fn session_status(standing: &SessionStanding, meters: &ResourceMeters) -> SessionStatus {
+fn session_status(standing: &SessionStatusInput, meters: &ResourceMeters) -> SessionStatus {
     let progress = match standing.progress {
         Progress::Waiting => "waiting",
         Progress::Streaming => "streaming",
@@ -267,7 +267,7 @@ fn session_status(standing: &SessionStanding, meters: &ResourceMeters) -> Sessio
 }
 
 fn devices(facts: &Facts<'_>, resource: &Resource) -> Vec<DeviceStatus> {
-    let since = |id| facts.offer.and_then(|offer| offer.since(&resource.name, id));
+    let since = |id| facts.snapshot.and_then(|snapshot| snapshot.since(&resource.name, id));
     resource.devices.iter().map(|device| device_status(device, since(device.id))).collect()
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 
 use ix_device_plugin::daemon::inventory_owner::Trigger;
-use ix_device_plugin::decide::advertise::Offer;
+use ix_device_plugin::decide::node::advertise::NodeSnapshot;
 use ix_device_plugin::demo::kubelet::OwnSocket;
 use ix_device_plugin::host::config_file::ConfigSource;
 use ix_device_plugin::parse::config::Overrides;
@@ -150,12 +150,14 @@ async fn a_broken_device_has_a_series_for_each_reason_until_it_is_mended_or_gone
     let node = node_text("mr-v100-x4");
     let lines = node.lines().filter(|line| *line != "iluvatar3 : c 508:3");
     let broken = lines.collect::<Vec<_>>().join("\n");
-    let is_broken = |offer: &Offer| !offer.inventory.boards[0].reasons.is_empty();
+    let is_broken = |snapshot: &NodeSnapshot| !snapshot.inventory.boards[0].reasons.is_empty();
     for next in [node.clone(), node_text("empty-host")] {
         stage.change(&broken, is_broken).await;
         counts(&stage, &[MISSING, "devices{GPU,health=\"unhealthy\"} 1.0"]).await;
         stage
-            .change(&next, |offer| !offer.inventory.boards.iter().any(|it| !it.reasons.is_empty()))
+            .change(&next, |snapshot| {
+                !snapshot.inventory.boards.iter().any(|it| !it.reasons.is_empty())
+            })
             .await;
         counts(&stage, &["devices{GPU,health=\"unhealthy\"} 0.0"]).await;
         let text = stage.asked("/metrics").await.text;

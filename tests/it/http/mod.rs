@@ -1,7 +1,7 @@
 //! The plugin asked over HTTP, as a kubelet, a Prometheus and an operator ask it.
 
 mod client;
-mod desk;
+mod status_service;
 
 pub(crate) mod cli;
 mod limits;

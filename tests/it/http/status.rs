@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, SystemTime};
 
-use ix_device_plugin::decide::advertise::Offer;
-use ix_device_plugin::decide::probes::{LookStanding, Progress, SessionStanding, readiness};
+use ix_device_plugin::decide::kubelet::probes::{
+    Progress, ScanStatus, SessionStatusInput, readiness,
+};
+use ix_device_plugin::decide::node::advertise::NodeSnapshot;
 use ix_device_plugin::host::config_file::ConfigSource;
 use ix_device_plugin::host::root::Root;
 use ix_device_plugin::host::scan::scan;
 use ix_device_plugin::model::config::Config;
 use ix_device_plugin::parse::config::{Overrides, parse_config};
 use ix_device_plugin::parse::node_file::parse_node_file;
+use ix_device_plugin::wire::metrics::input::Build;
 use ix_device_plugin::wire::metrics::meters::ResourceMeters;
-use ix_device_plugin::wire::metrics::moment::Build;
 use ix_device_plugin::wire::report::paint::Paint;
 use ix_device_plugin::wire::report::status::{Aged, Facts, SourceFacts, Status, status};
 use ix_device_plugin::wire::report::status_table::status_table;
@@ -44,8 +46,8 @@ fn troubled() -> Status {
     let root = Root::unpack(&parse_node_file(&node_text("vfio-and-unbound")).unwrap()).unwrap();
     let config = parse_config("sharing: {timeSlicing: {replicas: 2}}").unwrap();
     let inventory = scan(&root, &config).unwrap().inventory;
-    let offer = Offer::new(inventory, &config).following(None, noon() - ago(600));
-    let standing = SessionStanding {
+    let snapshot = NodeSnapshot::new(inventory, &config).following(None, noon() - ago(600));
+    let standing = SessionStatusInput {
         resource: GPU.to_owned(),
         progress: Progress::Waiting,
         has_kubelet: true,
@@ -53,7 +55,7 @@ fn troubled() -> Status {
         trouble: Some("cannot register: the kubelet refused: not today; trying again".to_owned()),
         turned: Duration::ZERO,
     };
-    let looked = LookStanding { has_succeeded: true, ..LookStanding::default() };
+    let looked = ScanStatus { has_succeeded: true, ..ScanStatus::default() };
     let netlink = "cannot open netlink: Operation not permitted".to_owned();
     let facts = Facts {
         build: Build { version: "1.2.3", revision: "0123abc" },
@@ -68,7 +70,7 @@ fn troubled() -> Status {
         }),
         looked: Some((ago(5), Duration::from_micros(2_345))),
         look_trouble: Some(Aged { text: "cannot read /sys".to_owned(), age: ago(4) }),
-        offer: Some(&offer),
+        snapshot: Some(&snapshot),
         sessions: &[(standing, ResourceMeters::default())],
         sources: BTreeMap::from([
             ("netlink", SourceFacts::Down(netlink, Some(ago(90_000)))),

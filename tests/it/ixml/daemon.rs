@@ -74,8 +74,8 @@ async fn a_library_that_hangs_leaves_what_it_said_and_the_looks_at_sys_go_on() {
     assert_eq!(stage.kubelet.view().borrow().allocatable(GPU), 3);
 
     let without = machine().replace("iluvatar3 : c 508:3\n", "");
-    let ill = |offer: &ix_device_plugin::decide::advertise::Offer| {
-        offer.inventory.boards.iter().filter(|board| !board.reasons.is_empty()).count() == 2
+    let ill = |snapshot: &ix_device_plugin::decide::node::advertise::NodeSnapshot| {
+        snapshot.inventory.boards.iter().filter(|board| !board.reasons.is_empty()).count() == 2
     };
     stage.change(&without, ill).await;
     stage.until("another board less", healthy(2)).await;

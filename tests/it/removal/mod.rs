@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ix_device_plugin::decide::removal::Stay;
+use ix_device_plugin::decide::node::removed::Retention;
 use ix_device_plugin::host::kubelet::channel_over;
 use ix_device_plugin::model::board::Board;
 use ix_device_plugin::model::config::{Config, Granularity};
@@ -51,8 +51,8 @@ async fn a_board_that_nobody_holds_leaves_the_list() {
 #[tokio::test]
 async fn without_pod_resources_it_stays_for_the_grace_period() {
     let directory = tempfile::tempdir().unwrap();
-    let stay = Stay { unknown: Duration::from_millis(500), ..AT_ONCE };
-    let node = Node::start_with(directory, Config::default(), None, stay).await;
+    let retention = Retention { unknown: Duration::from_millis(500), ..AT_ONCE };
+    let node = Node::start_with(directory, Config::default(), None, retention).await;
     let (id, _) = node.admit("train").await;
     node.unplug(&node.board(&id)).await;
     node.until_health(&id, Some(Health::Unhealthy)).await;
@@ -63,8 +63,8 @@ async fn without_pod_resources_it_stays_for_the_grace_period() {
 
 /// What a plugin finds at the pod resources socket does not keep it from its work.
 async fn harms_nothing(directory: TempDir, socket: PathBuf) {
-    let stay = Stay { unknown: Duration::from_millis(500), ..AT_ONCE };
-    let node = Node::start_with(directory, Config::default(), Some(socket), stay).await;
+    let retention = Retention { unknown: Duration::from_millis(500), ..AT_ONCE };
+    let node = Node::start_with(directory, Config::default(), Some(socket), retention).await;
     let (id, _) = node.admit("train").await;
     node.start_container("train").await.expect("it may start");
     node.unplug(&node.board(&id)).await;
@@ -247,9 +247,9 @@ async fn of_a_split_board_the_chip_that_stays_goes_on() {
     node.until(|view| view.allocatable(GPU) == 16).await;
     let (id, _) = node.admit("train").await;
 
-    let offer = node.plugin().offers.borrow().clone().unwrap();
+    let snapshot = node.plugin().snapshots.borrow().clone().unwrap();
     let has_chip = |board: &&Board| board.chips.iter().any(|it| it.address.to_string() == id);
-    let mut part = offer.inventory.boards.iter().find(has_chip).unwrap().clone();
+    let mut part = snapshot.inventory.boards.iter().find(has_chip).unwrap().clone();
     part.chips.retain(|chip| chip.address.to_string() == id);
     node.unplug(&part).await;
     node.until_health(&id, Some(Health::Unhealthy)).await;

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ix_device_plugin::app::{self, Bound, Settings};
+use ix_device_plugin::app::{self, Running, Settings};
 use ix_device_plugin::daemon::inventory_owner::Trigger;
-use ix_device_plugin::decide::removal::{Stay, removed};
+use ix_device_plugin::decide::node::removed::{Retention, removed};
 use ix_device_plugin::demo::kubelet::{
     EmbeddedKubelet, NodeView, PodRequest, Settings as KubeletSettings,
 };
@@ -16,7 +16,7 @@ use ix_device_plugin::model::config::Config;
 use ix_device_plugin::model::health::Health;
 use ix_device_plugin::model::pci::PciAddress;
 use ix_device_plugin::parse::node_file::parse_node_file;
-use ix_device_plugin::parse::survey::PCI_DEVICES;
+use ix_device_plugin::parse::sysfs::PCI_DEVICES;
 use tempfile::TempDir;
 use tokio::time::timeout;
 
@@ -27,8 +27,8 @@ const X8: &str =
     include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/nodes/bi-v150-x8.node"));
 
 /// The embedded kubelet knows its pods at any time, so it may be taken at its word.
-pub(crate) const AT_ONCE: Stay =
-    Stay { unknown: Duration::from_secs(300), released: Duration::ZERO };
+pub(crate) const AT_ONCE: Retention =
+    Retention { unknown: Duration::from_secs(300), released: Duration::ZERO };
 
 /// Longer than anything here takes; a test that waits for this has failed.
 const FOR_EVER: Duration = Duration::from_secs(30);
@@ -42,10 +42,10 @@ pub(crate) struct Node {
     pub(crate) directory: TempDir,
     pub(crate) machine: PlayMachine,
     pub(crate) kubelet: EmbeddedKubelet,
-    pub(crate) plugin: Option<Bound>,
+    pub(crate) plugin: Option<Running>,
     config: Config,
     socket: Option<PathBuf>,
-    stay: Stay,
+    retention: Retention,
 }
 
 impl Node {
@@ -61,7 +61,7 @@ impl Node {
         directory: TempDir,
         config: Config,
         socket: Option<PathBuf>,
-        stay: Stay,
+        retention: Retention,
     ) -> Self {
         let settings = KubeletSettings {
             pod_resources_socket: Some(pod_resources(&directory)),
@@ -72,7 +72,8 @@ impl Node {
             .expect("the directory is ours");
         let machine =
             PlayMachine::unpack(parse_node_file(X8).expect("a good fixture")).expect("room for it");
-        let mut node = Self { directory, machine, kubelet, plugin: None, config, socket, stay };
+        let mut node =
+            Self { directory, machine, kubelet, plugin: None, config, socket, retention };
         node.start_plugin();
         node.until(|view| view.allocatable(GPU) >= 8).await;
         node
@@ -85,7 +86,7 @@ impl Node {
             config_source: None,
             kubelet_directory: self.directory.path().to_owned(),
             pod_resources_socket: self.socket.clone(),
-            stay: self.stay,
+            retention: self.retention,
             ixml: None,
             http: None,
             inotify: true,
@@ -93,7 +94,7 @@ impl Node {
         }));
     }
 
-    pub(crate) fn plugin(&self) -> &Bound {
+    pub(crate) fn plugin(&self) -> &Running {
         self.plugin.as_ref().expect("the plugin runs")
     }
 
@@ -112,9 +113,9 @@ impl Node {
 
     /// Waits until the plugin's list gives this reason for a device that left.
     pub(crate) async fn until_reason(&self, part: &str) {
-        let mut offers = self.plugin().offers.clone();
-        let gives = offers.wait_for(|offer| {
-            let mut removed = offer.iter().flat_map(|offer| removed(offer));
+        let mut snapshots = self.plugin().snapshots.clone();
+        let gives = snapshots.wait_for(|snapshot| {
+            let mut removed = snapshot.iter().flat_map(|snapshot| removed(snapshot));
             removed.any(|(_, device)| device.reasons.iter().any(|it| it.detail.contains(part)))
         });
         timeout(FOR_EVER, gives).await.expect("the reason never came").expect("the plugin runs");
@@ -125,9 +126,9 @@ impl Node {
     }
 
     pub(crate) fn board(&self, id: &str) -> Board {
-        let offer = self.plugin().offers.borrow().clone().expect("it looked");
+        let snapshot = self.plugin().snapshots.borrow().clone().expect("it looked");
         let address: PciAddress = id.parse().expect("an address");
-        let board = offer.inventory.boards.iter().find(|board| board.address == address);
+        let board = snapshot.inventory.boards.iter().find(|board| board.address == address);
         board.expect("the board is there").clone()
     }
 

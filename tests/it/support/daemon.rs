@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ix_device_plugin::app::{self, Settings};
-use ix_device_plugin::daemon::inventory_owner::{Offers, Trigger};
+use ix_device_plugin::daemon::inventory_owner::{SnapshotReceiver, Trigger};
 use ix_device_plugin::daemon::plugin_session::Progress;
 use ix_device_plugin::daemon::sessions::SessionsView;
-use ix_device_plugin::decide::advertise::Offer;
-use ix_device_plugin::decide::removal::Stay;
+use ix_device_plugin::decide::node::advertise::NodeSnapshot;
+use ix_device_plugin::decide::node::removed::Retention;
 use ix_device_plugin::demo::kubelet::{EmbeddedKubelet, NodeView, Settings as KubeletSettings};
 use ix_device_plugin::demo::machine::PlayMachine;
 use ix_device_plugin::host::directory_watch::DirectoryWatch;
@@ -32,7 +32,8 @@ pub(crate) const SOCKET: &str = "iluvatar-gpu.sock";
 pub(crate) const FOUR_BOARDS: &str = include_str!("../../../fixtures/nodes/mr-v100-x4.node");
 
 /// What left is off the list at once: these tests are about the list's way to the kubelet.
-pub(crate) const NOT_AT_ALL: Stay = Stay { unknown: Duration::ZERO, released: Duration::ZERO };
+pub(crate) const NOT_AT_ALL: Retention =
+    Retention { unknown: Duration::ZERO, released: Duration::ZERO };
 
 /// What the session promises.
 const ONE_SECOND: Duration = Duration::from_secs(1);
@@ -96,7 +97,7 @@ pub(crate) fn machine(node: &str) -> Arc<PlayMachine> {
 
 /// The whole daemon; dropping it kills it.
 pub(crate) struct Daemon {
-    pub(crate) offers: Offers,
+    pub(crate) snapshots: SnapshotReceiver,
     pub(crate) sessions: watch::Receiver<SessionsView>,
     pub(crate) triggers: mpsc::Sender<Trigger>,
     stop: oneshot::Sender<()>,
@@ -111,20 +112,20 @@ impl Daemon {
             config_source: None,
             kubelet_directory: directory.to_owned(),
             pod_resources_socket: None,
-            stay: NOT_AT_ALL,
+            retention: NOT_AT_ALL,
             ixml: None,
             http: None,
             inotify,
             uevents: false,
         });
-        let (offers, sessions) = (bound.offers.clone(), bound.sessions.clone());
+        let (snapshots, sessions) = (bound.snapshots.clone(), bound.sessions.clone());
         let triggers = bound.triggers.clone();
         let (stop, stopped) = oneshot::channel();
         let mut running = JoinSet::new();
         running.spawn(bound.run_until_stopped(async {
             let _ = stopped.await;
         }));
-        Self { offers, sessions, triggers, stop, running }
+        Self { snapshots, sessions, triggers, stop, running }
     }
 
     /// Ends as with SIGTERM.
@@ -144,14 +145,14 @@ impl Daemon {
         soon(&format!("the session to be {wanted:?}"), reached).await;
     }
 
-    pub(crate) async fn offer(&self) -> Arc<Offer> {
-        let mut offers = self.offers.clone();
-        let offer = soon("the first scan", offers.wait_for(Option::is_some)).await;
-        offer.unwrap().clone().unwrap()
+    pub(crate) async fn snapshot(&self) -> Arc<NodeSnapshot> {
+        let mut snapshots = self.snapshots.clone();
+        let snapshot = soon("the first scan", snapshots.wait_for(Option::is_some)).await;
+        snapshot.unwrap().clone().unwrap()
     }
 
     pub(crate) async fn last_board(&self) -> Board {
-        self.offer().await.inventory.boards.last().unwrap().clone()
+        self.snapshot().await.inventory.boards.last().unwrap().clone()
     }
 
     pub(crate) async fn look_again(&self) {
@@ -162,28 +163,28 @@ impl Daemon {
     pub(crate) async fn replug(&self, host: &Host, board: &Board) {
         host.machine.replug(board).unwrap();
         self.look_again().await;
-        let mut offers = self.offers.clone();
-        let is_back = |offer: &Option<Arc<Offer>>| {
-            offer.as_ref().is_some_and(|offer| offer.inventory.boards.contains(board))
+        let mut snapshots = self.snapshots.clone();
+        let is_back = |snapshot: &Option<Arc<NodeSnapshot>>| {
+            snapshot.as_ref().is_some_and(|snapshot| snapshot.inventory.boards.contains(board))
         };
-        soon("the board", offers.wait_for(is_back)).await.unwrap();
+        soon("the board", snapshots.wait_for(is_back)).await.unwrap();
     }
 
     /// Waits until the daemon has seen that the board is gone.
     pub(crate) async fn unplug(&self, host: &Host, board: &Board) {
         host.machine.unplug(board).unwrap();
         self.look_again().await;
-        let mut offers = self.offers.clone();
-        let is_gone = |offer: &Option<Arc<Offer>>| {
-            offer.as_ref().is_some_and(|offer| !offer.inventory.boards.contains(board))
+        let mut snapshots = self.snapshots.clone();
+        let is_gone = |snapshot: &Option<Arc<NodeSnapshot>>| {
+            snapshot.as_ref().is_some_and(|snapshot| !snapshot.inventory.boards.contains(board))
         };
-        soon("the board to go", offers.wait_for(is_gone)).await.unwrap();
+        soon("the board to go", snapshots.wait_for(is_gone)).await.unwrap();
     }
 
     /// Whether the kubelet has our present list, over an open stream.
     pub(crate) fn is_current(&self, view: &NodeView) -> bool {
-        let offer = self.offers.borrow().clone();
-        let resource = offer.as_deref().and_then(|offer| offer.resource(GPU));
+        let snapshot = self.snapshots.borrow().clone();
+        let resource = snapshot.as_deref().and_then(|snapshot| snapshot.resource(GPU));
         let (Some(ours), Some(theirs)) = (resource, view.resources.get(GPU)) else { return false };
         let ids = ours.listed().map(|(id, _)| id.to_string());
         let healthy = ours.listed().filter(|(_, device)| device.health == Health::Healthy);
@@ -206,7 +207,7 @@ pub(crate) async fn recovers_within(
     let has_list = kubelet.wait_for(|view| daemon.is_current(view));
     within(limit, has_list).await.ok_or_else(|| behind("no list"))?.map_err(|e| e.to_string())?;
     let board = daemon.last_board().await;
-    let before = daemon.offer().await.inventory.boards.len();
+    let before = daemon.snapshot().await.inventory.boards.len();
     daemon.unplug(host, &board).await;
     let has_less =
         kubelet.wait_for(|view| daemon.is_current(view) && view.capacity(GPU) == before - 1);
@@ -230,7 +231,7 @@ pub(crate) async fn streaming_node() -> (Host, EmbeddedKubelet, Daemon) {
 }
 
 pub(crate) async fn has_list(kubelet: &EmbeddedKubelet, daemon: &Daemon) {
-    daemon.offer().await;
+    daemon.snapshot().await;
     let has_list = kubelet.wait_for(|view| daemon.is_current(view));
     soon("the kubelet to have our list", has_list).await.unwrap();
 }

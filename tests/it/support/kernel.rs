@@ -11,7 +11,7 @@ use std::process::{Command, Output};
 use ix_device_plugin::model::board::Board;
 use ix_device_plugin::model::machine::Machine;
 use ix_device_plugin::model::pci::PciAddress;
-use ix_device_plugin::parse::survey::function_path;
+use ix_device_plugin::parse::sysfs::function_path;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
 };

@@ -78,7 +78,7 @@ pub(crate) struct ChipPlan {
 }
 
 impl ChipPlan {
-    /// Bound, without anything odd.
+    /// Running, without anything odd.
     pub(crate) fn usual() -> Self {
         Self { driver: Some("iluvatar"), virtual_functions: 0, odd: None }
     }

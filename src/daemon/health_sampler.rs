@@ -1,0 +1,93 @@
+//! Looks at the chips at intervals, shortly, and hands what it saw to the inventory's owner.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::inventory_owner::{HealthReport, SnapshotReceiver};
+use super::slow::{self, warn_if_slow};
+use crate::host::health_sample::{self, Known};
+use crate::host::root::Root;
+use crate::model::config::Config;
+
+/// Looks every `health.interval` until `stop`. Another interval counts from the last look on.
+pub async fn run(
+    root: Arc<Root>,
+    mut config: watch::Receiver<Arc<Config>>,
+    snapshots: SnapshotReceiver,
+    looks: mpsc::Sender<HealthReport>,
+    stop: CancellationToken,
+) {
+    let mut last = Instant::now();
+    loop {
+        let interval = config.borrow_and_update().health.interval;
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep_until(last + interval) => {}
+            Ok(()) = config.changed() => continue,
+        }
+        let (chips, began) = (known(&snapshots), Instant::now());
+        let root = Arc::clone(&root);
+        let looking = tokio::task::spawn_blocking(move || health_sample::look(&root, &chips));
+        let looked = warn_if_slow(looking, slow::LOOK, || {
+            warn!(
+                after = ?slow::LOOK,
+                "a look at the chips' health hangs, perhaps in the driver; the last judgement stays \
+                 until it is over"
+            );
+        });
+        let looked = looked.await;
+        last = Instant::now();
+        let Ok(vitals) = looked else { continue };
+        debug!(chips = vitals.len(), took = ?began.elapsed(), "looked at the chips' health");
+        if looks.send(HealthReport::Sysfs(vitals)).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn known(snapshots: &SnapshotReceiver) -> Vec<Known> {
+    let snapshot = snapshots.borrow().clone();
+    let chips = snapshot.iter().flat_map(|snapshot| snapshot.inventory.chips_by_board());
+    chips.map(|chip| (chip.address, chip.node.as_ref().map(|node| node.path.clone()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::task::yield_now;
+
+    use super::*;
+    use crate::model::machine::Machine;
+
+    fn every(interval: Duration) -> Arc<Config> {
+        let mut config = Config::default();
+        config.health.interval = interval;
+        Arc::new(config)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shorter_interval_counts_without_waiting_for_the_longer_one_to_pass() {
+        let root = Arc::new(Root::unpack(&Machine::default()).unwrap());
+        let (config, in_force) = watch::channel(every(Duration::from_secs(3600)));
+        let (_, snapshots) = watch::channel(None);
+        let (looks, mut seen) = mpsc::channel(1);
+        let began = Instant::now();
+        let monitor = run(root, in_force, snapshots, looks, CancellationToken::new());
+        let look = async {
+            yield_now().await;
+            config.send_replace(every(Duration::from_secs(1)));
+            seen.recv().await
+        };
+        tokio::select! {
+            biased;
+            () = monitor => panic!("it ended"),
+            look = look => assert!(matches!(look, Some(HealthReport::Sysfs(_)))),
+        }
+        assert_eq!(began.elapsed().as_secs(), 1);
+    }
+}

@@ -1,0 +1,204 @@
+//! Answers for whoever asks how the plugin stands: probes, metrics, status. It reads what the loops
+//! told and the latest snapshots; it changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+
+use super::inventory_owner::{Ping, SnapshotReceiver};
+use super::sessions::SessionsView;
+use super::telemetry::{LastError, ResourceTelemetry, SourceState, State, Telemetry, WatchMethod};
+use crate::decide::kubelet::probes::{
+    ScanStatus, SessionStatusInput, Verdict, liveness, readiness,
+};
+use crate::host::clock::time_of_day;
+use crate::model::config::Config;
+use crate::model::ixml::IxmlState;
+use crate::wire::metrics::exposition::{Format, exposition};
+use crate::wire::metrics::input::{BUILD, MetricsInput};
+use crate::wire::metrics::meters::{LabelValue as _, ResourceMeters, Source};
+use crate::wire::report::status::{Aged, Facts, SourceFacts, Status, status};
+
+/// How long the owner may take to come round: less than the second that a kubelet gives a probe.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Where everything is read.
+#[derive(Debug)]
+pub struct StatusService {
+    /// What the loops tell.
+    pub telemetry: Telemetry,
+    /// The latest snapshot.
+    pub snapshots: SnapshotReceiver,
+    /// The configuration in force.
+    pub config: watch::Receiver<Arc<Config>>,
+    /// Where it is read from; absent where it does not change.
+    pub config_file: Option<PathBuf>,
+    /// How far each session is.
+    pub sessions: watch::Receiver<SessionsView>,
+    /// What libixml says; absent where it is never asked.
+    pub ixml: Option<watch::Receiver<IxmlState>>,
+    /// Asks the inventory's owner whether it comes round.
+    pub pings: mpsc::Sender<Ping>,
+}
+
+impl StatusService {
+    /// Whether our own loops come round.
+    pub async fn live(&self) -> Verdict {
+        // A look may take longer than a probe waits, so who looks is not asked.
+        let is_looking = self.telemetry.state().looks.began.is_some();
+        let owner_answers = !is_looking && self.owner_answers().await;
+        liveness(owner_answers, &self.look(), &self.session_standings())
+    }
+
+    async fn owner_answers(&self) -> bool {
+        let (ping, answer) = oneshot::channel();
+        // A full queue is one that nobody empties.
+        self.pings.try_send(ping).is_ok() && matches!(timeout(PATIENCE, answer).await, Ok(Ok(())))
+    }
+
+    /// Whether the kubelet has everything.
+    #[must_use]
+    pub fn ready(&self) -> Verdict {
+        readiness(&self.look(), &self.session_standings())
+    }
+
+    /// Every metric.
+    #[must_use]
+    pub fn metrics(&self, format: Format) -> String {
+        let (snapshot, state) = (self.snapshots.borrow().clone(), self.telemetry.state());
+        let (resources, ixml) = (self.telemetry.resources(), self.ixml());
+        let sources_up = self
+            .sources(&state)
+            .into_iter()
+            .filter_map(|(source, facts)| matches!(facts, SourceFacts::Up(_)).then_some(source));
+        let meters = |(name, resource): (String, ResourceTelemetry)| (name, resource.meters);
+        let moment = MetricsInput {
+            build: BUILD,
+            snapshot: snapshot.as_deref(),
+            resources: &resources.into_iter().map(meters).collect(),
+            node: &self.telemetry.node,
+            config_is_current: state.refused_config.is_none(),
+            sources_up: &sources_up.collect::<BTreeSet<_>>(),
+            ixml: match &ixml {
+                IxmlState::Reading(reading) => Some(reading),
+                _ => None,
+            },
+        };
+        exposition(&moment, format)
+    }
+
+    /// How everything stands.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let (snapshot, state) = (self.snapshots.borrow().clone(), self.telemetry.state());
+        let config = Arc::clone(&self.config.borrow());
+        let sources = self.sources(&state).into_iter();
+        status(&Facts {
+            build: BUILD,
+            now: time_of_day(),
+            uptime: self.telemetry.started().elapsed(),
+            readiness: self.ready(),
+            config: &config,
+            config_file: self.config_file.as_ref().map(|path| path.display().to_string()),
+            refused_config: state.refused_config.as_ref().map(aged),
+            looked: state.looks.succeeded.map(|(at, took)| (at.elapsed(), took)),
+            look_trouble: state.looks.trouble.as_ref().map(aged),
+            snapshot: snapshot.as_deref(),
+            sessions: &self.sessions(),
+            sources: sources.map(|(source, facts)| (source.name(), facts)).collect(),
+        })
+    }
+
+    fn look(&self) -> ScanStatus {
+        let looks = self.telemetry.state().looks;
+        ScanStatus {
+            has_succeeded: looks.succeeded.is_some(),
+            trouble: looks.trouble.map(|trouble| trouble.text),
+            under_way: looks.began.map(|began| began.elapsed()),
+        }
+    }
+
+    fn session_standings(&self) -> Vec<SessionStatusInput> {
+        self.sessions().into_iter().map(|(standing, _)| standing).collect()
+    }
+
+    fn sessions(&self) -> Vec<(SessionStatusInput, ResourceMeters)> {
+        let sessions = self.sessions.borrow().clone();
+        let standing = |(resource, progress): (String, watch::Receiver<_>)| {
+            let told = self.telemetry.resource(&resource);
+            let (notes, progress) = (told.notes(), *progress.borrow());
+            let standing = SessionStatusInput {
+                resource,
+                progress,
+                has_kubelet: notes.has_kubelet,
+                is_registered: notes.is_registered,
+                trouble: notes.trouble,
+                turned: notes.turned.elapsed(),
+            };
+            (standing, told.meters)
+        };
+        sessions.into_iter().map(standing).collect()
+    }
+
+    fn ixml(&self) -> IxmlState {
+        self.ixml.as_ref().map_or(IxmlState::Off, |state| state.borrow().clone())
+    }
+
+    fn sources(&self, state: &State) -> BTreeMap<Source, SourceFacts> {
+        let netlink = "the kernel's uevents are not followed";
+        let pod_resources = "the kubelet was not asked who holds what";
+        BTreeMap::from([
+            (Source::Netlink, telling(&state.netlink, netlink)),
+            (Source::PodResources, telling(&state.pod_resources, pod_resources)),
+            (Source::Inotify, self.inotify(state)),
+            (Source::Ixml, ixml_facts(&self.ixml())),
+        ])
+    }
+
+    /// Up where it follows every directory that somebody wants followed.
+    fn inotify(&self, state: &State) -> SourceFacts {
+        let resources = self.telemetry.resources();
+        let sessions = resources
+            .values()
+            .map(|resource| ("the kubelet's directory", resource.notes().followed));
+        let followed = sessions.chain([("the configuration's directory", state.config_followed)]);
+        let followed: BTreeSet<_> = followed.collect();
+        let polled = followed.iter().filter(|(_, followed)| *followed == WatchMethod::Polls);
+        let polled: Vec<_> = polled.map(|(directory, _)| *directory).collect();
+        if !polled.is_empty() {
+            return SourceFacts::Down(format!("polled instead: {}", polled.join(", ")), None);
+        }
+        if followed.iter().any(|(_, followed)| *followed == WatchMethod::Inotify) {
+            return SourceFacts::Up(None);
+        }
+        SourceFacts::Unused("no directory to follow".to_owned())
+    }
+}
+
+fn telling(telling: &SourceState, unasked: &str) -> SourceFacts {
+    match telling {
+        SourceState::Unasked => SourceFacts::Unused(unasked.to_owned()),
+        SourceState::Up => SourceFacts::Up(None),
+        SourceState::Down(trouble) => {
+            SourceFacts::Down(trouble.text.clone(), Some(trouble.since.elapsed()))
+        }
+    }
+}
+
+fn ixml_facts(state: &IxmlState) -> SourceFacts {
+    let sentence = state.to_string();
+    match state {
+        IxmlState::Off => SourceFacts::Unused(sentence),
+        IxmlState::Reading(_) => SourceFacts::Up(Some(sentence)),
+        IxmlState::Stalled { since, .. } => SourceFacts::Down(sentence, Some(since.elapsed())),
+        IxmlState::NotFound(_) | IxmlState::Unusable(_) => SourceFacts::Down(sentence, None),
+    }
+}
+
+fn aged(trouble: &LastError) -> Aged {
+    Aged { text: trouble.text.clone(), age: trouble.since.elapsed() }
+}

@@ -1,0 +1,281 @@
+//! Boards that were seen whole, so that one that loses a chip is known as half a board.
+//!
+//! A scan alone cannot tell: without its company a chip looks like a board of its own, under an id
+//! of its own. What was seen keeps the board's id, names what is missing, and yields to anything
+//! that shows another board in its place.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::scan_signals as health;
+use crate::model::board::{Board, Chip, Evidence};
+use crate::model::config::BoardRules;
+use crate::model::health::Health;
+use crate::model::inventory::Inventory;
+use crate::model::pci::{PciAddress, PciId};
+use crate::model::topology::{DistanceTree, GroupKind};
+
+/// Boards of several chips, by id, as they were when they were whole.
+#[derive(Clone, Debug, Default)]
+pub struct BoardHistory {
+    /// What was seen under other rules is worth nothing.
+    rules: BoardRules,
+    boards: BTreeMap<PciAddress, WholeBoard>,
+}
+
+#[derive(Clone, Debug)]
+struct WholeBoard {
+    chips: BTreeMap<PciAddress, PciId>,
+    model: String,
+    evidence: Evidence,
+}
+
+impl BoardHistory {
+    /// Corrects the boards of `inventory` that lost a chip since they were whole, and remembers
+    /// those that are whole. The inventory is one that was not judged yet.
+    pub fn correct(&mut self, inventory: &mut Inventory, rules: &BoardRules) {
+        if self.rules != *rules {
+            *self = Self { rules: rules.clone(), boards: BTreeMap::new() };
+        }
+        self.boards.retain(|_, whole| whole.is_still_believed(&inventory.boards));
+        for (address, whole) in &self.boards {
+            if whole.lost_a_chip(&inventory.boards) {
+                whole.correct(*address, inventory);
+            }
+        }
+        inventory.boards.sort_by_key(|board| board.address);
+        self.remember(&inventory.boards);
+    }
+
+    /// Forgets the boards that left as a whole, unless one of their chips is in `awaited`. Until
+    /// then they may come back chip by chip.
+    pub fn forget_departed(&mut self, inventory: &Inventory, awaited: &BTreeSet<PciAddress>) {
+        let there: BTreeSet<_> =
+            inventory.boards.iter().flat_map(|board| chips(&board.chips)).collect();
+        self.boards.retain(|_, whole| {
+            let mut chips = whole.chips.keys();
+            chips.any(|chip| there.contains(chip) || awaited.contains(chip))
+        });
+    }
+
+    fn remember(&mut self, boards: &[Board]) {
+        let whole = boards
+            .iter()
+            .filter(|board| board.expected_chips > 1 && board.chips.len() == board.expected_chips);
+        self.boards.extend(whole.map(|board| {
+            let chips = board.chips.iter().map(|chip| (chip.address, chip.id)).collect();
+            let Board { model, evidence, .. } = board;
+            (board.address, WholeBoard { chips, model: model.clone(), evidence: *evidence })
+        }));
+    }
+}
+
+impl WholeBoard {
+    /// False once there is something else at one of its places, or its chips are with others.
+    fn is_still_believed(&self, boards: &[Board]) -> bool {
+        let touching = boards.iter().filter(|board| self.has_any_of(board));
+        touching.clone().all(|board| {
+            board.chips.iter().all(|chip| self.chips.get(&chip.address) == Some(&chip.id))
+        }) && (touching.count() < 2 || self.lost_a_chip(boards))
+    }
+
+    fn has_any_of(&self, board: &Board) -> bool {
+        board.chips.iter().any(|chip| self.chips.contains_key(&chip.address))
+    }
+
+    fn lost_a_chip(&self, boards: &[Board]) -> bool {
+        let touching = boards.iter().filter(|board| self.has_any_of(board));
+        let there: usize = touching.map(|board| board.chips.len()).sum();
+        (1..self.chips.len()).contains(&there)
+    }
+
+    /// Puts the board as it is now in place of what the scan took its chips for.
+    fn correct(&self, address: PciAddress, inventory: &mut Inventory) {
+        let (of_this, others) =
+            std::mem::take(&mut inventory.boards).into_iter().partition(|it| self.has_any_of(it));
+        let taken = self.left_alone(inventory);
+        let of_this: Vec<Board> = of_this;
+        inventory.boards = others;
+        for board in &of_this {
+            rename_board(&mut inventory.tree, board.address, address);
+        }
+        let chips: Vec<Chip> = of_this.into_iter().flat_map(|board| board.chips).collect();
+        inventory.boards.push(self.half(address, chips, &taken));
+    }
+
+    fn left_alone(&self, inventory: &Inventory) -> Vec<String> {
+        let skipped = inventory.skipped.iter();
+        let of_this = skipped.filter(|skipped| self.chips.contains_key(&skipped.address));
+        of_this.map(|skipped| format!("{} is {}", skipped.address, skipped.reason)).collect()
+    }
+
+    fn half(&self, address: PciAddress, mut chips: Vec<Chip>, taken: &[String]) -> Board {
+        chips.sort_by_key(|chip| chip.address);
+        let missing = health::missing_chips(self.chips.len(), chips.len(), taken);
+        let numa_nodes: BTreeSet<_> = chips.iter().filter_map(|chip| chip.numa_node).collect();
+        Board {
+            address,
+            model: self.model.clone(),
+            evidence: self.evidence,
+            expected_chips: self.chips.len(),
+            // Not judged yet.
+            health: Health::Healthy,
+            reasons: missing.into_iter().collect(),
+            numa_nodes: numa_nodes.into_iter().collect(),
+            chips,
+        }
+    }
+}
+
+fn rename_board(tree: &mut DistanceTree, from: PciAddress, to: PciAddress) {
+    for group in &mut tree.groups {
+        if group.kind == GroupKind::Board(from) {
+            group.kind = GroupKind::Board(to);
+        }
+    }
+}
+
+fn chips(chips: &[Chip]) -> impl Iterator<Item = PciAddress> {
+    chips.iter().map(|chip| chip.address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::machine::observe;
+    use crate::model::config::{Config, Pairing};
+    use crate::model::health::ReasonCode;
+    use crate::model::machine::{Entry, Machine};
+    use crate::parse::node_file::parse_node_file;
+    use crate::parse::sysfs::{PCI_DEVICES, function_path, parse_sysfs_scan};
+
+    const X8: &str =
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/nodes/bi-v150-x8.node"));
+
+    /// The chips of one board.
+    const LOWER: &str = "0000:64:00.0";
+    const UPPER: &str = "0000:67:00.0";
+
+    struct Node {
+        machine: Machine,
+        config: Config,
+        seen: BoardHistory,
+    }
+
+    impl Node {
+        /// Seen whole.
+        fn x8() -> Self {
+            let machine = parse_node_file(X8).unwrap();
+            let mut node =
+                Self { machine, config: Config::default(), seen: BoardHistory::default() };
+            node.look();
+            node
+        }
+
+        fn look(&mut self) -> Inventory {
+            let survey = parse_sysfs_scan(&self.machine, &self.config.discovery);
+            let mut facts = observe::facts(&survey, &self.config);
+            self.seen.correct(&mut facts, &self.config.boards);
+            observe::judged_once(&facts, &self.config)
+        }
+
+        fn unplug(&mut self, chip: &str) {
+            let directory = function_path(&self.machine, chip.parse().unwrap());
+            self.machine.remove(&directory);
+            self.machine.remove(&format!("{PCI_DEVICES}/{chip}"));
+        }
+
+        fn give_id(&mut self, chip: &str, device: &str) {
+            let directory = function_path(&self.machine, chip.parse().unwrap());
+            let device = Entry::File(format!("{device}\n").into_bytes());
+            self.machine.insert(&format!("{directory}/device"), device);
+        }
+    }
+
+    fn board(inventory: &Inventory, address: &str) -> Option<Board> {
+        let address = address.parse().unwrap();
+        inventory.boards.iter().find(|board| board.address == address).cloned()
+    }
+
+    #[track_caller]
+    fn check_half(inventory: &Inventory, chip: &str) {
+        let board = board(inventory, LOWER).expect("the board keeps its id");
+        assert_eq!(board.chips.iter().map(|it| it.address.to_string()).collect::<Vec<_>>(), [chip]);
+        assert_eq!((board.expected_chips, board.health), (2, Health::Unhealthy));
+        assert_eq!(board.reasons[0].code, ReasonCode::ChipMissing);
+        assert_eq!(board.reasons[0].detail, "1 of 2 chips are there");
+        assert_eq!(inventory.boards.len(), 8);
+        assert!(inventory.boards.is_sorted_by_key(|board| board.address));
+        let group = inventory.tree.chips[&chip.parse().unwrap()];
+        assert_eq!(inventory.tree.groups[group].kind, GroupKind::Board(board.address));
+    }
+
+    #[test]
+    fn half_a_board_keeps_the_boards_id_whichever_chip_left() {
+        for (left, stays) in [(LOWER, UPPER), (UPPER, LOWER)] {
+            let mut node = Node::x8();
+            node.unplug(left);
+            check_half(&node.look(), stays);
+            check_half(&node.look(), stays);
+        }
+    }
+
+    #[test]
+    fn a_board_that_was_never_whole_is_what_the_scan_says() {
+        let mut node = Node::x8();
+        node.seen = BoardHistory::default();
+        node.unplug(LOWER);
+        assert_eq!(board(&node.look(), UPPER).unwrap().health, Health::Healthy);
+    }
+
+    #[test]
+    fn a_board_that_is_whole_again_is_as_it_was() {
+        let mut node = Node::x8();
+        let before = node.look();
+        let whole = node.machine.clone();
+        node.unplug(LOWER);
+        node.look();
+        node.machine = whole;
+        assert_eq!(node.look(), before);
+    }
+
+    #[test]
+    fn a_board_that_comes_back_chip_by_chip_is_half_a_board_in_between() {
+        let mut node = Node::x8();
+        let whole = node.machine.clone();
+        node.unplug(LOWER);
+        let half = node.machine.clone();
+        node.unplug(UPPER);
+        let gone = node.look();
+        assert_eq!(gone.boards.len(), 7);
+        node.seen.forget_departed(&gone, &BTreeSet::from([UPPER.parse().unwrap()]));
+        node.machine = half.clone();
+        check_half(&node.look(), UPPER);
+
+        // Nobody waits for it any more: what comes now is judged by itself.
+        node.unplug(UPPER);
+        let gone = node.look();
+        node.seen.forget_departed(&gone, &BTreeSet::new());
+        node.machine = half;
+        assert!(board(&node.look(), UPPER).is_some());
+        node.machine = whole;
+        assert_eq!(node.look().boards.len(), 8);
+    }
+
+    #[test]
+    fn another_chip_in_its_place_ends_the_board() {
+        let mut node = Node::x8();
+        node.give_id(LOWER, "0x0009");
+        let inventory = node.look();
+        for chip in [LOWER, UPPER] {
+            assert_eq!(board(&inventory, chip).unwrap().chips.len(), 1, "{chip}");
+        }
+    }
+
+    #[test]
+    fn the_configuration_has_the_last_word() {
+        let mut node = Node::x8();
+        node.config.boards.pairing = Pairing::Off;
+        node.unplug(LOWER);
+        assert_eq!(board(&node.look(), UPPER).unwrap().health, Health::Healthy);
+    }
+}

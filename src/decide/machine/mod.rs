@@ -1,0 +1,9 @@
+//! What a scan shows: boards, device nodes, distances and models, from what the kernel says.
+
+pub mod models;
+
+pub mod boards;
+pub mod device_nodes;
+pub mod topology;
+
+pub mod observe;

@@ -1,0 +1,102 @@
+//! A Unix stream that can be cut from outside, as the end of a process cuts it: tonic serves each
+//! connection in a task of its own, which outlives the server that accepted it.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::UnixStream;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::transport::server::{Connected, UdsConnectInfo};
+
+/// A stream that ends for both sides once its token is cancelled.
+#[derive(Debug)]
+pub struct AbortableStream {
+    stream: UnixStream,
+    severed: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl AbortableStream {
+    /// Wraps a stream that `severed` cuts.
+    #[must_use]
+    pub fn new(stream: UnixStream, severed: &CancellationToken) -> Self {
+        Self { stream, severed: Box::pin(severed.clone().cancelled_owned()) }
+    }
+
+    /// Ready once the stream is cut; until then the task is woken when that happens.
+    fn poll_severed(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        match self.severed.as_mut().poll(context) {
+            Poll::Ready(()) => Err(io::ErrorKind::ConnectionReset.into()),
+            Poll::Pending => Ok(()),
+        }
+    }
+}
+
+impl AsyncRead for AbortableStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.poll_severed(context)?;
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for AbortableStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_severed(context)?;
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_severed(context)?;
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+impl Connected for AbortableStream {
+    type ConnectInfo = UdsConnectInfo;
+
+    fn connect_info(&self) -> UdsConnectInfo {
+        self.stream.connect_info()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn cutting_wakes_a_reader_that_waits() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let severed = CancellationToken::new();
+        let mut stream = AbortableStream::new(ours, &severed);
+        let mut buffer = [0; 1];
+        let (read, ()) = tokio::join!(stream.read(&mut buffer), async { severed.cancel() });
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+}

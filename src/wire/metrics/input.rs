@@ -1,0 +1,80 @@
+//! What a scrape is made from, and the samples that come of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use prometheus_client::metrics::histogram::Histogram;
+
+use super::meters::{NodeMeters, ResourceMeters, Source};
+use crate::decide::node::advertise::NodeSnapshot;
+use crate::model::ixml::IxmlReading;
+
+/// Which build runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Build {
+    /// Of the crate.
+    pub version: &'static str,
+    /// The commit, where whoever built it told: `IX_REVISION` in the environment of the compiler.
+    pub revision: &'static str,
+}
+
+/// This build.
+pub const BUILD: Build = Build {
+    version: env!("CARGO_PKG_VERSION"),
+    revision: match option_env!("IX_REVISION") {
+        Some(revision) => revision,
+        None => "unknown",
+    },
+};
+
+/// The state of everything that is measured. What is there is read from the latest snapshot, so a
+/// device that left takes its series with it.
+#[derive(Clone, Copy, Debug)]
+pub struct MetricsInput<'a> {
+    /// Which build runs.
+    pub build: Build,
+    /// The latest snapshot; none before the first look that succeeded.
+    pub snapshot: Option<&'a NodeSnapshot>,
+    /// By the name of the resource; those that are configured and no others.
+    pub resources: &'a BTreeMap<String, ResourceMeters>,
+    /// What is counted of the node.
+    pub node: &'a NodeMeters,
+    /// False once a reload was refused.
+    pub config_is_current: bool,
+    /// Sources that tell.
+    pub sources_up: &'a BTreeSet<Source>,
+    /// What libixml said just now; none where it said nothing.
+    pub ixml: Option<&'a IxmlReading>,
+}
+
+/// The value of one series.
+#[derive(Clone, Debug)]
+pub enum Value {
+    /// Of a counter.
+    Count(u64),
+    /// Of a gauge.
+    Level(f64),
+    /// Of a histogram.
+    Sizes(Histogram),
+}
+
+/// One series: names and values of its labels, and its value.
+pub type Sample = (Vec<(&'static str, String)>, Value);
+
+/// The series of one metric.
+#[derive(Clone, Debug, Default)]
+pub struct Samples(pub Vec<Sample>);
+
+impl Samples {
+    pub(super) fn add<const N: usize>(&mut self, labels: [(&'static str, &str); N], value: Value) {
+        let labels = labels.map(|(name, value)| (name, value.to_owned()));
+        self.0.push((labels.into(), value));
+    }
+
+    pub(super) fn level<const N: usize>(
+        &mut self,
+        labels: [(&'static str, &str); N],
+        level: impl Into<f64>,
+    ) {
+        self.add(labels, Value::Level(level.into()));
+    }
+}

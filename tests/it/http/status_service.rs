@@ -1,0 +1,177 @@
+//! A desk without a daemon: what it says of loops that hang, and of very many devices.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ix_device_plugin::daemon::inventory_owner::Ping;
+use ix_device_plugin::daemon::plugin_session::Progress;
+use ix_device_plugin::daemon::sessions::SessionsView;
+use ix_device_plugin::daemon::status_service::StatusService;
+use ix_device_plugin::daemon::telemetry::Telemetry;
+use ix_device_plugin::decide::node::advertise::NodeSnapshot;
+use ix_device_plugin::host::root::Root;
+use ix_device_plugin::host::scan::scan;
+use ix_device_plugin::model::config::Config;
+use ix_device_plugin::model::health::{Health, Reason, ReasonCode};
+use ix_device_plugin::model::inventory::Inventory;
+use ix_device_plugin::model::ixml::{ChipReading, EccErrors, IxmlReading, IxmlState};
+use ix_device_plugin::parse::node_file::parse_node_file;
+use ix_device_plugin::wire::metrics::exposition::Format;
+use ix_device_plugin::wire::metrics::meters::RescanTrigger;
+use tokio::sync::{mpsc, watch};
+
+use crate::stage::{GPU, node_text};
+
+/// The desk, and what loops of the daemon would hold.
+struct Desk {
+    front: StatusService,
+    snapshots: watch::Sender<Option<Arc<NodeSnapshot>>>,
+    sessions: watch::Sender<SessionsView>,
+    ixml: watch::Sender<IxmlState>,
+    _config: watch::Sender<Arc<Config>>,
+    pings: mpsc::Receiver<Ping>,
+}
+
+impl Desk {
+    fn open() -> Self {
+        let telemetry = Telemetry::default();
+        telemetry.keep_resources([GPU]);
+        let (snapshots, latest) = watch::channel(None);
+        let (sessions, view) = watch::channel(SessionsView::new());
+        let (config, in_force) = watch::channel(Arc::new(Config::default()));
+        let (asks, pings) = mpsc::channel(4);
+        let (ixml, state) = watch::channel(IxmlState::Off);
+        let front = StatusService {
+            telemetry,
+            snapshots: latest,
+            config: in_force,
+            config_file: None,
+            sessions: view,
+            ixml: Some(state),
+            pings: asks,
+        };
+        Self { front, snapshots, sessions, ixml, _config: config, pings }
+    }
+
+    async fn check_live(&self, is_well: bool, sentence: &str) {
+        let verdict = self.front.live().await;
+        assert_eq!((verdict.is_well, verdict.sentences), (is_well, vec![sentence.to_owned()]));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_that_does_not_come_round_is_dead_in_less_than_a_probe_waits() {
+    let desk = Desk::open();
+    let asked = tokio::time::Instant::now();
+    desk.check_live(false, "the inventory's owner does not answer").await;
+    assert!(asked.elapsed() < Duration::from_secs(1));
+    // PodResourcesSchedule that nobody takes pile up no further, and the answer stays.
+    for _ in 0..10 {
+        desk.check_live(false, "the inventory's owner does not answer").await;
+    }
+    assert!(desk.pings.len() <= 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_that_hangs_in_the_kernel_is_no_death() {
+    let desk = Desk::open();
+    desk.front.telemetry.rescan_started(RescanTrigger::Start);
+    tokio::time::advance(Duration::from_secs(3600)).await;
+    let asked = tokio::time::Instant::now();
+    desk.check_live(true, "a look at the machine is under way, for 3600 s").await;
+    assert_eq!(asked.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_does_not_come_round_is_dead_by_its_name() {
+    let mut desk = Desk::open();
+    let (_progress, waiting) = watch::channel(Progress::Waiting);
+    desk.sessions.send_replace([(GPU.to_owned(), waiting)].into());
+    tokio::time::advance(Duration::from_secs(31)).await;
+    let answered = async {
+        desk.pings.recv().await.unwrap().send(()).unwrap();
+    };
+    let (verdict, ()) = tokio::join!(desk.front.live(), answered);
+    let sentence = "iluvatar.com/gpu: its session has not come round for 31 s";
+    assert_eq!((verdict.is_well, verdict.sentences), (false, vec![sentence.to_owned()]));
+}
+
+#[tokio::test]
+async fn a_session_that_has_not_looked_for_a_kubelet_yet_is_not_ready_for_want_of_one() {
+    let desk = Desk::open();
+    let telemetry = &desk.front.telemetry;
+    telemetry.rescan_started(RescanTrigger::Start);
+    telemetry.rescan_succeeded();
+    let (_progress, waiting) = watch::channel(Progress::Waiting);
+    desk.sessions.send_replace([(GPU.to_owned(), waiting)].into());
+    let verdict = desk.front.ready();
+    let sentence = "iluvatar.com/gpu: not registered with the kubelet";
+    assert_eq!((verdict.is_well, verdict.sentences), (false, vec![sentence.to_owned()]));
+}
+
+fn four_boards() -> Inventory {
+    let root = Root::unpack(&parse_node_file(&node_text("mr-v100-x4")).unwrap()).unwrap();
+    scan(&root, &Config::default()).unwrap().inventory
+}
+
+#[tokio::test]
+async fn a_thousand_boards_that_came_and_went_leave_no_series() {
+    let desk = Desk::open();
+    let publish = |inventory: Inventory| {
+        desk.snapshots
+            .send_replace(Some(Arc::new(NodeSnapshot::new(inventory, &Config::default()))));
+    };
+    let at_first = four_boards();
+    publish(at_first.clone());
+    let series = |text: &str| text.lines().filter(|line| !line.starts_with('#')).count();
+    let before = series(&desk.front.metrics(Format::OpenMetrics));
+    for domain in 1..=1000 {
+        // Each comes broken, at an address where none ever was.
+        let mut inventory = at_first.clone();
+        let board = &mut inventory.boards[0];
+        board.address.domain = domain;
+        board.chips[0].address.domain = domain;
+        board.health = Health::Unhealthy;
+        let detail = "no driver".to_owned();
+        board.reasons = vec![Reason { code: ReasonCode::DriverNotBound, detail }];
+        publish(inventory);
+        let text = desk.front.metrics(Format::OpenMetrics);
+        assert_eq!(series(&text), before + 1, "{text}");
+    }
+    publish(at_first);
+    assert_eq!(series(&desk.front.metrics(Format::OpenMetrics)), before);
+}
+
+#[tokio::test]
+async fn what_libixml_measures_is_told_while_it_answers_and_not_a_moment_longer() {
+    let desk = Desk::open();
+    let told = |prefix: &str| {
+        let text = desk.front.metrics(Format::OpenMetrics);
+        let name = format!("iluvatar_device_plugin_{prefix}");
+        let lines = text.lines().filter_map(|line| line.strip_prefix(&*name));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let none: [String; 0] = [];
+    assert_eq!(told("source_up{source=\"ixml\"}"), [" 0.0"]);
+    let chip = ChipReading {
+        temperature: Some(61),
+        ecc: Some(EccErrors { single: 3, double: 1 }),
+        ..ChipReading::default()
+    };
+    // Of the second chip it would say nothing.
+    let chips = [("0000:15:00.0", chip), ("0000:2d:00.0", ChipReading::default())];
+    let chips = chips.map(|(address, reading)| (address.parse().unwrap(), reading)).into();
+    let reading = Arc::new(IxmlReading { library: "libixml.so".into(), chips });
+    desk.ixml.send_replace(IxmlState::Reading(Arc::clone(&reading)));
+    assert_eq!(told("chip_temperature_celsius{"), ["chip=\"0000:15:00.0\"} 61.0"]);
+    let errors = ["corrected\"} 3.0", "uncorrected\"} 1.0"];
+    let errors = errors.map(|end| format!("chip=\"0000:15:00.0\",kind=\"{end}"));
+    assert_eq!(told("chip_ecc_errors{"), errors);
+    assert_eq!(told("source_up{source=\"ixml\"}"), [" 1.0"]);
+
+    let since = tokio::time::Instant::now().into_std();
+    desk.ixml.send_replace(IxmlState::Stalled { since, last: Some(reading) });
+    assert_eq!(told("chip_temperature_celsius{"), none);
+    assert_eq!(told("chip_ecc_errors{"), none);
+    assert_eq!(told("source_up{source=\"ixml\"}"), [" 0.0"]);
+}
