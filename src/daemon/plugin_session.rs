@@ -120,9 +120,11 @@ impl Driver {
             self.telemetry.note(|notes| notes.followed = WatchMethod::of(&opened));
             self.watch = opened.ok();
         }
+        // The kubelet's first: it removes ours before it makes its own, so whoever sees a new one
+        // sees next that ours is gone.
+        let kubelet = kubelet::socket_identity(&self.settings.directory.join(KUBELET_SOCKET));
         let own_socket = self.own_socket().await;
         let (streams, lost_stream) = self.streams();
-        let kubelet = kubelet::socket_identity(&self.settings.directory.join(KUBELET_SOCKET));
         Observation { own_socket, kubelet, streams, lost_stream }
     }
 
@@ -155,7 +157,7 @@ impl Driver {
         match next {
             Action::Bind => {
                 let bound = self.serve();
-                self.machine.bound(bound, observation, self.now());
+                self.machine.bound(bound, self.now());
             }
             Action::Register { patience } => self.register(patience),
             Action::Close(reason) => {

@@ -1,10 +1,14 @@
 //! The kubelet comes, goes and comes again; every time it starts it wipes all sockets.
 
+use std::path::Path;
+use std::time::Duration;
+
 use ix_device_plugin::daemon::plugin_session::Progress;
 use ix_device_plugin::demo::kubelet::{OwnSocket, RegisterBehaviour, Settings};
+use tokio::net::UnixListener;
 
-use crate::support::clock::soon;
-use crate::support::daemon::{FOUR_BOARDS, Host, has_list, recovers, streaming_node};
+use crate::support::clock::{soon, within};
+use crate::support::daemon::{FOUR_BOARDS, GPU, Host, has_list, recovers, streaming_node};
 
 #[tokio::test]
 async fn a_kubelet_that_is_there_at_the_start_gets_the_list() {
@@ -115,5 +119,27 @@ async fn a_kubelet_without_the_take_over_bug_is_served_as_well() {
     let daemon = host.daemon();
     has_list(&kubelet, &daemon).await;
     kubelet.restart().await.unwrap();
+    recovers(&host, &kubelet, &daemon).await;
+}
+
+/// Listens on `path` in the kubelet's place and hangs up on so many calls.
+async fn hang_up_on(calls: usize, path: &Path) {
+    let listener = UnixListener::bind(path).unwrap();
+    for _ in 0..calls {
+        drop(soon("a call", listener.accept()).await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn calls_that_failed_while_the_kubelet_was_away_do_not_delay_the_next_registration() {
+    // From the seventh failure on, the next attempt is at least this far away.
+    let longest_wait = Duration::from_millis(250);
+    let (host, kubelet, daemon) = streaming_node().await;
+    kubelet.stop(OwnSocket::Removed).await.unwrap();
+    hang_up_on(8, &host.directory.join("kubelet.sock")).await;
+    kubelet.restart().await.unwrap();
+    let registered = kubelet.wait_for(|view| view.resources[GPU].registrations == 2);
+    let registered = within(longest_wait / 2, registered).await;
+    assert!(registered.is_some(), "{:#?}", *kubelet.view().borrow());
     recovers(&host, &kubelet, &daemon).await;
 }

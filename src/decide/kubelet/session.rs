@@ -128,9 +128,9 @@ impl Reason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// No server.
-    Down { retry_at: Duration, failed_with: Option<SocketIdentity> },
-    /// A server, no registration; the kubelet that refused us last, if one did.
-    Serving { retry_at: Duration, refused_by: Option<SocketIdentity> },
+    Down { retry_at: Duration },
+    /// A server, no registration.
+    Serving { retry_at: Duration },
     /// Register is under way.
     Registering { kubelet: SocketIdentity },
     /// Accepted; the stream must come by then.
@@ -145,6 +145,11 @@ enum State {
 #[derive(Clone, Debug)]
 pub struct Session {
     state: State,
+    /// The kubelet's socket that was seen last. What is counted below is about this one alone: what
+    /// failed with an earlier kubelet says nothing about a new one.
+    kubelet: Option<SocketIdentity>,
+    /// Whether this kubelet has not answered a call yet.
+    is_kubelet_new: bool,
     /// Failures since a stream was steady.
     failures: u32,
     /// Calls of Register in a row that were not answered.
@@ -178,9 +183,17 @@ impl Session {
     /// A session that has nothing yet; `seed` makes its waits differ from other instances'.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        let state = State::Down { retry_at: Duration::ZERO, failed_with: None };
-        let (failures, silences, unanswered) = (0, 0, 0);
-        Self { state, failures, silences, unanswered, was_replaced: false, said: None, seed }
+        Self {
+            state: State::Down { retry_at: Duration::ZERO },
+            kubelet: None,
+            is_kubelet_new: false,
+            failures: 0,
+            silences: 0,
+            unanswered: 0,
+            was_replaced: false,
+            said: None,
+            seed,
+        }
     }
 
     /// True while the kubelet has an open stream of ours.
@@ -197,22 +210,22 @@ impl Session {
 
     /// The next step. `now` is the time since any fixed moment.
     pub fn next(&mut self, observation: Observation, now: Duration) -> Action {
+        self.see_kubelet(observation.kubelet, now);
         match self.state {
-            State::Down { retry_at, failed_with } => {
-                when_down(observation, now, retry_at, failed_with)
-            }
+            State::Down { retry_at } if now >= retry_at => Action::Bind,
+            State::Down { retry_at } => Action::Wait { until: Some(retry_at) },
             State::Yielded { take_over_at } => self.when_yielded(observation, now, take_over_at),
             _ => match self.fault(observation, now) {
-                Some(reason) => self.close(reason, observation, now),
+                Some(reason) => self.close(reason, now),
                 None => self.when_serving(observation, now),
             },
         }
     }
 
     /// How [`Action::Bind`] went.
-    pub fn bound(&mut self, success: bool, observation: Observation, now: Duration) {
+    pub fn bound(&mut self, success: bool, now: Duration) {
         if success {
-            self.state = State::Serving { retry_at: now, refused_by: None };
+            self.state = State::Serving { retry_at: now };
             self.was_replaced = false;
             return;
         }
@@ -220,13 +233,14 @@ impl Session {
         self.state = match self.state {
             // The other may be back by the next try, and is still not to be fought.
             State::Yielded { .. } => State::Yielded { take_over_at: Some(retry_at) },
-            _ => State::Down { retry_at, failed_with: observation.kubelet },
+            _ => State::Down { retry_at },
         };
     }
 
     /// How [`Action::Register`] went; a late answer to a call that was given up changes nothing.
     pub fn registered(&mut self, answer: RegisterOutcome, now: Duration) {
         let State::Registering { kubelet } = self.state else { return };
+        self.is_kubelet_new = false;
         self.silences = match answer {
             RegisterOutcome::TimedOut => self.silences.saturating_add(1),
             RegisterOutcome::Accepted | RegisterOutcome::Refused => 0,
@@ -237,8 +251,7 @@ impl Session {
                 State::Registered { kubelet, stream_by }
             }
             RegisterOutcome::Refused | RegisterOutcome::TimedOut => {
-                let retry_at = now + self.next_wait();
-                State::Serving { retry_at, refused_by: Some(kubelet) }
+                State::Serving { retry_at: now + self.next_wait() }
             }
         };
     }
@@ -251,6 +264,23 @@ impl Session {
             self.said = Some(now);
         }
         is_worth
+    }
+
+    /// Starts from zero with a kubelet's socket that was not there before: it ends every wait. A
+    /// kubelet sends its first node status about 100 ms after it serves; by then it needs our list.
+    fn see_kubelet(&mut self, seen: Option<SocketIdentity>, now: Duration) {
+        if seen.is_none() || seen == self.kubelet {
+            return;
+        }
+        (self.kubelet, self.is_kubelet_new) = (seen, true);
+        (self.failures, self.silences, self.unanswered) = (0, 0, 0);
+        match &mut self.state {
+            State::Down { retry_at } | State::Serving { retry_at } => *retry_at = now,
+            State::Yielded { take_over_at: Some(moment) } => {
+                *moment = (*moment).min(now + PRECEDENCE);
+            }
+            _ => {}
+        }
     }
 
     /// What is wrong with a server that should be up.
@@ -272,6 +302,10 @@ impl Session {
             {
                 Some(Reason::KubeletRestarted)
             }
+            // The stream is one that the kubelet before it opened.
+            State::Registering { kubelet } if observation.streams > 0 && is_other(kubelet) => {
+                Some(Reason::KubeletRestarted)
+            }
             State::Registered { stream_by, .. } if observation.streams == 0 && now >= stream_by => {
                 Some(Reason::NoStream)
             }
@@ -279,23 +313,24 @@ impl Session {
         }
     }
 
-    fn close(&mut self, reason: Reason, observation: Observation, now: Duration) -> Action {
+    fn close(&mut self, reason: Reason, now: Duration) -> Action {
         if reason == Reason::NoStream {
             self.unanswered = self.unanswered.saturating_add(1);
         }
         self.state = if self.was_replaced {
             State::Yielded { take_over_at: None }
         } else {
-            State::Down {
-                retry_at: now + self.wait_after_fall(now),
-                failed_with: observation.kubelet,
-            }
+            State::Down { retry_at: now + self.wait_after_fall(now) }
         };
         Action::Close(reason)
     }
 
-    /// None after a steady stream.
+    /// None after a steady stream, and none the first time that a session ends before a new kubelet
+    /// has answered: that ended with the kubelet before it.
     fn wait_after_fall(&mut self, now: Duration) -> Duration {
+        if std::mem::take(&mut self.is_kubelet_new) {
+            return Duration::ZERO;
+        }
         match self.state {
             State::Streaming { since, .. } if now.saturating_sub(since) >= STEADY => {
                 self.failures = 0;
@@ -314,13 +349,11 @@ impl Session {
             return Action::Wait { until: None };
         }
         match self.state {
-            State::Serving { retry_at, refused_by } => {
-                self.try_register(observation, now, retry_at, refused_by)
-            }
+            State::Serving { retry_at } => self.try_register(observation, now, retry_at),
             State::Registering { kubelet }
                 if observation.kubelet.is_some_and(|seen| seen != kubelet) =>
             {
-                self.try_register(observation, now, now, None)
+                self.try_register(observation, now, now)
             }
             State::Registered { stream_by, .. } => Action::Wait { until: Some(stream_by) },
             _ => Action::Wait { until: None },
@@ -332,10 +365,9 @@ impl Session {
         observation: Observation,
         now: Duration,
         retry_at: Duration,
-        refused_by: Option<SocketIdentity>,
     ) -> Action {
         let Some(kubelet) = observation.kubelet else { return Action::Wait { until: None } };
-        if now < retry_at && refused_by == Some(kubelet) {
+        if now < retry_at {
             return Action::Wait { until: Some(retry_at) };
         }
         self.state = State::Registering { kubelet };
@@ -361,20 +393,6 @@ impl Session {
         self.failures = self.failures.saturating_add(1);
         backoff(self.failures, self.seed)
     }
-}
-
-fn when_down(
-    observation: Observation,
-    now: Duration,
-    retry_at: Duration,
-    failed_with: Option<SocketIdentity>,
-) -> Action {
-    // A kubelet that has just come is a reason to try at once.
-    let is_new = observation.kubelet.is_some() && observation.kubelet != failed_with;
-    if now >= retry_at || is_new {
-        return Action::Bind;
-    }
-    Action::Wait { until: Some(retry_at) }
 }
 
 fn doubled((first, longest): (Duration, Duration), times: u32) -> Duration {

@@ -1,5 +1,6 @@
 //! The rules of the machine one by one; `random` holds its invariant against a model of the world.
 
+mod new_kubelet;
 mod random;
 
 use super::*;
@@ -27,7 +28,7 @@ const fn ms(milliseconds: u64) -> Duration {
 fn serving() -> Session {
     let mut session = Session::new(7);
     assert_eq!(session.next(WIPED, ms(0)), Action::Bind);
-    session.bound(true, WIPED, ms(0));
+    session.bound(true, ms(0));
     session
 }
 
@@ -70,7 +71,7 @@ fn waits_until(step: Action) -> Duration {
 fn a_session_that_keeps_falling_is_said_a_few_times_and_then_once_a_minute_until_it_was_steady() {
     let (mut session, mut now, mut said) = (Session::new(7), ms(0), 0);
     let mut falls_after = |lasts, now| {
-        session.bound(true, WIPED, now);
+        session.bound(true, now);
         assert!(matches!(session.next(READY, now), Action::Register { .. }));
         session.registered(RegisterOutcome::Accepted, now);
         assert_eq!(session.next(STREAMING, now), WAIT_FOR_A_HINT);
@@ -89,7 +90,7 @@ fn a_session_that_keeps_falling_is_said_a_few_times_and_then_once_a_minute_until
 fn it_serves_before_it_registers() {
     let mut session = Session::new(7);
     assert_eq!(session.next(WIPED, ms(0)), Action::Bind);
-    session.bound(true, WIPED, ms(0));
+    session.bound(true, ms(0));
     assert_eq!(session.next(READY, ms(0)), Action::Register { patience: ms(500) });
 }
 
@@ -111,7 +112,7 @@ fn a_failed_bind_is_tried_again_after_a_wait_that_grows_to_half_a_second() {
     let (mut session, mut now, mut waits) = (Session::new(7), ms(0), Vec::new());
     for _ in 0..12 {
         assert_eq!(session.next(WIPED, now), Action::Bind);
-        session.bound(false, WIPED, now);
+        session.bound(false, now);
         let until = waits_until(session.next(WIPED, now));
         waits.push(until.saturating_sub(now));
         now = until;
@@ -123,7 +124,8 @@ fn a_failed_bind_is_tried_again_after_a_wait_that_grows_to_half_a_second() {
 #[test]
 fn a_kubelet_that_has_just_come_ends_the_wait_after_a_failed_bind() {
     let mut session = Session::new(7);
-    session.bound(false, WIPED, ms(0));
+    assert_eq!(session.next(WIPED, ms(0)), Action::Bind);
+    session.bound(false, ms(0));
     waits_until(session.next(WIPED, ms(0)));
     assert_eq!(session.next(Observation { kubelet: Some(NEW), ..WIPED }, ms(0)), Action::Bind);
 }
@@ -214,7 +216,7 @@ fn without_a_stream_by_the_deadline_it_starts_again_with_longer_patience() {
         assert_eq!(session.next(READY, stream_by), Action::Close(Reason::NoStream));
         now = waits_until(session.next(WIPED, stream_by));
         assert_eq!(session.next(WIPED, now), Action::Bind);
-        session.bound(true, WIPED, now);
+        session.bound(true, now);
         assert!(matches!(session.next(READY, now), Action::Register { .. }));
         session.registered(RegisterOutcome::Accepted, now);
     }
@@ -237,7 +239,7 @@ fn streams_that_never_last_are_opened_at_longer_and_longer_intervals() {
         waits.push(until.saturating_sub(now));
         now = until;
         assert_eq!(session.next(WIPED, now), Action::Bind);
-        session.bound(true, WIPED, now);
+        session.bound(true, now);
         assert!(matches!(session.next(READY, now), Action::Register { .. }));
         session.registered(RegisterOutcome::Accepted, now);
         assert_eq!(session.next(STREAMING, now), WAIT_FOR_A_HINT);
@@ -249,12 +251,12 @@ fn streams_that_never_last_are_opened_at_longer_and_longer_intervals() {
 fn a_steady_stream_makes_earlier_failures_forgotten() {
     let mut session = Session::new(7);
     for _ in 0..20 {
-        session.bound(false, WIPED, ms(0));
+        session.bound(false, ms(0));
     }
-    session.bound(true, WIPED, ms(0));
+    session.bound(true, ms(0));
     session.next(STREAMING, ms(0));
     assert_eq!(session.next(READY, ms(2000)), Action::Close(Reason::StreamEnded));
-    session.bound(false, WIPED, ms(2000));
+    session.bound(false, ms(2000));
     assert!(waits_until(session.next(WIPED, ms(2000))) <= ms(2010));
 }
 
@@ -351,7 +353,7 @@ fn who_yielded_and_cannot_bind_still_does_not_fight() {
     let mut session = yielded();
     session.next(WIPED, ms(0));
     assert_eq!(session.next(WIPED, ms(100)), Action::Bind);
-    session.bound(false, WIPED, ms(100));
+    session.bound(false, ms(100));
     let until = waits_until(session.next(WIPED, ms(100)));
     assert_eq!(session.next(OTHER_INSTANCE, until), WAIT_FOR_A_HINT);
 }

@@ -60,7 +60,7 @@ impl Model {
             Action::Bind => {
                 assert!(!self.serves, "two servers");
                 self.serves = binds;
-                self.session.bound(binds, observation, self.now);
+                self.session.bound(binds, self.now);
             }
             Action::Register { .. } => {
                 assert!(self.serves, "the kubelet has nobody to call back");
@@ -132,7 +132,41 @@ impl Model {
         }
         self.now.saturating_sub(began)
     }
+
+    /// The kubelet dies; later, a new one removes all sockets and serves. Whoever gave way to
+    /// another instance excepted, the session registers with it before any time passes.
+    fn kubelet_restarts(&mut self, away_for: Duration) {
+        let lost_stream = self.session.is_streaming();
+        let gone = Moment {
+            lasts: away_for,
+            own_socket: OwnSocket::Missing,
+            kubelet: None,
+            streams: 0,
+            lost_stream,
+            binds: false,
+            answer: Some(RegisterOutcome::Refused),
+        };
+        self.live(&gone);
+        let began = self.now;
+        let mut own_socket = OwnSocket::Missing;
+        loop {
+            let observation = Observation { own_socket, kubelet: Some(THIRD), ..READY };
+            match self.step(observation, true) {
+                Action::Register { .. } => break,
+                Action::Bind => own_socket = OwnSocket::Ours,
+                Action::Close(_) => {}
+                Action::Wait { until } => {
+                    assert!(self.session.has_yielded(), "it waits: {:?}", self.session);
+                    self.pass_until(until.expect("the other instance is gone"));
+                }
+            }
+        }
+        assert!(self.now <= began + PRECEDENCE, "{:?}", self.session);
+    }
 }
+
+/// Neither of those that the random moments show.
+const THIRD: SocketIdentity = SocketIdentity { device: 1, inode: 10, modified: 300 };
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(5000))]
@@ -149,5 +183,19 @@ proptest! {
         }
         let took = model.recover();
         prop_assert!(took <= ms(1000), "{took:?}");
+    }
+
+    #[test]
+    fn whatever_happened_a_kubelet_that_starts_is_registered_with_before_any_time_passes(
+        seed: u64,
+        moments in prop::collection::vec(moment(), 0..12),
+        away_for in 0..3000_u64,
+    ) {
+        let (session, now) = (Session::new(seed), Duration::ZERO);
+        let mut model = Model { session, now, serves: false, calling: false, steps_at_once: 0 };
+        for moment in &moments {
+            model.live(moment);
+        }
+        model.kubelet_restarts(ms(away_for));
     }
 }
