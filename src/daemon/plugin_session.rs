@@ -74,6 +74,7 @@ pub async fn run(
         driver.advance(observation, &stop).await;
     }
     driver.close().await;
+    driver.progress.send_replace(Progress::Waiting);
 }
 
 struct Driver {
@@ -102,7 +103,7 @@ struct RunningServer {
     closing: CancellationToken,
     task: JoinSet<Result<(), tonic::transport::Error>>,
     /// Cuts the connections that a client still holds when the server is gone.
-    _severed: DropGuard,
+    severed: DropGuard,
 }
 
 impl Driver {
@@ -236,7 +237,7 @@ impl Driver {
             streams,
             closing,
             task,
-            _severed: severed.drop_guard(),
+            severed: severed.drop_guard(),
         }
     }
 
@@ -343,12 +344,25 @@ impl Driver {
         self.watch = None;
         self.telemetry.meters.open_streams.set(0);
         self.telemetry.note(|notes| notes.is_registered = false);
-        let Some(mut server) = self.server.take() else { return };
-        server.closing.cancel();
-        if tokio::time::timeout(CLOSING, server.task.join_next()).await.is_err() {
-            server.task.shutdown().await;
+        let Some(server) = self.server.take() else { return };
+        let identity = server.identity;
+        server.close().await;
+        kubelet::remove_socket(&self.own_path(), identity);
+    }
+}
+
+impl RunningServer {
+    /// When this returns, nobody has a stream or a connection of this server.
+    async fn close(self) {
+        let Self { closing, mut task, severed, mut streams, .. } = self;
+        closing.cancel();
+        if tokio::time::timeout(CLOSING, task.join_next()).await.is_err() {
+            task.shutdown().await;
         }
-        kubelet::remove_socket(&self.own_path(), server.identity);
+        drop(severed);
+        // Each connection holds a sender, in a task of its own that ends once it is cut.
+        let ended = async { while streams.changed().await.is_ok() {} };
+        let _ = tokio::time::timeout(CLOSING, ended).await;
     }
 }
 
@@ -360,43 +374,4 @@ async fn stream_changed(streams: Option<&mut watch::Receiver<Streams>>) {
     }
     // The sender lives in the server; where it is gone, the look at intervals will tell.
     std::future::pending::<()>().await;
-}
-
-/// The socket that existing probes list.
-pub const FIRST_SOCKET: &str = "iluvatar-gpu.sock";
-
-/// Longest part of a resource's name that goes into its socket's. A socket's path has at most 107
-/// bytes, while a resource's name may have more than 300.
-const LONGEST_NAME: usize = 32;
-
-/// The file name of a resource's socket: the one that probes list, or one that carries its name.
-#[must_use]
-pub fn socket_name(resource: &str, is_first: bool) -> String {
-    if is_first {
-        return FIRST_SOCKET.to_owned();
-    }
-    let name = resource.replace('/', "_");
-    match name.get(..LONGEST_NAME) {
-        Some(start) if name.len() > LONGEST_NAME => {
-            // The checksum keeps two long names apart.
-            format!("iluvatar-gpu-{start}-{:08x}.sock", crc32fast::hash(resource.as_bytes()))
-        }
-        _ => format!("iluvatar-gpu-{name}.sock"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_resource_has_a_socket_name_of_its_own_that_fits_into_a_socket_address() {
-        assert_eq!(socket_name("iluvatar.com/gpu", true), "iluvatar-gpu.sock");
-        assert_eq!(socket_name("a.b/c", false), "iluvatar-gpu-a.b_c.sock");
-        let long = |last: char| format!("{}.b/{}{last}", "a".repeat(200), "c".repeat(62));
-        let (one, other) = (socket_name(&long('1'), false), socket_name(&long('2'), false));
-        assert_ne!(one, other);
-        let placed_under = format!("/var/lib/kubelet/device-plugins/.{one}.4194304");
-        assert!(placed_under.len() <= 107, "{}", placed_under.len());
-    }
 }

@@ -3,10 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use ix_device_plugin::decide::allocation::prefer::{DeviceSupply, Request, prefer};
 use ix_device_plugin::decide::node::advertise::{NodeSnapshot, advertise};
-use ix_device_plugin::demo::kubelet::PodRequest;
+use ix_device_plugin::demo::kubelet::{NodeView, PodRequest};
+use ix_device_plugin::host::config_file::ConfigSource;
 use ix_device_plugin::host::root::Root;
 use ix_device_plugin::host::scan::scan;
 use ix_device_plugin::model::config::{
@@ -14,6 +16,7 @@ use ix_device_plugin::model::config::{
 };
 use ix_device_plugin::model::device::DeviceId;
 use ix_device_plugin::model::inventory::Inventory;
+use ix_device_plugin::parse::config::Overrides;
 use ix_device_plugin::parse::node_file::parse_node_file;
 use ix_device_plugin::wire::v1beta1::{
     ContainerPreferredAllocationRequest, PreferredAllocationRequest,
@@ -22,6 +25,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use crate::stage::{GPU, Script, Stage, ids, is_streaming, node_text, run};
+use crate::support::plugin_client::lists;
 
 /// Four chips, each a board.
 const CHIPS: [&str; 4] = ["0000:15:00.0", "0000:2d:00.0", "0000:95:00.0", "0000:ad:00.0"];
@@ -200,6 +204,42 @@ async fn a_resource_does_not_hand_out_what_another_one_offers() {
          was sent"
     );
     assert!(rest.allocate(asked("0000:95:00.0::0")).await.is_ok());
+}
+
+/// A node whose configuration is `before` at first, and the file that it follows.
+async fn with_config_file(before: &str) -> (Stage, TempDir, PathBuf) {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("config.yaml");
+    std::fs::write(&file, before).unwrap();
+    let source = ConfigSource::new(Some(&file), Overrides::default());
+    let stage = Stage::play(&node_text("mr-v100-x4"), Script::followed(&source, true)).await;
+    (stage, directory, file)
+}
+
+/// The second list is longer than what a client takes without being read: 64 KiB.
+const LONG_LIST: &str = "
+resources:
+- {name: example.com/fast, match: {addresses: ['0000:15:00.0', '0000:2d:00.0']}}
+- {name: example.com/rest, match: {model: MR-V100}, replicas: 2000}
+";
+
+#[tokio::test]
+async fn a_resource_registers_under_another_socket_only_after_its_old_session_has_closed() {
+    let (stage, _directory, file) = with_config_file(LONG_LIST).await;
+    stage.until("the rest", |view| is_streaming(view, "example.com/rest")).await;
+    let old_socket = stage.file("iluvatar-gpu-example.com_rest.sock");
+    // A client that does not read keeps the old server from closing at once.
+    let _unread = lists(&old_socket).await;
+
+    std::fs::write(&file, "resources: [{name: example.com/rest}]").unwrap();
+    stage.bound().reload.notify_one();
+
+    let registered_again = |view: &NodeView| view.resources["example.com/rest"].registrations == 2;
+    stage.until("the second registration", registered_again).await;
+    assert!(!old_socket.exists(), "the old session has not closed");
+    let view = stage.until("a stream", |view| is_streaming(view, "example.com/rest")).await;
+    assert_eq!(view.resources["example.com/rest"].streams_open, 1);
+    assert_eq!(view.resources["example.com/fast"].streams_open, 0);
 }
 
 #[test]

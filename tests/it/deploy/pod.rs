@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser as _;
 use ix_device_plugin::cli::{Cli, RunArgs};
-use ix_device_plugin::daemon::plugin_session::FIRST_SOCKET;
+use ix_device_plugin::decide::kubelet::socket_name::FIRST_SOCKET;
 use ix_device_plugin::host::config_file::DEFAULT_PATH;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Container, PodSpec, Probe, SecurityContext, Volume, VolumeMount};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser as _;
 use ix_device_plugin::cli::Cli;
-use ix_device_plugin::daemon::plugin_session::FIRST_SOCKET;
+use ix_device_plugin::decide::kubelet::socket_name::FIRST_SOCKET;
 use ix_device_plugin::host::config_file::DEFAULT_PATH;
 use ix_device_plugin::model::config::{Config, Granularity};
 use ix_device_plugin::parse::config::parse_config;
