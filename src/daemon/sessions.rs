@@ -9,8 +9,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::plugin_service::Sources;
-use super::plugin_session::{self, Progress, SessionSettings};
+use super::plugin_session::{self, SessionSettings};
 use crate::decide::kubelet::session_plan::{SessionChange, SessionPlan};
+use crate::model::session::Progress;
 
 /// The progress of each configured resource's session, by resource name.
 pub type SessionsView = BTreeMap<String, watch::Receiver<Progress>>;

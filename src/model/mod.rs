@@ -21,6 +21,7 @@ pub mod health_sample;
 pub mod inventory;
 pub mod list_size;
 pub mod pod_usage;
+pub mod session;
 pub mod sysfs;
 
 pub mod doctor;

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use ix_device_plugin::daemon::plugin_session::Progress;
 use ix_device_plugin::demo::kubelet::{OwnSocket, RegisterBehaviour, Settings};
+use ix_device_plugin::model::session::Progress;
 use tokio::net::UnixListener;
 
 use crate::support::clock::{soon, within};

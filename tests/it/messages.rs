@@ -91,8 +91,8 @@ async fn a_kubelet_that_refuses_is_quoted_once() {
     stage.until("three calls", |view| view.register_calls >= 3).await;
     stage.kubelet.set_register_behaviour(RegisterBehaviour::Accept).await.unwrap();
     stage.until("a stream", |view| is_streaming(view, GPU)).await;
-    let said = "cannot register: the kubelet refused: not today; trying again \
-                resource=\"iluvatar.com/gpu\"";
+    let said = "cannot register; trying again resource=\"iluvatar.com/gpu\" \
+                error=\"the kubelet refused: not today\"";
     assert_eq!(stage.log.lines("WARN"), [said]);
 }
 
@@ -106,11 +106,13 @@ async fn why_a_session_begins_anew_is_said() {
     stage.until("the second stream", |view| streams(view, 2)).await;
     fs::remove_file(stage.file("iluvatar-gpu.sock")).unwrap();
     stage.until("the third stream", |view| streams(view, 3)).await;
-    let why = [
-        "starting the session again: the kubelet's stream ended",
-        "starting the session again: our socket is gone; the kubelet wipes all when it starts",
-    ];
-    let said = why.map(|why| format!("{why} resource=\"iluvatar.com/gpu\""));
+    let reasons =
+        ["the kubelet's stream ended", "our socket was removed; a kubelet that starts removes all"];
+    let said = reasons.map(|reason| {
+        format!(
+            "session ended; starting it again resource=\"iluvatar.com/gpu\" reason=\"{reason}\""
+        )
+    });
     assert_eq!(stage.log.lines("WARN"), said);
 }
 
@@ -123,8 +125,8 @@ async fn a_directory_that_is_not_there_is_named_once() {
     stage.start(Script::fixed(""));
     let path = stage.file("iluvatar-gpu.sock");
     let said = format!(
-        "WARN cannot listen on {}: No such file or directory (os error 2); trying again \
-         resource=\"iluvatar.com/gpu\"\n",
+        "WARN cannot listen; trying again resource=\"iluvatar.com/gpu\" error=\"{}: No such file \
+         or directory (os error 2)\"\n",
         path.display()
     );
     stage.log.says(&said).await;

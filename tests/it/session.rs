@@ -4,9 +4,9 @@ use std::fs;
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
-use ix_device_plugin::daemon::plugin_session::Progress;
 use ix_device_plugin::demo::kubelet::{EmbeddedKubelet, OwnSocket, RegisterBehaviour, Settings};
 use ix_device_plugin::model::config::Config;
+use ix_device_plugin::model::session::Progress;
 
 use crate::support::clock::{soon, within};
 use crate::support::daemon::{

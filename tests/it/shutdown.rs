@@ -114,7 +114,7 @@ async fn sigterm_leaves_the_socket_of_a_newer_instance_alone() {
 async fn sigterm_ends_it_while_the_kubelet_is_away() {
     let host = Host::new(FOUR_BOARDS);
     let mut process = Process::run(&fixture("mr-v100-x4.node"), &host.directory);
-    process.says("cannot listen on").await;
+    process.says("cannot listen").await;
     process.signal("TERM");
     assert_eq!(process.ends().await, Some(0));
 }

@@ -3,6 +3,8 @@
 pub mod probes;
 pub mod session;
 
+pub mod session_log;
+
 pub mod socket_name;
 
 pub mod session_plan;

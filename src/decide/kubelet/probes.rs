@@ -6,19 +6,10 @@
 
 use std::time::Duration;
 
+use crate::model::session::Progress;
+
 /// A session waits at most a second or two between two turns, whatever the kubelet does.
 pub const LONGEST_TURN: Duration = Duration::from_secs(30);
-
-/// How far a session is, for whoever asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// Not registered.
-    Waiting,
-    /// The kubelet has an open stream.
-    Streaming,
-    /// Another instance is in our place.
-    Yielded,
-}
 
 /// What is known of one resource's session.
 #[derive(Clone, Debug, PartialEq, Eq)]

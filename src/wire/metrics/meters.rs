@@ -8,8 +8,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
-use crate::decide::kubelet::session::RegisterOutcome;
 use crate::model::health::Health;
+use crate::model::session::RegisterOutcome;
 
 /// Upper bounds in seconds for answers that are made from memory.
 const ANSWER_BUCKETS: [f64; 10] =

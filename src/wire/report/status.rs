@@ -6,10 +6,11 @@ use std::time::{Duration, SystemTime};
 use humantime::format_rfc3339_seconds;
 use serde::{Deserialize, Serialize};
 
-use crate::decide::kubelet::probes::{Progress, SessionStatusInput, Verdict};
+use crate::decide::kubelet::probes::{SessionStatusInput, Verdict};
 use crate::decide::node::advertise::NodeSnapshot;
 use crate::model::config::Config;
 use crate::model::device::{Device, Resource};
+use crate::model::session::Progress;
 use crate::wire::config_yaml::effective_json;
 use crate::wire::metrics::input::Build;
 use crate::wire::metrics::meters::ResourceMeters;

@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, SystemTime};
 
-use ix_device_plugin::decide::kubelet::probes::{
-    Progress, ScanStatus, SessionStatusInput, readiness,
-};
+use ix_device_plugin::decide::kubelet::probes::{ScanStatus, SessionStatusInput, readiness};
 use ix_device_plugin::decide::node::advertise::NodeSnapshot;
 use ix_device_plugin::host::config_file::ConfigSource;
 use ix_device_plugin::host::root::Root;
 use ix_device_plugin::host::scan::scan;
 use ix_device_plugin::model::config::Config;
+use ix_device_plugin::model::session::Progress;
 use ix_device_plugin::parse::config::{Overrides, parse_config};
 use ix_device_plugin::parse::node_file::parse_node_file;
 use ix_device_plugin::wire::metrics::input::Build;

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ix_device_plugin::daemon::inventory_owner::Ping;
-use ix_device_plugin::daemon::plugin_session::Progress;
 use ix_device_plugin::daemon::sessions::SessionsView;
 use ix_device_plugin::daemon::status_service::StatusService;
 use ix_device_plugin::daemon::telemetry::Telemetry;
@@ -15,6 +14,7 @@ use ix_device_plugin::model::config::Config;
 use ix_device_plugin::model::health::{Health, Reason, ReasonCode};
 use ix_device_plugin::model::inventory::Inventory;
 use ix_device_plugin::model::ixml::{ChipReading, EccErrors, IxmlReading, IxmlState};
+use ix_device_plugin::model::session::Progress;
 use ix_device_plugin::parse::node_file::parse_node_file;
 use ix_device_plugin::wire::metrics::exposition::Format;
 use ix_device_plugin::wire::metrics::meters::RescanTrigger;

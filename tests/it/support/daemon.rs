@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use ix_device_plugin::app::{self, Settings};
 use ix_device_plugin::daemon::inventory_owner::{SnapshotReceiver, Trigger};
-use ix_device_plugin::daemon::plugin_session::Progress;
 use ix_device_plugin::daemon::sessions::SessionsView;
 use ix_device_plugin::decide::node::advertise::NodeSnapshot;
 use ix_device_plugin::decide::node::removed::Retention;
@@ -18,6 +17,7 @@ use ix_device_plugin::host::directory_watch::DirectoryWatch;
 use ix_device_plugin::model::board::Board;
 use ix_device_plugin::model::config::Config;
 use ix_device_plugin::model::health::Health;
+use ix_device_plugin::model::session::Progress;
 use ix_device_plugin::parse::node_file::parse_node_file;
 use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot, watch};

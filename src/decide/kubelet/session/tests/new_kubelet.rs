@@ -32,10 +32,10 @@ fn registers_without_waiting(session: &mut Session, first: Observation, now: Dur
         match session.next(observation, now) {
             Action::Close(_) => observation = NEW_KUBELET_AND_WIPED,
             Action::Bind => {
-                session.bound(true, now);
+                session.bound(BindOutcome::Bound, now);
                 observation = NEW_KUBELET;
             }
-            Action::Register { patience } => return assert_eq!(patience, ms(500)),
+            Action::Register { timeout } => return assert_eq!(timeout, ms(500)),
             Action::Wait { until } => panic!("it waits until {until:?}, not at {now:?}"),
         }
     }
@@ -52,7 +52,7 @@ fn a_new_socket_that_is_seen_together_with_the_wipe_is_registered_with_at_once()
 fn a_new_socket_that_is_seen_after_the_wipe_is_registered_with_at_once() {
     for gone in [WIPED, Observation { kubelet: None, ..WIPED }] {
         let (mut session, now) = refused_by_a_dead_socket();
-        assert_eq!(session.next(gone, now), Action::Close(Reason::OwnSocketGone));
+        assert_eq!(session.next(gone, now), Action::Close(RestartReason::OwnSocketGone));
         assert!(waits_until(session.next(gone, now)) >= now + ms(250));
         registers_without_waiting(&mut session, NEW_KUBELET_AND_WIPED, now + ms(1));
     }
@@ -72,11 +72,11 @@ fn a_wipe_that_is_seen_during_the_first_call_costs_no_wait() {
 }
 
 #[test]
-fn a_new_socket_after_failed_binds_is_bound_for_at_once() {
+fn a_new_socket_ends_the_wait_after_many_failed_binds() {
     let mut session = Session::new(7);
     assert_eq!(session.next(WIPED, ms(0)), Action::Bind);
     for _ in 0..MANY {
-        session.bound(false, ms(0));
+        session.bound(BindOutcome::Failed, ms(0));
     }
     assert!(waits_until(session.next(WIPED, ms(0))) >= ms(250));
     registers_without_waiting(&mut session, NEW_KUBELET_AND_WIPED, ms(1));
@@ -142,10 +142,10 @@ fn a_socket_that_goes_and_comes_back_is_no_new_one() {
 }
 
 #[test]
-fn who_yielded_still_lets_the_other_instance_go_first() {
+fn an_instance_that_yielded_still_gives_the_other_one_precedence() {
     let mut session = yielded();
     for _ in 0..MANY {
-        session.bound(false, ms(0));
+        session.bound(BindOutcome::Failed, ms(0));
     }
     assert!(waits_until(session.next(WIPED, ms(0))) >= ms(250));
     assert_eq!(waits_until(session.next(NEW_KUBELET_AND_WIPED, ms(1))), ms(101));
