@@ -135,7 +135,7 @@ impl LabelValue for RegisterOutcome {
         match self {
             Self::Accepted => "accepted",
             Self::Refused => "refused",
-            Self::TimedOut => "silent",
+            Self::TimedOut => "timeout",
         }
     }
 }

@@ -94,8 +94,7 @@ pub const METRICS: &[MetricRow] = &[
         "1 for each reason why a device is unhealthy; no series for a healthy device"),
     row!(Counter "registrations_total" [RESOURCE, words::<RegistrationResult>("result")]
         readings::registrations,
-        "Calls of Register; silent ones got no answer in time, refused ones include those that \
-         nobody took"),
+        "Calls of Register; `timeout`: no answer in time, `refused` includes connection failures"),
     row!(Gauge "open_streams" [RESOURCE] readings::open_streams,
         "ListAndWatch streams that the kubelet holds open; 0 means that it does not have our list"),
     row!(Counter "lists_sent_total" [RESOURCE] readings::lists_sent,
@@ -180,7 +179,7 @@ mod tests {
         let table = markdown_table();
         assert_eq!(table.lines().count(), METRICS.len() + 2);
         let row = "| `iluvatar_device_plugin_registrations_total` | counter | `resource`: \
-                   configured resource<br>`result`: accepted, refused, silent | Calls of Register;";
+                   configured resource<br>`result`: accepted, refused, timeout | Calls of Register;";
         assert!(table.contains(row), "{table}");
     }
 }
