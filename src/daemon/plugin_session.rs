@@ -301,17 +301,19 @@ impl Driver {
     fn log_restart(&mut self, reason: RestartReason) {
         let (resource, reason) = (&self.settings.resource, reason.sentence());
         self.telemetry.note(|notes| notes.trouble = Some(reason.to_owned()));
-        match self.log.restarted(self.started.elapsed()) {
-            Visibility::Debug => debug!(resource, reason, "session ended; starting it again"),
-            _ => warn!(resource, reason, "session ended; starting it again"),
+        if self.log.restarted(self.started.elapsed()) == Visibility::Warn {
+            warn!(resource, reason, "session ended; starting it again");
+        } else {
+            debug!(resource, reason, "session ended; starting it again");
         }
     }
 
     fn log_success(&self, visibility: Visibility, event: &str) {
         let resource = &self.settings.resource;
-        match visibility {
-            Visibility::Debug => debug!(resource, "{event}"),
-            _ => info!(resource, "{event}"),
+        if visibility == Visibility::Info {
+            info!(resource, "{event}");
+        } else {
+            debug!(resource, "{event}");
         }
     }
 
@@ -319,9 +321,10 @@ impl Driver {
         let resource = &self.settings.resource;
         let trouble = format!("{event}: {error}; trying again");
         self.telemetry.note(|notes| notes.trouble = Some(trouble));
-        match self.log.failed(error) {
-            Visibility::Debug => debug!(resource, error, "{event}; trying again"),
-            _ => warn!(resource, error, "{event}; trying again"),
+        if self.log.failed(error) == Visibility::Warn {
+            warn!(resource, error, "{event}; trying again");
+        } else {
+            debug!(resource, error, "{event}; trying again");
         }
     }
 

@@ -1,4 +1,4 @@
-//! The kubelet comes, goes and comes again; every time it starts it wipes all sockets.
+//! The kubelet stops and starts; each time it starts, it removes all sockets.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::support::clock::{soon, within};
 use crate::support::daemon::{FOUR_BOARDS, GPU, Host, has_list, recovers, streaming_node};
 
 #[tokio::test]
-async fn a_kubelet_that_is_there_at_the_start_gets_the_list() {
+async fn a_kubelet_that_runs_at_the_start_gets_the_list() {
     let host = Host::new(FOUR_BOARDS);
     let kubelet = host.kubelet(Settings::default()).await;
     let daemon = host.daemon();
@@ -19,7 +19,7 @@ async fn a_kubelet_that_is_there_at_the_start_gets_the_list() {
 }
 
 #[tokio::test]
-async fn a_kubelet_that_was_away_at_the_start_gets_the_list_when_it_comes() {
+async fn a_kubelet_that_was_away_at_the_start_gets_the_list_when_it_starts() {
     let host = Host::new(FOUR_BOARDS);
     let kubelet = host.kubelet(Settings::default()).await;
     kubelet.stop(OwnSocket::Removed).await.unwrap();
@@ -31,7 +31,7 @@ async fn a_kubelet_that_was_away_at_the_start_gets_the_list_when_it_comes() {
 }
 
 #[tokio::test]
-async fn a_kubelet_that_comes_with_its_directory_gets_the_list() {
+async fn a_kubelet_that_makes_its_directory_gets_the_list() {
     let host = Host::new(FOUR_BOARDS);
     let daemon = host.daemon();
     daemon.is(Progress::Waiting).await;
@@ -63,7 +63,7 @@ async fn a_restart_between_bind_and_register_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_restart_while_register_is_under_way_loses_nothing() {
+async fn a_restart_during_a_call_of_register_loses_nothing() {
     let host = Host::new(FOUR_BOARDS);
     let kubelet = host.kubelet(Settings::default()).await;
     kubelet.set_register_behaviour(RegisterBehaviour::Hang).await.unwrap();
@@ -103,7 +103,7 @@ async fn a_kubelet_that_was_killed_leaves_a_socket_that_refuses_and_is_waited_fo
 }
 
 #[tokio::test]
-async fn a_kubelet_that_ends_in_good_order_is_waited_for() {
+async fn a_kubelet_that_was_stopped_is_waited_for() {
     let (host, kubelet, daemon) = streaming_node().await;
     kubelet.stop(OwnSocket::Removed).await.unwrap();
     daemon.is(Progress::Waiting).await;

@@ -11,12 +11,12 @@ use crate::support::plugin_client::{lists, next_ids};
 const ALL: [&str; 4] = ["0000:15:00.0", "0000:2d:00.0", "0000:95:00.0", "0000:ad:00.0"];
 
 #[tokio::test]
-async fn a_stream_begins_with_the_whole_list_and_goes_on_with_changes() {
+async fn a_stream_begins_with_the_whole_list_and_continues_with_changes() {
     let (host, _kubelet, daemon) = streaming_node().await;
     let mut stream = lists(&host.socket()).await;
     assert_eq!(next_ids(&mut stream).await.unwrap(), ALL);
     let board = daemon.last_board().await;
-    // Looks that find nothing new say nothing: the next message is the change.
+    // Scans that find nothing new send nothing: the next message is the change.
     daemon.look_again().await;
     daemon.look_again().await;
     daemon.unplug(&host, &board).await;
@@ -42,7 +42,7 @@ async fn every_stream_gets_every_change() {
     }
 }
 
-/// Each list is longer than what a client takes without being read: 64 KiB.
+/// Each list is longer than what a client buffers unread: 64 KiB.
 fn long_lists() -> Config {
     let policy = SharingPolicy::Spread;
     let sharing = Sharing { replicas: 500, fail_requests_greater_than_one: false, policy };
@@ -51,7 +51,7 @@ fn long_lists() -> Config {
 }
 
 #[tokio::test]
-async fn a_reader_that_does_not_read_delays_no_other_and_skips_what_is_outdated() {
+async fn a_client_that_does_not_read_delays_no_other_and_skips_outdated_lists() {
     let (host, kubelet, daemon) = node_with(FOUR_BOARDS, long_lists()).await;
     let mut slow = lists(&host.socket()).await;
     let board = daemon.last_board().await;
@@ -69,7 +69,7 @@ async fn a_reader_that_does_not_read_delays_no_other_and_skips_what_is_outdated(
     while next_ids(&mut slow).await.unwrap().len() != 1500 || read == 1 {
         read += 1;
     }
-    assert!(read < changes, "{read} lists were kept for a reader that was away");
+    assert!(read < changes, "{read} lists were kept for a client that did not read");
 }
 
 #[tokio::test]
@@ -89,7 +89,7 @@ async fn a_vanished_board_leaves_the_list_and_a_broken_one_stays_in_it() {
 }
 
 #[tokio::test]
-async fn a_stream_ends_in_good_order_at_shutdown() {
+async fn a_stream_ends_without_an_error_at_shutdown() {
     let (host, _kubelet, daemon) = streaming_node().await;
     let mut stream = lists(&host.socket()).await;
     assert_eq!(next_ids(&mut stream).await.unwrap(), ALL);

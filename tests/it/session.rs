@@ -1,4 +1,4 @@
-//! Each fault that can befall the session with a kubelet that stays, one by one.
+//! Each fault of the session with a kubelet that keeps running, one by one.
 
 use std::fs;
 use std::os::unix::net::UnixListener;
@@ -46,7 +46,7 @@ async fn a_slow_registration_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_registration_slower_than_our_patience_still_counts_when_it_comes() {
+async fn a_registration_slower_than_our_timeout_still_counts_when_it_succeeds() {
     let host = Host::new(FOUR_BOARDS);
     let kubelet = host.kubelet(Settings::default()).await;
     let slow = RegisterBehaviour::Delay(Duration::from_millis(700));
@@ -58,7 +58,7 @@ async fn a_registration_slower_than_our_patience_still_counts_when_it_comes() {
 }
 
 #[tokio::test]
-async fn a_registration_that_hangs_is_given_up_and_made_again() {
+async fn a_registration_that_hangs_is_cancelled_and_repeated() {
     let host = Host::new(FOUR_BOARDS);
     let kubelet = host.kubelet(Settings::default()).await;
     kubelet.set_register_behaviour(RegisterBehaviour::Hang).await.unwrap();
@@ -89,7 +89,7 @@ async fn another_client_s_stream_does_not_hide_that_the_kubelet_s_ended() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_delays_no_new_session() {
+async fn a_client_that_does_not_read_does_not_delay_a_new_session() {
     let (host, kubelet, daemon) = streaming_node().await;
     let _unread = lists(&host.socket()).await;
     kubelet.restart().await.unwrap();
@@ -97,7 +97,7 @@ async fn a_client_that_does_not_read_delays_no_new_session() {
 }
 
 #[tokio::test]
-async fn a_socket_that_is_deleted_comes_back() {
+async fn a_socket_that_is_deleted_is_made_again() {
     let (host, kubelet, daemon) = streaming_node().await;
     fs::remove_file(host.socket()).unwrap();
     registers_within(ONE_SECOND, &kubelet, 2).await;
@@ -105,7 +105,7 @@ async fn a_socket_that_is_deleted_comes_back() {
 }
 
 #[tokio::test]
-async fn a_dead_socket_in_our_place_is_replaced() {
+async fn a_dead_socket_at_our_path_is_replaced() {
     let (host, kubelet, daemon) = streaming_node().await;
     fs::remove_file(host.socket()).unwrap();
     drop(UnixListener::bind(host.socket()).unwrap());
@@ -114,7 +114,7 @@ async fn a_dead_socket_in_our_place_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_live_socket_in_our_place_is_not_fought_over_and_replaced_when_it_is_gone() {
+async fn a_live_socket_at_our_path_has_precedence_and_is_replaced_when_it_is_dead() {
     let (host, kubelet, daemon) = streaming_node().await;
     let other = host.directory.join("other.sock");
     let listener = UnixListener::bind(&other).unwrap();
@@ -126,7 +126,7 @@ async fn a_live_socket_in_our_place_is_not_fought_over_and_replaced_when_it_is_g
 }
 
 #[tokio::test]
-async fn who_yielded_takes_over_when_the_other_removes_its_socket() {
+async fn an_instance_that_yielded_takes_over_when_the_other_removes_its_socket() {
     let (host, kubelet, daemon) = streaming_node().await;
     let other = host.directory.join("other.sock");
     let _listener = UnixListener::bind(&other).unwrap();
@@ -148,7 +148,7 @@ async fn a_directory_that_is_deleted_and_made_again_is_found() {
 }
 
 #[tokio::test]
-async fn another_directory_in_the_place_of_the_one_that_was_watched_is_found() {
+async fn another_directory_at_the_path_of_the_watched_one_is_found() {
     let (host, kubelet, daemon) = streaming_node().await;
     fs::rename(&host.directory, host.directory.with_extension("old")).unwrap();
     kubelet.restart().await.unwrap();
@@ -156,9 +156,9 @@ async fn another_directory_in_the_place_of_the_one_that_was_watched_is_found() {
 }
 
 #[tokio::test]
-async fn a_place_where_nothing_can_be_bound_is_tried_until_it_can() {
+async fn a_path_that_cannot_be_bound_is_tried_until_it_can() {
     let host = Host::new(FOUR_BOARDS);
-    // As a full disk does, a file in the place of the directory fails every bind.
+    // Like a full disk, a file at the path of the directory makes every bind fail.
     fs::write(&host.directory, "in the way").unwrap();
     let daemon = host.daemon();
     daemon.is(Progress::Waiting).await;
@@ -168,7 +168,7 @@ async fn a_place_where_nothing_can_be_bound_is_tried_until_it_can() {
 }
 
 #[tokio::test]
-async fn something_that_cannot_be_replaced_in_our_place_is_waited_out() {
+async fn a_directory_at_our_path_is_waited_out() {
     let host = Host::new(FOUR_BOARDS);
     let kubelet = host.kubelet(Settings::default()).await;
     fs::create_dir(host.socket()).unwrap();
@@ -179,19 +179,19 @@ async fn something_that_cannot_be_replaced_in_our_place_is_waited_out() {
 }
 
 #[tokio::test]
-async fn with_inotify_a_kubelet_that_comes_is_noticed_before_the_next_look() {
+async fn with_inotify_a_kubelet_that_starts_is_noticed_before_the_next_poll() {
     let host = Host::new(FOUR_BOARDS);
     let kubelet = host.kubelet(Settings::default()).await;
     kubelet.stop(OwnSocket::Removed).await.unwrap();
     let daemon = host.daemon();
     host.socket_is_there(true).await;
     kubelet.restart().await.unwrap();
-    let half_a_look = Duration::from_millis(250);
-    recovers_within(half_a_look, &host, &kubelet, &daemon).await.unwrap();
+    let half_a_poll = Duration::from_millis(250);
+    recovers_within(half_a_poll, &host, &kubelet, &daemon).await.unwrap();
 }
 
 #[tokio::test]
-async fn without_inotify_a_kubelet_that_comes_is_noticed_within_two_seconds() {
+async fn without_inotify_a_kubelet_that_starts_is_noticed_within_two_seconds() {
     let host = Host::new(FOUR_BOARDS);
     let kubelet = host.kubelet(Settings::default()).await;
     kubelet.stop(OwnSocket::Removed).await.unwrap();
@@ -255,13 +255,14 @@ async fn the_older_instance_takes_over_when_the_newer_ends() {
 }
 
 #[tokio::test]
-async fn the_older_instance_yields_when_both_lose_their_streams_and_takes_over_at_last() {
+async fn the_older_instance_yields_when_both_lose_their_streams_and_takes_over_when_the_newer_ends()
+{
     for takeover_bug in EVERY_KUBELET {
         let host = Host::new(FOUR_BOARDS);
         let settings = Settings { takeover_bug, ..Settings::default() };
         let RollingUpdate { kubelet, older, newer } = rolling_update(&host, settings).await;
         kubelet.drop_stream(GPU).await.unwrap();
-        // Whichever comes last stands in the other's place, and there is only one place.
+        // Both have one path; the socket there is the newer instance's.
         tokio::select! {
             () = older.is(Progress::Yielded) => {
                 recovers(&host, &kubelet, &newer).await;

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ix_device_plugin::decide::allocation::prefer::{DeviceSupply, Request, prefer};
 use ix_device_plugin::decide::node::advertise::{NodeSnapshot, advertise};
@@ -22,10 +22,12 @@ use ix_device_plugin::wire::v1beta1::{
     ContainerPreferredAllocationRequest, PreferredAllocationRequest,
 };
 use proptest::prelude::*;
+use prost::bytes::Bytes;
 use tempfile::TempDir;
+use tokio::net::UnixStream;
+use tokio::task::JoinSet;
 
 use crate::stage::{GPU, Script, Stage, ids, is_streaming, node_text, run};
-use crate::support::plugin_client::lists;
 
 /// Four chips, each a board.
 const CHIPS: [&str; 4] = ["0000:15:00.0", "0000:2d:00.0", "0000:95:00.0", "0000:ad:00.0"];
@@ -216,27 +218,48 @@ async fn with_config_file(before: &str) -> (Stage, TempDir, PathBuf) {
     (stage, directory, file)
 }
 
-/// The second list is longer than what a client takes without being read: 64 KiB.
-const LONG_LIST: &str = "
-resources:
-- {name: example.com/fast, match: {addresses: ['0000:15:00.0', '0000:2d:00.0']}}
-- {name: example.com/rest, match: {model: MR-V100}, replicas: 2000}
-";
+/// A client whose call is incomplete: the server must wait for the rest of the request, or cut it.
+struct IncompleteCall {
+    _request: h2::SendStream<Bytes>,
+    connection: JoinSet<Result<(), h2::Error>>,
+}
+
+impl IncompleteCall {
+    async fn begin(socket: &Path) -> Self {
+        let stream = UnixStream::connect(socket).await.unwrap();
+        let (client, running) = h2::client::handshake(stream).await.unwrap();
+        let mut connection = JoinSet::new();
+        connection.spawn(running);
+        let call = |name: &str| {
+            http::Request::post(format!("http://localhost/v1beta1.DevicePlugin/{name}"))
+                .header("content-type", "application/grpc")
+                .body(())
+                .unwrap()
+        };
+        let mut client = client.ready().await.unwrap();
+        let (_, request) = client.send_request(call("Allocate"), false).unwrap();
+        // Once this is answered, the server has the call before it.
+        let mut client = client.ready().await.unwrap();
+        let (answer, _) = client.send_request(call("GetDevicePluginOptions"), true).unwrap();
+        answer.await.unwrap();
+        Self { _request: request, connection }
+    }
+}
 
 #[tokio::test]
 async fn a_resource_registers_under_another_socket_only_after_its_old_session_has_closed() {
-    let (stage, _directory, file) = with_config_file(LONG_LIST).await;
+    let (stage, _directory, file) = with_config_file(TWO_RESOURCES).await;
     stage.until("the rest", |view| is_streaming(view, "example.com/rest")).await;
     let old_socket = stage.file("iluvatar-gpu-example.com_rest.sock");
-    // A client that does not read keeps the old server from closing at once.
-    let _unread = lists(&old_socket).await;
+    let mut call = IncompleteCall::begin(&old_socket).await;
 
     std::fs::write(&file, "resources: [{name: example.com/rest}]").unwrap();
     stage.bound().reload.notify_one();
 
     let registered_again = |view: &NodeView| view.resources["example.com/rest"].registrations == 2;
     stage.until("the second registration", registered_again).await;
-    assert!(!old_socket.exists(), "the old session has not closed");
+    assert!(!old_socket.exists(), "the old session still has its socket");
+    assert!(call.connection.join_next().await.is_some());
     let view = stage.until("a stream", |view| is_streaming(view, "example.com/rest")).await;
     assert_eq!(view.resources["example.com/rest"].streams_open, 1);
     assert_eq!(view.resources["example.com/fast"].streams_open, 0);
