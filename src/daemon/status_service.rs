@@ -12,9 +12,7 @@ use tokio::time::timeout;
 use super::inventory_owner::{Ping, SnapshotReceiver};
 use super::sessions::SessionsView;
 use super::telemetry::{LastError, ResourceTelemetry, SourceState, State, Telemetry, WatchMethod};
-use crate::decide::kubelet::probes::{
-    ScanStatus, SessionStatusInput, Verdict, liveness, readiness,
-};
+use crate::decide::kubelet::probes::{ProbeResult, ScanState, SessionState, liveness, readiness};
 use crate::host::clock::time_of_day;
 use crate::model::config::Config;
 use crate::model::ixml::IxmlState;
@@ -47,7 +45,7 @@ pub struct StatusService {
 
 impl StatusService {
     /// Whether our own loops come round.
-    pub async fn live(&self) -> Verdict {
+    pub async fn live(&self) -> ProbeResult {
         // A look may take longer than a probe waits, so who looks is not asked.
         let is_looking = self.telemetry.state().looks.began.is_some();
         let owner_answers = !is_looking && self.owner_answers().await;
@@ -62,7 +60,7 @@ impl StatusService {
 
     /// Whether the kubelet has everything.
     #[must_use]
-    pub fn ready(&self) -> Verdict {
+    pub fn ready(&self) -> ProbeResult {
         readiness(&self.look(), &self.session_standings())
     }
 
@@ -113,25 +111,25 @@ impl StatusService {
         })
     }
 
-    fn look(&self) -> ScanStatus {
+    fn look(&self) -> ScanState {
         let looks = self.telemetry.state().looks;
-        ScanStatus {
+        ScanState {
             has_succeeded: looks.succeeded.is_some(),
             trouble: looks.trouble.map(|trouble| trouble.text),
             under_way: looks.began.map(|began| began.elapsed()),
         }
     }
 
-    fn session_standings(&self) -> Vec<SessionStatusInput> {
+    fn session_standings(&self) -> Vec<SessionState> {
         self.sessions().into_iter().map(|(standing, _)| standing).collect()
     }
 
-    fn sessions(&self) -> Vec<(SessionStatusInput, ResourceMeters)> {
+    fn sessions(&self) -> Vec<(SessionState, ResourceMeters)> {
         let sessions = self.sessions.borrow().clone();
         let standing = |(resource, progress): (String, watch::Receiver<_>)| {
             let told = self.telemetry.resource(&resource);
             let (notes, progress) = (told.notes(), *progress.borrow());
-            let standing = SessionStatusInput {
+            let standing = SessionState {
                 resource,
                 progress,
                 has_kubelet: notes.has_kubelet,

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use humantime::format_rfc3339_seconds;
 use serde::{Deserialize, Serialize};
 
-use crate::decide::kubelet::probes::{Progress, SessionStatusInput, Verdict};
+use crate::decide::kubelet::probes::{ProbeResult, Progress, SessionState};
 use crate::decide::node::advertise::NodeSnapshot;
 use crate::model::config::Config;
 use crate::model::device::{Device, Resource};
@@ -24,7 +24,7 @@ pub struct Facts<'a> {
     /// Since the daemon started.
     pub uptime: Duration,
     /// What `/readyz` says.
-    pub readiness: Verdict,
+    pub readiness: ProbeResult,
     /// In force.
     pub config: &'a Config,
     /// Where it is read from; absent where it does not change.
@@ -38,7 +38,7 @@ pub struct Facts<'a> {
     /// The latest snapshot.
     pub snapshot: Option<&'a NodeSnapshot>,
     /// By resource.
-    pub sessions: &'a [(SessionStatusInput, ResourceMeters)],
+    pub sessions: &'a [(SessionState, ResourceMeters)],
     /// By name.
     pub sources: BTreeMap<&'static str, SourceFacts>,
 }
@@ -249,7 +249,7 @@ fn resources(facts: &Facts<'_>) -> Vec<ResourceStatus> {
         .collect()
 }
 
-fn session_status(standing: &SessionStatusInput, meters: &ResourceMeters) -> SessionStatus {
+fn session_status(standing: &SessionState, meters: &ResourceMeters) -> SessionStatus {
     let progress = match standing.progress {
         Progress::Waiting => "waiting",
         Progress::Streaming => "streaming",

@@ -29,7 +29,7 @@ async fn probes_say_what_the_plugin_says_and_exit_with_it() {
     daemon.said("the kubelet has our list", 1).await;
     let ready = "ready\niluvatar.com/gpu: the kubelet has its list\n";
     check(&["probe", "ready", "--http", &address], 0, ready, "");
-    let live = "live\nthe inventory's owner answers\n";
+    let live = "live\nthe inventory loop is making progress\n";
     check(&["probe", "live", "--http", &address], 0, live, "");
     // Where the plugin listens everywhere, its probes have the same address.
     let everywhere = address.replace("127.0.0.1", "0.0.0.0");

@@ -34,7 +34,7 @@ async fn alone(node: &str) -> Stage {
     let mut stage = Stage::set(&node_text(node)).await;
     stage.kubelet.stop(OwnSocket::Removed).await.unwrap();
     stage.start(Script::fixed("").over_http());
-    stage.shows("/readyz", "there is no kubelet").await;
+    stage.shows("/readyz", "there is no kubelet on this node").await;
     stage
 }
 

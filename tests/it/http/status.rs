@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, SystemTime};
 
-use ix_device_plugin::decide::kubelet::probes::{
-    Progress, ScanStatus, SessionStatusInput, readiness,
-};
+use ix_device_plugin::decide::kubelet::probes::{Progress, ScanState, SessionState, readiness};
 use ix_device_plugin::decide::node::advertise::NodeSnapshot;
 use ix_device_plugin::host::config_file::ConfigSource;
 use ix_device_plugin::host::root::Root;
@@ -47,7 +45,7 @@ fn troubled() -> Status {
     let config = parse_config("sharing: {timeSlicing: {replicas: 2}}").unwrap();
     let inventory = scan(&root, &config).unwrap().inventory;
     let snapshot = NodeSnapshot::new(inventory, &config).following(None, noon() - ago(600));
-    let standing = SessionStatusInput {
+    let standing = SessionState {
         resource: GPU.to_owned(),
         progress: Progress::Waiting,
         has_kubelet: true,
@@ -55,7 +53,7 @@ fn troubled() -> Status {
         trouble: Some("cannot register: the kubelet refused: not today; trying again".to_owned()),
         turned: Duration::ZERO,
     };
-    let looked = ScanStatus { has_succeeded: true, ..ScanStatus::default() };
+    let looked = ScanState { has_succeeded: true, ..ScanState::default() };
     let netlink = "cannot open netlink: Operation not permitted".to_owned();
     let facts = Facts {
         build: Build { version: "1.2.3", revision: "0123abc" },
@@ -137,7 +135,7 @@ async fn before_the_first_look_there_are_names_and_what_is_missing() {
     let mut stage = Stage::set(&node_text("mr-v100-x4")).await;
     fs::rename(stage.root().join("sys"), stage.root().join("away")).unwrap();
     stage.start(Script::fixed("").over_http());
-    stage.shows("/readyz", "cannot be looked at").await;
+    stage.shows("/readyz", "cannot be scanned").await;
     let document: Value = serde_json::from_str(&stage.asked("/status").await.text).unwrap();
     assert_eq!(document["ready"], Value::Bool(false));
     assert_eq!(document["resources"][0]["name"], GPU);

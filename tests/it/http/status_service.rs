@@ -63,11 +63,11 @@ impl Desk {
 async fn an_owner_that_does_not_come_round_is_dead_in_less_than_a_probe_waits() {
     let desk = Desk::open();
     let asked = tokio::time::Instant::now();
-    desk.check_live(false, "the inventory's owner does not answer").await;
+    desk.check_live(false, "the inventory loop does not answer").await;
     assert!(asked.elapsed() < Duration::from_secs(1));
     // PodResourcesSchedule that nobody takes pile up no further, and the answer stays.
     for _ in 0..10 {
-        desk.check_live(false, "the inventory's owner does not answer").await;
+        desk.check_live(false, "the inventory loop does not answer").await;
     }
     assert!(desk.pings.len() <= 4);
 }
@@ -78,7 +78,7 @@ async fn a_look_that_hangs_in_the_kernel_is_no_death() {
     desk.front.telemetry.rescan_started(RescanTrigger::Start);
     tokio::time::advance(Duration::from_secs(3600)).await;
     let asked = tokio::time::Instant::now();
-    desk.check_live(true, "a look at the machine is under way, for 3600 s").await;
+    desk.check_live(true, "a scan of the machine has been running for 3600 s").await;
     assert_eq!(asked.elapsed(), Duration::ZERO);
 }
 
@@ -92,7 +92,7 @@ async fn a_session_that_does_not_come_round_is_dead_by_its_name() {
         desk.pings.recv().await.unwrap().send(()).unwrap();
     };
     let (verdict, ()) = tokio::join!(desk.front.live(), answered);
-    let sentence = "iluvatar.com/gpu: its session has not come round for 31 s";
+    let sentence = "iluvatar.com/gpu: its session has made no progress for 31 s";
     assert_eq!((verdict.is_well, verdict.sentences), (false, vec![sentence.to_owned()]));
 }
 
