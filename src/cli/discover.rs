@@ -1,4 +1,4 @@
-//! `discover`, `topology` and `snapshot`: verbs that look at a machine and change nothing.
+//! `discover`, `topology` and `snapshot`: verbs that read a machine and change nothing.
 
 use std::path::Path;
 
@@ -15,10 +15,13 @@ use anyhow::Context as _;
 
 use super::config;
 use super::output::{Failure, json, paint, print};
-use super::{Common, DiscoverFormat, TopologyFormat};
+use super::{
+    DiscoverArgs, DiscoverFormat, MachineArgs, SnapshotArgs, TopologyArgs, TopologyFormat,
+};
 
-pub(super) fn discover(common: &Common, format: DiscoverFormat) -> Result<(), Failure> {
-    with_findings(common, |findings| match format {
+pub(super) fn discover(args: &DiscoverArgs) -> Result<(), Failure> {
+    let config = config::load(&args.config)?;
+    with_findings(&args.machine, &config, |findings| match args.output {
         DiscoverFormat::Table => Ok(table::table(findings, paint())),
         DiscoverFormat::Tree => Ok(tree::tree(findings, paint())),
         DiscoverFormat::Json => json(&document::discovery(findings)),
@@ -30,37 +33,38 @@ pub(super) fn discover(common: &Common, format: DiscoverFormat) -> Result<(), Fa
     })
 }
 
-pub(super) fn topology(common: &Common, format: TopologyFormat) -> Result<(), Failure> {
-    with_findings(common, |findings| match format {
+pub(super) fn topology(args: &TopologyArgs) -> Result<(), Failure> {
+    let config = config::load_file(&args.file)?;
+    with_findings(&args.machine, &config, |findings| match args.output {
         TopologyFormat::Table => Ok(matrix::matrix(findings, paint())),
         TopologyFormat::Json => json(&document::topology(findings.inventory)),
     })
 }
 
-/// Looks at the machine and prints what `shown` makes of it.
+/// Scans the machine and prints what `shown` makes of it.
 fn with_findings(
-    common: &Common,
+    machine: &MachineArgs,
+    config: &Config,
     shown: impl Fn(&Findings<'_>) -> anyhow::Result<String>,
 ) -> Result<(), Failure> {
-    let config = config::load(common)?;
-    let Scan { inventory, functions_seen, .. } = look(&common.root, &config)?;
+    let Scan { inventory, functions_seen, .. } = scan_at(&machine.root, config)?;
     let resources = advertise(&inventory, &config.resources);
     let looked_at = LookedAt {
-        directory: common.root.join(PCI_DEVICES).display().to_string(),
+        directory: machine.root.join(PCI_DEVICES).display().to_string(),
         functions: functions_seen,
-        vendor_ids: config.discovery.vendor_ids,
+        vendor_ids: config.discovery.vendor_ids.clone(),
     };
     let findings = Findings { inventory: &inventory, resources: &resources, looked_at: &looked_at };
     print(&shown(&findings)?)
 }
 
-pub(super) fn snapshot(common: &Common, output: Option<&Path>) -> Result<(), Failure> {
-    let config = config::load(common)?;
-    let root = Root::open(&common.root).map_err(anyhow::Error::new)?;
+pub(super) fn snapshot(args: &SnapshotArgs) -> Result<(), Failure> {
+    let config = config::load_file(&args.file)?;
+    let root = Root::open(&args.machine.root).map_err(anyhow::Error::new)?;
     let machine =
         sysfs::capture(&root, &config.discovery, Detail::Snapshot).map_err(anyhow::Error::new)?;
     let text = write_node_file(&machine);
-    match output {
+    match &args.output {
         None => print(&text),
         Some(path) => files::write(path, text.as_bytes())
             .with_context(|| format!("cannot write {}", path.display()))
@@ -68,8 +72,8 @@ pub(super) fn snapshot(common: &Common, output: Option<&Path>) -> Result<(), Fai
     }
 }
 
-/// One look at the machine at `root`.
-pub(super) fn look(root: &Path, config: &Config) -> anyhow::Result<Scan> {
+/// One scan of the machine at `root`.
+pub(super) fn scan_at(root: &Path, config: &Config) -> anyhow::Result<Scan> {
     let root = Root::open(root)?;
     Ok(scan(&root, config)?)
 }

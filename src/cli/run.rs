@@ -7,7 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::info;
 
 use super::output::Failure;
-use super::{Common, HttpChoice, RunArgs, config};
+use super::{HttpChoice, RunArgs, config};
 use crate::app::{self, Settings};
 use crate::daemon::inventory_owner::Trigger;
 use crate::daemon::ixml_source::IxmlSettings;
@@ -20,18 +20,18 @@ use crate::model::config::Config;
 use crate::model::ixml::IxmlChoice;
 use crate::wire::config_yaml::effective_json;
 
-pub(super) fn run(common: &Common, args: &RunArgs) -> Result<(), Failure> {
+pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
     let runtime = runtime()?;
     let signals = runtime.block_on(async { Signals::listen() })?;
-    let source = config::source(common)?;
+    let source = config::source(&args.config);
     let config = source.load().map_err(|error| Failure::Configuration(error.into()))?;
-    let root = Root::open(&common.root).map_err(anyhow::Error::new)?;
+    let root = Root::open(&args.machine.root).map_err(anyhow::Error::new)?;
     info!(
         version = env!("CARGO_PKG_VERSION"),
-        root = %root.path().display(),
+        root = %args.machine.root.display(),
         kubelet_dir = %args.kubelet_dir.display(),
-        config = %source.path().display(),
-        in_force = %effective_json(&config),
+        config_file = %source.path().display(),
+        config = %effective_json(&config),
         "starting"
     );
     check_size(&root, &config)?;

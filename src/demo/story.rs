@@ -24,6 +24,7 @@ use crate::model::board::Board;
 use crate::model::config::{Config, HealthRules};
 use crate::model::health::Health;
 use crate::model::machine::Machine;
+use crate::wire::counted::counted;
 
 /// The machine that is played on unless another is named.
 pub const SHIPPED: &str = include_str!("../../fixtures/nodes/bi-v150-x8.node");
@@ -197,12 +198,13 @@ impl Stage<'_> {
         .await?;
         let snapshot = self.snapshot()?;
         let boards = &snapshot.inventory.boards;
-        let models = boards.first().map_or("", |board| &board.model);
-        let text = format!(
-            "found {} boards with {} chips in /sys ({models})",
-            boards.len(),
-            snapshot.inventory.chips().len(),
-        );
+        let chips = counted(snapshot.inventory.chips().len(), "chip");
+        let text = match boards.first() {
+            None => "found no boards in /sys".to_owned(),
+            Some(Board { model, .. }) => {
+                format!("found {} with {chips} in /sys ({model})", counted(boards.len(), "board"))
+            }
+        };
         self.tell(Actor::Plugin, &text, &Value::Null)?;
         self.last_board()?;
         self.node("registered; the node has")
@@ -417,8 +419,10 @@ impl Stage<'_> {
         let Summary { pods, refused, restarts, changes } = self.told;
         self.tell(Actor::Plugin, "stopped cleanly", &Value::Null)?;
         let text = format!(
-            "{pods} pods admitted, {refused} refused for want of devices, \
-             {restarts} kubelet restarts, {changes} changes of the hardware"
+            "{} admitted, {refused} refused for lack of devices, {}, {}",
+            counted(pods, "pod"),
+            counted(restarts, "kubelet restart"),
+            counted(changes, "hardware change"),
         );
         let facts = json!({
             "admitted": pods, "refused": refused, "restarts": restarts, "changes": changes,

@@ -146,8 +146,8 @@ async fn a_bad_file_changes_nothing_is_reported_whole_and_once_and_a_good_one_st
     volume.swap("flags: {splitbord: true, usevolcano: true}");
     let said = format!(
         "WARN the last good configuration stays in force: {} has 2 problems\n  line 1: \
-         flags.splitbord: unknown key; did you mean `splitboard`?\n  line 1: flags.usevolcano: the \
-         Volcano mode is not supported; set it to false: the kubelet chooses the devices\n",
+         flags.splitbord: unknown key; did you mean `splitboard`?\n  line 1: flags.usevolcano: \
+         Volcano mode is not supported; set it to false\n",
         volume.file().display()
     );
     stage.log.says(&said).await;

@@ -13,6 +13,7 @@ mod architecture;
 mod bad_nodes;
 mod cli;
 mod config;
+mod config_schema;
 mod demo;
 mod deploy;
 mod doctor;

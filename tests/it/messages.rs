@@ -183,6 +183,18 @@ fn check_start(arguments: &[&str], code: i32, expected: &str) {
     assert_eq!((ran.0, &*ran.1, &*last.join("\n")), (Some(code), "", expected));
 }
 
+/// The root is logged before anything of it is read, so a wrong configuration is no hindrance.
+#[test]
+fn the_log_names_the_node_file_that_was_given() {
+    let node = "--root=fixtures/nodes/mr-v100-x4.node";
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("file");
+    fs::write(&file, "sharing: {timeSlicing: {replicas: 20000}}").unwrap();
+    let (code, _, stderr) = run(&["run", node, "--config", file.to_str().unwrap()], &[]);
+    assert_eq!(code, Some(3), "{stderr}");
+    assert!(stderr.contains(" root=fixtures/nodes/mr-v100-x4.node "), "{stderr}");
+}
+
 #[test]
 fn a_start_that_cannot_be_says_why_and_ends_with_its_code() {
     check_start(

@@ -186,7 +186,7 @@ fn the_table_of_metrics_is_the_one_that_they_are_served_from() {
 #[test]
 fn the_exit_statuses_of_doctor_are_those_of_its_help() {
     let help = stdout_of(&["doctor", "--help"]);
-    let (_, statuses) = help.split_once("Exit status: ").unwrap();
+    let (_, statuses) = help.split_once("Exit codes: ").unwrap();
     let rows: Vec<_> = statuses.lines().filter(|line| line.starts_with("  ")).collect();
     assert!(rows.len() >= 20, "{rows:?}");
     assert!(readme().contains(&rows.join("\n")), "{}", rows.join("\n"));

@@ -3,9 +3,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
+use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::Override;
 use super::node::{Node, Spot, Yaml, find_spot};
 use super::problem::{ConfigProblems, Problem};
 use crate::model::pci::{PciAddress, PciId};
@@ -22,6 +24,7 @@ const SHOWN: usize = 80;
 pub(super) struct Reading<'a> {
     text: &'a str,
     findings: RefCell<Vec<Finding>>,
+    override_problems: RefCell<Vec<String>>,
     lookup_bytes: Cell<usize>,
 }
 
@@ -34,7 +37,12 @@ struct Finding {
 
 impl<'a> Reading<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        Self { text, findings: RefCell::default(), lookup_bytes: Cell::new(LOOKUP_BYTES) }
+        Self {
+            text,
+            findings: RefCell::default(),
+            override_problems: RefCell::default(),
+            lookup_bytes: Cell::new(LOOKUP_BYTES),
+        }
     }
 
     fn spot(&self, node: usize) -> Option<Spot> {
@@ -43,9 +51,11 @@ impl<'a> Reading<'a> {
         find_spot(self.text, node)
     }
 
-    /// Notes what is wrong outside the file: a flag or an environment variable.
-    pub(super) fn flag_problem(&self, flag: &str, message: impl Into<String>) {
-        self.note(flag.to_owned(), None, message.into());
+    /// Notes what is wrong with a flag or an environment variable, for example
+    /// `USE_VOLCANO=true: …`.
+    pub(super) fn override_problem(&self, given: &Override, message: impl fmt::Display) {
+        let Override { name, text } = given;
+        self.override_problems.borrow_mut().push(format!("{name}={}: {message}", shown(text)));
     }
 
     fn note(&self, path: String, node: Option<usize>, message: String) {
@@ -54,8 +64,8 @@ impl<'a> Reading<'a> {
 
     /// The end of reading: `value` if nothing was wrong.
     pub(super) fn finish<T>(self, value: T) -> Result<T, ConfigProblems> {
-        let mut findings = self.findings.take();
-        if findings.is_empty() {
+        let (mut findings, overrides) = (self.findings.take(), self.override_problems.take());
+        if findings.is_empty() && overrides.is_empty() {
             return Ok(value);
         }
         findings.sort_by_key(|finding| finding.node);
@@ -64,7 +74,7 @@ impl<'a> Reading<'a> {
             line: finding.node.and_then(|node| Some(self.spot(node)?.line)),
             message: finding.message,
         });
-        Err(ConfigProblems::new(problems.collect()))
+        Err(ConfigProblems::new(problems.collect(), overrides))
     }
 }
 

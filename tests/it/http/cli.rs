@@ -73,7 +73,8 @@ fn where_nobody_answers_they_say_what_to_look_at() {
     check(&["probe", "live", "--http", &address], 1, "", &nobody);
     check(&["probe", "ready", "--http", &address], 1, "", &nobody);
     check(&["status", "--http", &address], 1, "", &nobody);
-    let off = "error: --http (IX_HTTP) is off, so there is nobody to ask\n";
+    let off = "error: --http (IX_HTTP) is off: there is no server to ask; give the address \
+               of the running plugin\n";
     check(&["status", "--http", "off"], 1, "", off);
 }
 
