@@ -22,7 +22,7 @@ fn main() -> ExitCode {
         Err(Failure::Configuration(error)) => (error, 3),
         Err(Failure::Found(code)) => return ExitCode::from(code),
     };
-    // Nobody may be reading, which is no reason to panic.
+    // `eprintln!` would panic if standard error is closed.
     drop(writeln!(io::stderr(), "error: {error:#}"));
     ExitCode::from(code)
 }

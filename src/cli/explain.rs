@@ -1,4 +1,4 @@
-//! `explain allocation`: which devices the kubelet would be told to take, and why.
+//! `explain allocation`: which devices the kubelet would get as preferred, and why.
 
 use std::str::FromStr;
 

@@ -32,7 +32,7 @@ pub use self::output::Failure;
 
 /// Kubernetes device plugin for Iluvatar CoreX GPUs.
 ///
-/// Without a command it does what `run` does, with the options of `run`. Options may stand before or
+/// Without a command it does what `run` does, with the options of `run`. Options may come before or
 /// after the command.
 #[derive(Debug, Parser)]
 #[command(name = "ix-device-plugin", version)]

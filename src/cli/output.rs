@@ -45,7 +45,7 @@ impl StandardOutput {
         Self { inner: io::stdout().lock(), is_closed: false }
     }
 
-    /// Whether a write failed because nobody reads any more.
+    /// Whether a write failed because the reader closed its end.
     pub(super) fn is_closed(&self) -> bool {
         self.is_closed
     }

@@ -84,12 +84,12 @@ pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 async fn serve(settings: Settings, signals: Signals) -> anyhow::Result<()> {
     let bound = app::build(settings);
     let (triggers, reload) = (bound.triggers.clone(), Arc::clone(&bound.reload));
-    let look_again = move || {
+    let reload = move || {
         reload.notify_one();
-        // A full channel already holds a reason to look.
+        // A full channel already holds a trigger.
         drop(triggers.try_send(Trigger::Request));
     };
-    bound.run_until_stopped(signals.asked_to_stop(look_again)).await
+    bound.run_until_stopped(signals.asked_to_stop(reload)).await
 }
 
 /// Listened to before anything else is done: the first process of a container has no default
@@ -110,15 +110,15 @@ impl Signals {
         })
     }
 
-    /// Waits for SIGTERM or SIGINT; SIGHUP leads to another look in the meantime.
-    async fn asked_to_stop(mut self, look_again: impl Fn()) {
+    /// Waits for SIGTERM or SIGINT; SIGHUP reloads in the meantime.
+    async fn asked_to_stop(mut self, reload: impl Fn()) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return info!("SIGTERM: stopping"),
                 _ = self.interrupt.recv() => return info!("SIGINT: stopping"),
                 _ = self.hangup.recv() => {
-                    info!("SIGHUP: looking at the machine and the configuration again");
-                    look_again();
+                    info!("SIGHUP: rescanning the machine and rereading the configuration");
+                    reload();
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! Flags may stand before the verb: `--root my.node discover` means `discover --root my.node`.
+//! Flags may come before the verb: `--root my.node discover` means `discover --root my.node`.
 //! Without a verb, `run` is meant. Each verb then accepts or refuses the flags itself, so none is
 //! dropped.
 

@@ -1,6 +1,6 @@
 //! Booleans in environment variables, spelt as the replaced plugin took them.
 
-/// A text that is not a boolean. Whoever asked names the variable and its value.
+/// A text that is not a boolean. The caller names the variable and its value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a boolean; write true or false")]
 pub struct EnvBoolError;

@@ -69,7 +69,7 @@ fn read_pairs(list: &Cursor) -> Vec<Vec<PciAddress>> {
         .collect()
 }
 
-/// One board's chips; `boards` tells in which entry an address was met before.
+/// One board's chips; `boards` has the entry in which each address was found before.
 fn read_pair(
     pair: &Cursor,
     index: usize,

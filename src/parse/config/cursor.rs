@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::Override;
-use super::node::{Node, Spot, Yaml, find_spot};
+use super::node::{Node, Position, Yaml, find_position};
 use super::problem::{ConfigProblems, Problem};
 use crate::model::pci::{PciAddress, PciId};
 use crate::parse::duration::parse_duration;
@@ -28,7 +28,7 @@ pub(super) struct Reading<'a> {
     lookup_bytes: Cell<usize>,
 }
 
-/// A problem whose line is not looked up yet.
+/// A problem whose line has not been searched for yet.
 struct Finding {
     path: String,
     node: Option<usize>,
@@ -45,10 +45,10 @@ impl<'a> Reading<'a> {
         }
     }
 
-    fn spot(&self, node: usize) -> Option<Spot> {
+    fn position(&self, node: usize) -> Option<Position> {
         let left = self.lookup_bytes.get().checked_sub(self.text.len())?;
         self.lookup_bytes.set(left);
-        find_spot(self.text, node)
+        find_position(self.text, node)
     }
 
     /// Notes what is wrong with a flag or an environment variable, for example
@@ -71,7 +71,7 @@ impl<'a> Reading<'a> {
         findings.sort_by_key(|finding| finding.node);
         let problems = findings.into_iter().map(|finding| Problem {
             path: finding.path,
-            line: finding.node.and_then(|node| Some(self.spot(node)?.line)),
+            line: finding.node.and_then(|node| Some(self.position(node)?.line)),
             message: finding.message,
         });
         Err(ConfigProblems::new(problems.collect(), overrides))
@@ -130,7 +130,7 @@ impl<'a> Cursor<'a> {
 
     /// The scalar as it is spelt in the file, where that can be found.
     pub(super) fn spelling(&self) -> Option<String> {
-        self.reading.spot(self.node.number)?.raw
+        self.reading.position(self.node.number)?.raw
     }
 
     /// How much was found wrong up to now, in the whole file.

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 /// One key of a mapping.
 #[derive(Debug)]
 pub struct ConfigKey {
-    /// As it stands in the file.
+    /// Its spelling in the file.
     pub name: &'static str,
     /// The value that an absent key stands for, as JSON; empty where there is none.
     pub default: &'static str,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// More than this many are counted, not printed: nobody reads on, and logs are not endless.
+/// More than this many are counted, not printed, to bound the log.
 const PRINT_LIMIT: usize = 100;
 
 /// One thing that is wrong, and what to do about it.
