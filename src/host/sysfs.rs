@@ -591,10 +591,12 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_space_of_all_ones_is_a_chip_that_left_the_bus() {
-        let tree = Tree::new().with(&format!("{CHIP}/config"), [0xff; 64]);
-        let board = &tree.look().unwrap().boards[0];
-        assert_eq!(board.reasons[0].code.name(), "ConfigSpaceUnreadable");
+    fn a_configuration_space_of_all_ones_or_without_a_byte_is_a_chip_that_left_the_bus() {
+        for config in [&[0xff; 64][..], &[]] {
+            let tree = Tree::new().with(&format!("{CHIP}/config"), config);
+            let board = &tree.look().unwrap().boards[0];
+            assert_eq!(board.reasons[0].code.name(), "ConfigSpaceUnreadable", "{config:?}");
+        }
         let refused = Tree::new().with_directory(&format!("{CHIP}/config"));
         assert!(refused.look().unwrap().boards[0].reasons.is_empty());
     }

@@ -41,7 +41,7 @@ pub enum ReasonCode {
     DeviceNodeUnknown,
     /// The driver named a node, but /dev does not have it.
     DeviceNodeMissing,
-    /// The configuration space reads all ones: the chip no longer answers.
+    /// The configuration space is empty or reads all ones: the chip no longer answers.
     ConfigSpaceUnreadable,
     /// The counter of fatal PCIe errors rose (`aer_dev_fatal`).
     AerFatal,

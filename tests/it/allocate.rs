@@ -162,7 +162,7 @@ async fn a_device_that_broke_since_the_list_is_refused_with_the_reason() {
     plugin.daemon.look_again().await;
     soon("it to break", plugin.kubelet.wait_for(|view| view.allocatable(GPU) == 3)).await.unwrap();
     let message = "iluvatar.com/gpu: device 0000:15:00.0 is unhealthy: ConfigSpaceUnreadable \
-                   (0000:15:00.0 does not answer: its configuration space reads all ones)";
+                   (0000:15:00.0 does not answer: its configuration space is empty or all ones)";
     plugin.check_refused(&[&["0000:15:00.0"]], Code::FailedPrecondition, message).await;
 }
 

@@ -47,7 +47,7 @@ fn chip_findings(
 /// What is said of a chip that does not answer.
 #[must_use]
 pub fn silence(chip: PciAddress) -> String {
-    format!("{chip} does not answer: its configuration space reads all ones")
+    format!("{chip} does not answer: its configuration space is empty or all ones")
 }
 
 pub(super) fn risen(before: Option<u64>, now: Option<u64>) -> Option<(u64, u64)> {
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn a_chip_that_does_not_answer_is_said_so() {
         let silent = ChipHealthSample { answers: Some(false), ..healthy() };
-        let detail = "0000:13:00.0 does not answer: its configuration space reads all ones";
+        let detail = "0000:13:00.0 does not answer: its configuration space is empty or all ones";
         check(Some(healthy()), silent, &[("ConfigSpaceUnreadable", detail)]);
     }
 

@@ -116,8 +116,8 @@ mod tests {
             |chip| chip.answers = false,
             None,
             &[
-                "ConfigSpaceUnreadable: 0000:03:00.0 does not answer: its configuration space reads \
-             all ones",
+                "ConfigSpaceUnreadable: 0000:03:00.0 does not answer: its configuration space is empty \
+             or all ones",
             ],
         );
         check(
