@@ -197,7 +197,7 @@ impl Stage<'_> {
         .await?;
         let snapshot = self.snapshot()?;
         let boards = &snapshot.inventory.boards;
-        let models = boards.first().map_or("", |board| &board.model);
+        let models = boards.first().map_or_else(String::new, Board::model_or_id);
         let text = format!(
             "found {} boards with {} chips in /sys ({models})",
             boards.len(),

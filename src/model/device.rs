@@ -61,23 +61,23 @@ pub struct DeviceNode {
     pub number: Option<DeviceNumber>,
 }
 
-/// What makes us believe that a node belongs to a chip; the strongest first.
+/// Why a node counts as a chip's; the strongest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum NodeEvidence {
-    /// A directory below the chip's own has a `dev` file.
-    Child,
+    /// In sysfs, a directory below the chip's own has a `dev` file.
+    Sysfs,
     /// A class device leads to the chip.
     Class,
-    /// As many nodes as chips, paired in order: a guess, and said so.
+    /// There are as many nodes as chips, and they are paired in order: a guess.
     Inferred,
-    /// Nothing tells.
+    /// Nothing shows the chip's node.
     None,
 }
 
 impl fmt::Display for NodeEvidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Self::Child => "child",
+            Self::Sysfs => "sysfs",
             Self::Class => "class",
             Self::Inferred => "inferred",
             Self::None => "none",

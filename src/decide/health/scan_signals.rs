@@ -96,7 +96,7 @@ mod tests {
     ) {
         let survey = Sample::default().chip("00:01.0 03:00.0", SINGLE).with(change).survey();
         let node = Some(node("/dev/iluvatar0", 0));
-        let found = FoundNode { node, evidence: NodeEvidence::Child, problem };
+        let found = FoundNode { node, evidence: NodeEvidence::Sysfs, problem };
         let reasons = chip_reasons(&survey.chips[0], &found, &DiscoveryRules::default());
         let shown: Vec<_> =
             reasons.iter().map(|reason| format!("{}: {}", reason.code, reason.detail)).collect();

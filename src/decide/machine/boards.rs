@@ -305,7 +305,7 @@ mod tests {
         BoardRules { pairs: vec![pair], ..BoardRules::default() }
     }
 
-    /// `0000:14:00.0 0000:17:00.0 by bridges`; with the board's id in front where it is not its
+    /// `0000:14:00.0 0000:17:00.0 by own bridges`; with the board's id in front where it is not its
     /// first chip's, and how many chips it should have where that is more.
     fn shown(group: &Group) -> String {
         let chips = group.chips.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
@@ -337,12 +337,12 @@ mod tests {
         check(sample, &BoardRules::default(), boards, &[]);
     }
 
-    const SINGLES: &[&str] = &["0000:14:00.0 by single", "0000:17:00.0 by single"];
+    const SINGLES: &[&str] = &["0000:14:00.0 by single-chip", "0000:17:00.0 by single-chip"];
 
     #[test]
     fn two_chips_behind_their_own_bridges_alone_under_a_switch_are_a_board() {
         let sample = Sample::default().dual_board("00:01.0", 0x10, UNKNOWN);
-        check_boards(sample, &["0000:14:00.0 0000:17:00.0 by bridges"]);
+        check_boards(sample, &["0000:14:00.0 0000:17:00.0 by own bridges"]);
     }
 
     #[test]
@@ -352,7 +352,10 @@ mod tests {
             .dual_board("00:01.0 01:00.0 02:01.0", 0x20, UNKNOWN);
         check_boards(
             sample,
-            &["0000:14:00.0 0000:17:00.0 by bridges", "0000:24:00.0 0000:27:00.0 by bridges"],
+            &[
+                "0000:14:00.0 0000:17:00.0 by own bridges",
+                "0000:24:00.0 0000:27:00.0 by own bridges",
+            ],
         );
     }
 
@@ -361,7 +364,7 @@ mod tests {
         let sample = Sample::default()
             .chip("00:01.0 01:00.0 02:00.0 03:00.0", UNKNOWN)
             .chip("00:01.0 01:00.0 02:01.0 04:00.0", UNKNOWN);
-        check_boards(sample, &["0000:03:00.0 by single", "0000:04:00.0 by single"]);
+        check_boards(sample, &["0000:03:00.0 by single-chip", "0000:04:00.0 by single-chip"]);
     }
 
     #[test]
@@ -390,14 +393,14 @@ mod tests {
         let sample = Sample::default()
             .chip("00:01.0 01:00.0 02:00.0 03:00.0", UNKNOWN)
             .chip("00:01.0 01:00.0 02:01.0 04:00.0", UNKNOWN);
-        check(sample, &dual(), &["0000:03:00.0 0000:04:00.0 by device-id"], &[]);
+        check(sample, &dual(), &["0000:03:00.0 0000:04:00.0 by device id"], &[]);
     }
 
     #[test]
     fn two_functions_of_one_device_and_a_known_id_are_a_board() {
         let sample =
             Sample::default().chip("00:01.0 03:00.0", UNKNOWN).chip("00:01.0 03:00.1", UNKNOWN);
-        check(sample, &dual(), &["0000:03:00.0 0000:03:00.1 by device-id"], &[]);
+        check(sample, &dual(), &["0000:03:00.0 0000:03:00.1 by device id"], &[]);
     }
 
     #[test]
@@ -406,7 +409,7 @@ mod tests {
             .chip("00:01.0 01:00.0 02:00.0 03:00.0", UNKNOWN)
             .chip("00:01.0 01:00.0 02:01.0 04:00.0", UNKNOWN)
             .slot("7", "01:00.0");
-        check_boards(sample, &["0000:03:00.0 0000:04:00.0 by slot"]);
+        check_boards(sample, &["0000:03:00.0 0000:04:00.0 by same slot"]);
     }
 
     #[test]
@@ -424,10 +427,10 @@ mod tests {
         let sample =
             (0..4).fold(Sample::default(), |sample, port| sample.chip(&below(port), UNKNOWN));
         let boards = [
-            "0000:03:00.0 by single",
-            "0000:04:00.0 by single",
-            "0000:05:00.0 by single",
-            "0000:06:00.0 by single",
+            "0000:03:00.0 by single-chip",
+            "0000:04:00.0 by single-chip",
+            "0000:05:00.0 by single-chip",
+            "0000:06:00.0 by single-chip",
         ];
         let note = "slot 0000:01:00 holds 4 chips of the unknown id 1e3e:0003 (0000:03:00.0, \
                     0000:04:00.0, 0000:05:00.0, 0000:06:00.0); they count as boards of their own \
@@ -443,14 +446,14 @@ mod tests {
             .slot("1", "03:00.0")
             .slot("2", "04:00.0");
         let rules = pair(&["04:00.0", "03:00.0"]);
-        check(sample, &rules, &["0000:03:00.0 0000:04:00.0 by config"], &[]);
+        check(sample, &rules, &["0000:03:00.0 0000:04:00.0 by configured"], &[]);
     }
 
     #[test]
     fn a_configured_board_keeps_its_id_while_its_lower_chip_is_absent() {
         let sample = Sample::default().chip("00:02.0 04:00.0", UNKNOWN);
         let rules = pair(&["04:00.0", "03:00.0"]);
-        check(sample, &rules, &["0000:03:00.0: 0000:04:00.0 by config, of 2"], &[]);
+        check(sample, &rules, &["0000:03:00.0: 0000:04:00.0 by configured, of 2"], &[]);
     }
 
     #[test]
@@ -458,7 +461,7 @@ mod tests {
         let sample = Sample::default().chip("00:02.0 05:00.0", UNKNOWN);
         let note =
             "boards.pairs names 0000:03:00.0, 0000:04:00.0, but none of these chips is there";
-        check(sample, &pair(&["03:00.0", "04:00.0"]), &["0000:05:00.0 by single"], &[note]);
+        check(sample, &pair(&["03:00.0", "04:00.0"]), &["0000:05:00.0 by single-chip"], &[note]);
     }
 
     #[test]
@@ -469,9 +472,9 @@ mod tests {
             .slot("1", "10:00.0");
         let rules = BoardRules { pairing: Pairing::Off, ..pair(&["24:00.0", "27:00.0"]) };
         let boards = [
-            "0000:14:00.0 by single",
-            "0000:17:00.0 by single",
-            "0000:24:00.0 0000:27:00.0 by config",
+            "0000:14:00.0 by single-chip",
+            "0000:17:00.0 by single-chip",
+            "0000:24:00.0 0000:27:00.0 by configured",
         ];
         check(sample, &rules, &boards, &[]);
     }
@@ -481,14 +484,14 @@ mod tests {
         let sample = Sample::default()
             .chip("00:01.0 10:00.0 11:00.0 12:00.0 13:00.0 14:00.0", UNKNOWN)
             .port("00:01.0 10:00.0 11:01.0");
-        check(sample, &dual(), &["0000:14:00.0 by device-id, of 2"], &[]);
+        check(sample, &dual(), &["0000:14:00.0 by device id, of 2"], &[]);
     }
 
     #[test]
     fn a_lone_chip_of_a_known_id_in_a_slot_with_a_switch_is_half_a_board() {
         let sample =
             Sample::default().chip("00:01.0 10:00.0 11:00.0 12:00.0", UNKNOWN).slot("1", "10:00.0");
-        check(sample, &dual(), &["0000:12:00.0 by device-id, of 2"], &[]);
+        check(sample, &dual(), &["0000:12:00.0 by device id, of 2"], &[]);
     }
 
     /// A guest sees no port above what was passed through, and each function has a slot.
@@ -499,7 +502,7 @@ mod tests {
             .chip("00:07.0", UNKNOWN)
             .slot("6", "00:06.0")
             .slot("7", "00:07.0");
-        let boards = ["0000:00:06.0 by single", "0000:00:07.0 by single"];
+        let boards = ["0000:00:06.0 by single-chip", "0000:00:07.0 by single-chip"];
         let note = |chip| {
             format!(
                 "a board of 1e3e:0003 has 2 chips, but nothing shows which belong with \
@@ -515,7 +518,7 @@ mod tests {
             .dual_board("00:01.0", 0x10, UNKNOWN)
             .chip("00:01.0 10:00.0 11:01.0 15:00.0 16:00.0 17:00.1", UNKNOWN)
             .with(|chip| chip.virtual_of = Some(at("17:00.0")));
-        check_boards(sample, &["0000:14:00.0 0000:17:00.0 by bridges"]);
+        check_boards(sample, &["0000:14:00.0 0000:17:00.0 by own bridges"]);
     }
 
     #[test]
@@ -523,6 +526,6 @@ mod tests {
         let sample = Sample::default()
             .chip("10000:e0:01.0 10000:e1:00.0", SINGLE)
             .chip("20000:e0:01.0 20000:e1:00.0", SINGLE);
-        check_boards(sample, &["10000:e1:00.0 by single", "20000:e1:00.0 by single"]);
+        check_boards(sample, &["10000:e1:00.0 by single-chip", "20000:e1:00.0 by single-chip"]);
     }
 }

@@ -73,7 +73,7 @@ fn announced_nodes(
     let of_children = chips.iter().filter_map(|chip| {
         // A chip may have other children with a node, for example of DRM or of a clock.
         let node = chip.child_nodes.iter().find(|node| chip_node(node).is_some())?.clone();
-        Some((chip.function.address, (node, NodeEvidence::Child)))
+        Some((chip.function.address, (node, NodeEvidence::Sysfs)))
     });
     let wanted: BTreeSet<_> = chips.iter().map(|chip| chip.function.address).collect();
     // Later ones replace earlier ones: a child is the stronger evidence.
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
     use crate::decide::sample::{SINGLE, Sample, node};
 
-    /// `/dev/iluvatar0 by child`, or the problem.
+    /// `/dev/iluvatar0 by sysfs`, or the problem.
     fn shown(found: &FoundNode) -> String {
         let node = found.node.as_ref().map_or("none", |node| &node.path);
         let problem = match &found.problem {
@@ -185,7 +185,7 @@ mod tests {
             .with(child("/dev/iluvatar2", 2))
             .node("/dev/iluvatar2", 2)
             .node("/dev/iluvatar7", 7);
-        check(sample, &["/dev/iluvatar7 by child", "/dev/iluvatar2 by child"]);
+        check(sample, &["/dev/iluvatar7 by sysfs", "/dev/iluvatar2 by sysfs"]);
     }
 
     #[test]
@@ -196,7 +196,7 @@ mod tests {
             .class_device("iluvatar1", 1, Some("03:00.0"))
             .node("/dev/iluvatar0", 0)
             .node("/dev/iluvatar1", 1);
-        check(sample, &["/dev/iluvatar0 by child"]);
+        check(sample, &["/dev/iluvatar0 by sysfs"]);
     }
 
     #[test]

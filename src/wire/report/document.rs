@@ -26,7 +26,7 @@ pub struct Discovery {
 struct BoardDocument {
     id: String,
     model: String,
-    evidence: String,
+    evidence: &'static str,
     expected_chips: usize,
     numa_nodes: Vec<u32>,
     health: String,
@@ -100,7 +100,7 @@ fn board_document(board: &Board) -> BoardDocument {
     BoardDocument {
         id: board.address.to_string(),
         model: board.model.clone(),
-        evidence: board.evidence.to_string(),
+        evidence: board.evidence.name(),
         expected_chips: board.expected_chips,
         numa_nodes: board.numa_nodes.clone(),
         health: board.health.to_string(),

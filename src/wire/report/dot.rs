@@ -42,7 +42,7 @@ fn board(inventory: &Inventory, kind: GroupKind) -> Option<&Board> {
 fn label(inventory: &Inventory, kind: GroupKind) -> String {
     match board(inventory, kind) {
         Some(board) => {
-            let model = board.model.replace('\\', "\\\\").replace('"', "\\\"");
+            let model = board.model_or_id().replace('\\', "\\\\").replace('"', "\\\"");
             format!("{}\\n{model}\\n{}", group_name(kind), board.health)
         }
         None => group_name(kind),

@@ -62,9 +62,10 @@ impl Branches<'_> {
     }
 
     fn board_line(&self, board: &Board) -> String {
-        let Board { address, model, evidence, health, reasons, .. } = board;
+        let Board { address, evidence, health, reasons, .. } = board;
+        let model = board.model_or_id();
         let health = self.paint.health(*health, &health.to_string());
-        let mut line = format!("board {address} {model}, by {evidence}, {health}");
+        let mut line = format!("board {address} {model} ({evidence}), {health}");
         for reason in reasons {
             line.push_str(&format!(", {}: {}", reason.code, reason.detail));
         }

@@ -14,9 +14,9 @@ pub fn udev(findings: &Findings<'_>) -> String {
         .to_owned();
     for board in &findings.inventory.boards {
         text.push_str(&format!(
-            "\n# {}, {}, by {}\n",
+            "\n# {}, {}, {}\n",
             board.address,
-            one_line(&board.model),
+            one_line(&board.model_or_id()),
             board.evidence
         ));
         text.push_str(&rules(board));
