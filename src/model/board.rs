@@ -76,6 +76,9 @@ pub enum Evidence {
     DeviceId,
     /// Two chips alone under one switch, each behind a bridge of its own.
     Bridges,
+    /// A lone chip whose device id is on other boards of this node, which all have more chips: half
+    /// a board.
+    Siblings,
     /// No evidence that it has company: a board of its own.
     Single,
 }
@@ -89,6 +92,7 @@ impl Evidence {
             Self::Slot => "same-slot",
             Self::DeviceId => "device-id",
             Self::Bridges => "own-bridges",
+            Self::Siblings => "sibling-boards",
             Self::Single => "single-chip",
         }
     }
@@ -102,6 +106,7 @@ impl fmt::Display for Evidence {
             Self::Slot => "same slot",
             Self::DeviceId => "device id",
             Self::Bridges => "own bridges",
+            Self::Siblings => "sibling boards",
             Self::Single => "single-chip",
         })
     }

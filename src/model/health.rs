@@ -33,7 +33,7 @@ pub struct Reason {
 /// Every signal. Names are stable: they appear in `discover`, logs, metrics and the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ReasonCode {
-    /// A board that is known to have more chips shows fewer.
+    /// A board has fewer chips than configuration, its own past or its sibling boards show.
     ChipMissing,
     /// No driver has the chip.
     DriverNotBound,

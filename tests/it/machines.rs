@@ -7,8 +7,9 @@ use ix_device_plugin::host::files::unpack;
 use ix_device_plugin::host::root::Root;
 use ix_device_plugin::host::scan::{Scan, scan};
 use ix_device_plugin::host::sysfs::{Detail, capture};
-use ix_device_plugin::model::board::Evidence;
+use ix_device_plugin::model::board::{Board, Evidence};
 use ix_device_plugin::model::config::{BoardRules, Config, Pairing};
+use ix_device_plugin::model::health::{Health, ReasonCode};
 use ix_device_plugin::model::inventory::Inventory;
 use ix_device_plugin::model::machine::Machine;
 use ix_device_plugin::model::pci::{PciAddress, PciId};
@@ -146,7 +147,37 @@ proptest! {
     }
 }
 
+/// How many chips a board of this id has, by configuration or by the boards that are whole.
+fn chips_per_board(id: PciId, inventory: &Inventory, config: &Config) -> Option<usize> {
+    let whole = |board: &&Board| board.chips.len() == board.expected_chips;
+    let of_id = |board: &&Board| board.expected_chips > 1 && board.chips[0].id == id;
+    let shown = inventory.boards.iter().filter(whole).find(of_id).map(|board| board.chips.len());
+    config.boards.chips_per_board.get(&id).copied().or(shown)
+}
+
 proptest! {
+    #[test]
+    fn no_lone_chip_behind_ports_is_healthy_where_boards_of_its_id_have_more(
+        plan in plans(),
+        config in configs(),
+    ) {
+        prop_assume!(config.boards.pairing == Pairing::Auto);
+        let (machine, _) = plan.build();
+        let inventory = build(&parse_sysfs_scan(&machine, &config.discovery), &config);
+        let has_ports = |chip: PciAddress| {
+            let mut functions = inventory.functions.iter();
+            functions.any(|it| it.address == chip && !it.ports.is_empty())
+        };
+        for board in inventory.boards.iter().filter(|board| has_ports(board.chips[0].address)) {
+            let expected = chips_per_board(board.chips[0].id, &inventory, &config);
+            if expected.is_some_and(|expected| board.chips.len() < expected) {
+                prop_assert_eq!(board.health, Health::Unhealthy, "{:?}", board);
+                prop_assert_eq!(Some(board.expected_chips), expected);
+                prop_assert!(board.reasons.iter().any(|it| it.code == ReasonCode::ChipMissing));
+            }
+        }
+    }
+
     #[test]
     fn every_physical_chip_is_on_one_board_or_skipped(plan in plans(), config in configs()) {
         let (machine, chips) = plan.build();

@@ -224,7 +224,9 @@ mod tests {
         let mut node = Node::x8();
         node.seen = BoardHistory::default();
         node.unplug(LOWER);
-        assert_eq!(board(&node.look(), UPPER).unwrap().health, Health::Healthy);
+        let inventory = node.look();
+        assert!(board(&inventory, LOWER).is_none());
+        assert_eq!(board(&inventory, UPPER).unwrap().evidence, Evidence::Siblings);
     }
 
     #[test]
