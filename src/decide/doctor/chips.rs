@@ -1,7 +1,7 @@
 //! Checks of chips and boards.
 
 use super::{and, count, or_ok};
-use crate::model::board::Chip;
+use crate::model::board::{Board, Evidence};
 use crate::model::doctor::facts::{Facts, Hardware};
 use crate::model::doctor::finding::{Finding, Level};
 use crate::model::health::{ReasonCode, Severity};
@@ -38,40 +38,41 @@ pub(super) fn chips(hardware: &Hardware, facts: &Facts) -> Vec<Finding> {
 }
 
 pub(super) fn config_space(hardware: &Hardware, facts: &Facts) -> Vec<Finding> {
-    let silent = of_chips(hardware, facts, ReasonCode::ConfigSpaceUnreadable, |_| {
-        "the chip fell off the bus: reset or power-cycle the node; if it comes back, look for the \
-         cause in `dmesg` (AER, power, heat)"
-            .to_owned()
-    });
-    or_ok(silent, || "every chip answers".to_owned())
+    let silent = against_chips(hardware, facts, ReasonCode::ConfigSpaceUnreadable);
+    or_ok(silent, || "every chip answers on the bus".to_owned())
 }
 
 pub(super) fn links(hardware: &Hardware, facts: &Facts) -> Vec<Finding> {
-    let slow = of_chips(hardware, facts, ReasonCode::LinkBelowMaximum, |_| {
-        "look again under load, for a link may be slow while idle; if it stays, reseat the board \
-         and check the slot's width and the firmware's settings"
-            .to_owned()
-    });
+    let slow = against_chips(hardware, facts, ReasonCode::LinkBelowMaximum);
     or_ok(slow, || "no PCIe link is below its maximum".to_owned())
 }
 
 pub(super) fn boards(hardware: &Hardware, facts: &Facts) -> Vec<Finding> {
-    let boards = hardware.inventory.boards.iter();
-    let halves = boards.flat_map(|board| {
+    let halves = hardware.inventory.boards.iter().flat_map(|board| {
         let missing = board.reasons.iter().filter(|it| it.code == ReasonCode::ChipMissing);
-        missing.map(move |reason| {
-            let sentence = format!("board {}: {}", board.address, reason.detail);
-            Finding::failure(
-                sentence,
-                "give all of its chips to one driver; where one is not on the bus, `echo 1 > \
-                 /sys/bus/pci/rescan`, then reset or reseat the board; where the board never had \
-                 more, correct boards.chipsPerBoard or boards.pairs",
-            )
-            .at(level(facts, ReasonCode::ChipMissing))
+        missing.map(|reason| {
+            let sentence = format!(
+                "board {}: {} ({} by {})",
+                board.address,
+                reason.detail,
+                board.expected_chips,
+                what_shows_its_chips(board)
+            );
+            of_reason(facts, reason.code, sentence)
         })
     });
-    let halves = halves.collect();
-    or_ok(halves, || "no board lacks a chip".to_owned())
+    or_ok(halves.collect(), || "no board is known to lack a chip".to_owned())
+}
+
+/// What shows how many chips the board should have.
+fn what_shows_its_chips(board: &Board) -> String {
+    let id = board.chips.first().map_or_else(String::new, |chip| chip.id.to_string());
+    match board.evidence {
+        Evidence::Config => "boards.pairs".to_owned(),
+        Evidence::DeviceId => format!("its device id {id}"),
+        Evidence::Siblings => format!("the other boards of {id} on this node"),
+        evidence => format!("the evidence `{evidence}`"),
+    }
 }
 
 pub(super) fn numa(hardware: &Hardware, _: &Facts) -> Vec<Finding> {
@@ -99,19 +100,15 @@ pub(super) fn numa(hardware: &Hardware, _: &Facts) -> Vec<Finding> {
     vec![finding.at(level)]
 }
 
-/// A finding for each chip against which this reason was seen.
-pub(super) fn of_chips(
-    hardware: &Hardware,
-    facts: &Facts,
-    code: ReasonCode,
-    remedy: impl Fn(&Chip) -> String,
-) -> Vec<Finding> {
-    let level = level(facts, code);
-    let seen = hardware.inventory.chips().into_iter().flat_map(|chip| {
-        let reasons = chip.reasons.iter().filter(|reason| reason.code == code);
-        reasons.map(move |reason| (chip, reason.detail.clone()))
-    });
-    seen.map(|(chip, detail)| Finding::warning(detail, remedy(chip)).at(level)).collect()
+/// A finding for each chip that has this reason.
+pub(super) fn against_chips(hardware: &Hardware, facts: &Facts, code: ReasonCode) -> Vec<Finding> {
+    let reasons = hardware.inventory.chips().into_iter().flat_map(|chip| &chip.reasons);
+    let with_code = reasons.filter(|reason| reason.code == code);
+    with_code.map(|reason| of_reason(facts, code, reason.detail.clone())).collect()
+}
+
+fn of_reason(facts: &Facts, code: ReasonCode, sentence: String) -> Finding {
+    Finding::warning(sentence, code.remedy()).at(level(facts, code))
 }
 
 /// As grave as the configuration takes the signal.
@@ -125,7 +122,7 @@ fn level(facts: &Facts, code: ReasonCode) -> Level {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sample_facts::{self, check, hardware, one};
+    use super::super::sample_facts::{self, check, hardware, one, with_remedy};
     use super::*;
     use crate::decide::sample::{Sample, UNKNOWN};
     use crate::model::function::Link;
@@ -160,15 +157,15 @@ mod tests {
 
     #[test]
     fn a_chip_that_fell_off_the_bus_is_a_failure() {
-        check(config_space, &hardware(one()), &["ok: every chip answers"]);
+        check(config_space, &hardware(one()), &["ok: every chip answers on the bus"]);
         check(
             config_space,
             &hardware(one().with(|chip| chip.answers = false)),
-            &[
-                "failure: 0000:03:00.0 does not answer: its configuration space is empty or all ones -> \
-               the chip fell off the bus: reset or power-cycle the node; if it comes back, look \
-               for the cause in `dmesg` (AER, power, heat)",
-            ],
+            &[&with_remedy(
+                "failure: 0000:03:00.0 does not answer: its configuration space is empty or all \
+                 ones",
+                ReasonCode::ConfigSpaceUnreadable,
+            )],
         );
     }
 
@@ -183,9 +180,11 @@ mod tests {
         check(
             links,
             &slow(),
-            &["warning: the PCIe link of 0000:03:00.0 runs at unknown speed x8, its maximum is \
-               unknown speed x16 -> look again under load, for a link may be slow while idle; if \
-               it stays, reseat the board and check the slot's width and the firmware's settings"],
+            &[&with_remedy(
+                "warning: the PCIe link of 0000:03:00.0 runs at unknown speed x8, its maximum is \
+                 unknown speed x16",
+                ReasonCode::LinkBelowMaximum,
+            )],
         );
     }
 
@@ -203,16 +202,26 @@ mod tests {
     #[test]
     fn a_half_board_is_a_failure() {
         let whole = || Sample::default().dual_board("00:01.0", 0x10, UNKNOWN);
-        check(boards, &hardware(whole()), &["ok: no board lacks a chip"]);
+        check(boards, &hardware(whole()), &["ok: no board is known to lack a chip"]);
         let half = whole().with(|chip| chip.driver = Some("vfio-pci".to_owned()));
         check(
             boards,
             &hardware(half),
-            &["failure: board 0000:14:00.0: 1 of 2 chips are there; 0000:17:00.0 is bound to \
-               vfio-pci, which is left alone -> give all of its chips to one driver; where one is \
-               not on the bus, `echo 1 > /sys/bus/pci/rescan`, then reset or reseat the board; \
-               where the board never had more, correct boards.chipsPerBoard or boards.pairs"],
+            &[&with_remedy(
+                "failure: board 0000:14:00.0: 1 of 2 chips are there; 0000:17:00.0 is bound to \
+                 vfio-pci, which is left alone (2 by the evidence `own bridges`)",
+                ReasonCode::ChipMissing,
+            )],
         );
+    }
+
+    #[test]
+    fn a_half_board_is_named_with_what_shows_that_it_should_have_more() {
+        let sample =
+            Sample::default().dual_board("00:01.0", 0x10, UNKNOWN).chip("00:02.0 20:00.0", UNKNOWN);
+        let expected = "failure: board 0000:20:00.0: 1 of 2 chips are there (2 by the other boards \
+                        of 1e3e:0003 on this node)";
+        check(boards, &hardware(sample), &[&with_remedy(expected, ReasonCode::ChipMissing)]);
     }
 
     #[test]

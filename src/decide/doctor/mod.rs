@@ -164,6 +164,7 @@ mod sample_facts {
     use crate::decide::sample::{SINGLE, Sample};
     use crate::model::config::Config;
     use crate::model::doctor::facts::{CdiFacts, KnownRoots, KubeletFacts};
+    use crate::model::health::ReasonCode;
 
     /// The hardware of a survey, with the driver loaded.
     pub(super) fn hardware(sample: Sample) -> Hardware {
@@ -225,6 +226,11 @@ mod sample_facts {
             format!("{}: {}{}", finding.level, finding.sentence, remedy(finding))
         };
         findings.iter().map(line).collect()
+    }
+
+    /// A sentence with the remedy of a reason.
+    pub(super) fn with_remedy(sentence: &str, code: ReasonCode) -> String {
+        format!("{sentence} -> {}", code.remedy())
     }
 
     #[test]

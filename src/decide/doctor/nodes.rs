@@ -1,6 +1,6 @@
 //! Checks of the nodes in /dev.
 
-use super::chips::of_chips;
+use super::chips::against_chips;
 use super::{and, count, or_ok};
 use crate::model::device::NodeEvidence;
 use crate::model::doctor::facts::{DeviceLink, Facts, Hardware};
@@ -12,16 +12,8 @@ const CONTROL_NODE: &str = "/dev/itrctl";
 const FIRST_WITH_CONTROL_NODE: (u32, u32) = (4, 4);
 
 pub(super) fn device_nodes(hardware: &Hardware, facts: &Facts) -> Vec<Finding> {
-    let mut findings = of_chips(hardware, facts, ReasonCode::DeviceNodeMissing, |_| {
-        "`udevadm trigger --action=add --subsystem-match=iluvatar-sys`, or load the driver again; \
-         in a container, mount the node's /dev"
-            .to_owned()
-    });
-    findings.extend(of_chips(hardware, facts, ReasonCode::DeviceNodeUnknown, |_| {
-        "nodes are paired with chips by order only where every chip is bound and there are as many \
-         nodes as chips: bind every chip, or load the driver again"
-            .to_owned()
-    }));
+    let mut findings = against_chips(hardware, facts, ReasonCode::DeviceNodeMissing);
+    findings.extend(against_chips(hardware, facts, ReasonCode::DeviceNodeUnknown));
     findings.extend(inferred(hardware));
     findings.extend(closed(hardware));
     findings.extend(control_node(hardware, facts));
@@ -41,7 +33,8 @@ fn inferred(hardware: &Hardware) -> Option<Finding> {
         .map(|chip| chip.address.to_string())
         .collect();
     let sentence = format!(
-        "nothing in /sys tells the nodes of {}; they are inferred from the order of chips and nodes",
+        "nothing in /sys tells the nodes of {}; they are inferred from the order of chips and \
+         nodes",
         and(&guessed)
     );
     (!guessed.is_empty()).then(|| {
@@ -126,7 +119,7 @@ pub(super) fn device_links(links: &[DeviceLink]) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sample_facts::{self, hardware, shown};
+    use super::super::sample_facts::{self, hardware, shown, with_remedy};
     use super::*;
     use crate::decide::sample::{SINGLE, Sample, node};
 
@@ -154,9 +147,10 @@ mod tests {
             .with(|chip| chip.child_nodes.push(node("/dev/iluvatar0", 0)));
         check(
             &hardware(announced),
-            &["failure: 0000:03:00.0: /dev/iluvatar0 is announced in /sys but is not in /dev -> \
-               `udevadm trigger --action=add --subsystem-match=iluvatar-sys`, or load the driver \
-               again; in a container, mount the node's /dev"],
+            &[&with_remedy(
+                "failure: 0000:03:00.0: /dev/iluvatar0 is announced in /sys but is not in /dev",
+                ReasonCode::DeviceNodeMissing,
+            )],
         );
     }
 
@@ -164,12 +158,11 @@ mod tests {
     fn a_node_that_nothing_tells_is_a_failure() {
         check(
             &hardware(Sample::default().chip("00:01.0 03:00.0", SINGLE)),
-            &[
-                "failure: the /dev node of 0000:03:00.0 is not known: /sys announces no nodes, and 0 \
-               in /dev do not pair with 1 chips -> nodes are paired with chips by order only where \
-               every chip is bound and there are as many nodes as chips: bind every chip, or load \
-               the driver again",
-            ],
+            &[&with_remedy(
+                "failure: the /dev node of 0000:03:00.0 is not known: /sys announces no nodes, \
+                 and 0 in /dev do not pair with 1 chips",
+                ReasonCode::DeviceNodeUnknown,
+            )],
         );
     }
 
