@@ -1,4 +1,4 @@
-//! `doctor`: what is wrong with a node, and what to do.
+//! `doctor`: checks a node and says what to do.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ use crate::model::doctor::check::Check;
 use crate::model::doctor::finding::exit_status;
 use crate::wire::report::doctor::{document, table};
 
-/// What `doctor` looks at, and how it prints.
+/// What `doctor` reads, and how it prints.
 #[derive(Args, Debug)]
 pub struct DoctorArgs {
     /// The kubelet's device plugin directory; /var/lib/kubelet/device-plugins below the root if
@@ -47,15 +47,16 @@ pub(super) fn doctor(common: &Common, args: &DoctorArgs) -> Result<(), Failure> 
     }
 }
 
-/// The end of the help text: each check with its status.
+/// The end of the help text: each check with its exit status.
 pub(super) fn exit_statuses() -> String {
-    let mut text = "Exit status: 0 where nothing is graver than a note; else that of the first \
-                    failure or, without one,\nof the first warning, in this order:\n\n"
-        .to_owned();
+    let mut text =
+        "Exit status: 0 without warnings and failures; otherwise that of the first check \
+                    that fails or, without failures, of the first check with a warning:\n\n"
+            .to_owned();
     for check in Check::ALL {
         let (status, question) = (check.exit_status(), check.question());
         text.push_str(&format!("  {status}  {:<19}{question}\n", check.name()));
     }
-    text.push_str("\n1, 2 and 3 are those of every verb: it could not run at all.");
+    text.push_str("\n1, 2 and 3 mean, as for every command, that it could not run.");
     text
 }

@@ -136,7 +136,7 @@ pub enum Verb {
     /// Check this node and say in plain sentences what is wrong and what to do.
     ///
     /// Works on this machine and, with --root, on the mounted root of another one or on a .node
-    /// file. What cannot be told from where it runs is said in a note.
+    /// file. Checks that cannot run are reported as skipped.
     #[command(after_long_help = doctor::exit_statuses())]
     Doctor(DoctorArgs),
     /// Show how far apart the chips are, in the words of `ixsmi topo -m`.

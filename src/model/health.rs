@@ -1,5 +1,7 @@
 //! Whether a device can be given to a pod, and if not, why.
 
+mod remedy;
+
 use std::fmt;
 
 /// What the kubelet is told of a device; spelt as v1beta1 spells it.
@@ -196,75 +198,6 @@ impl ReasonCode {
             | Self::IxmlUnknownBit
             | Self::IxmlEccUncorrected => Certainty::Reported,
             Self::AerNonFatal | Self::IxmlEccCorrected | Self::IxmlCallFailed => Certainty::Soft,
-        }
-    }
-
-    /// What an operator can do about it: one sentence without a full stop, with the commands and
-    /// files to use.
-    #[must_use]
-    pub fn remedy(self) -> &'static str {
-        match self {
-            Self::ChipMissing => {
-                "bind all chips of the board to one driver; if a chip is not on the bus, `echo 1 > \
-                 /sys/bus/pci/rescan`, then reset or reseat the board; if the board never had more \
-                 chips, correct boards.chipsPerBoard or boards.pairs"
-            }
-            Self::DriverNotBound => {
-                "find the cause in `dmesg`, then `echo ADDRESS > \
-                 /sys/bus/pci/drivers/iluvatar/bind`"
-            }
-            Self::DeviceNodeUnknown => {
-                "bind every chip, or reload the driver: where /sys does not announce nodes, they \
-                 are paired with chips only if every chip is bound and there are as many nodes as \
-                 chips"
-            }
-            Self::DeviceNodeMissing => {
-                "`udevadm trigger --action=add --subsystem-match=iluvatar-sys`, or reload the \
-                 driver; in a container, mount the node's /dev"
-            }
-            Self::ConfigSpaceUnreadable => {
-                "reset or power-cycle the node, and find the cause in `dmesg` (AER, power, heat)"
-            }
-            Self::AerFatal => {
-                "find the error in `dmesg` (AER); if it returns, reseat or replace the board"
-            }
-            Self::AerNonFatal | Self::IxmlPcie => {
-                "find the errors in `dmesg` (AER); if more come, reseat the board and check its slot"
-            }
-            Self::LinkBelowMaximum => {
-                "check again under load, for an idle link may be slow; if it stays slow, reseat the \
-                 board and check the slot's width and the firmware settings"
-            }
-            Self::IxmlGpuLost => {
-                "drain the node, reset or power-cycle it, and find the cause in `dmesg`"
-            }
-            Self::IxmlResetRequired => {
-                "stop the pods on the chip, then `ixsmi -r -i UUID` or restart the node"
-            }
-            Self::IxmlSyshub
-            | Self::IxmlMemoryController
-            | Self::IxmlEcc
-            | Self::IxmlMemory
-            | Self::IxmlEccUncorrected => {
-                "stop the pods on the chip, then `ixsmi -r -i UUID`; if it returns, replace the \
-                 board"
-            }
-            Self::IxmlOverTemperature => {
-                "check fans, air flow and filters; `ixsmi` shows the temperature"
-            }
-            Self::IxmlOverVoltage => "check the power supply and the board's power cables",
-            Self::IxmlUnknownBit => {
-                "ask the vendor what the bit means; health.signals.IxmlUnknownBit sets how it counts"
-            }
-            Self::IxmlEccCorrected => "if the counter keeps rising, plan to replace the board",
-            Self::IxmlCallFailed => {
-                "if it lasts, find the cause in `dmesg` and check with `ixsmi` that the driver \
-                 answers"
-            }
-            Self::Removed => {
-                "nothing, if the board was taken out: it leaves the list once no pod holds it; else \
-                 `echo 1 > /sys/bus/pci/rescan`"
-            }
         }
     }
 

@@ -99,13 +99,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_snapshot_tells_all_that_the_machine_told(plan in plans(), config in configs()) {
+    fn a_snapshot_of_a_machine_is_scanned_as_the_machine_is(plan in plans(), config in configs()) {
         let (machine, _) = plan.build();
         let source = Unpacked::new(&machine);
-        let told = scan(&source.root, &config).unwrap().inventory;
+        let scanned = scan(&source.root, &config).unwrap().inventory;
         let snapshot = capture(&source.root, &config.discovery, Detail::Snapshot).unwrap();
         let copy = parse_node_file(&write_node_file(&snapshot)).unwrap();
-        prop_assert_eq!(inventory_of(&copy, &config), told);
+        prop_assert_eq!(inventory_of(&copy, &config), scanned);
     }
 
     #[test]

@@ -1,53 +1,52 @@
 //! Checks of chips and boards.
 
-use super::{and, count, or_ok};
+use super::{Hardware, and, count, or_ok};
 use crate::model::board::{Board, Evidence};
-use crate::model::doctor::facts::{Facts, Hardware};
+use crate::model::config::Config;
+
 use crate::model::doctor::finding::{Finding, Level};
 use crate::model::health::{ReasonCode, Severity};
 
-pub(super) fn chips(hardware: &Hardware, facts: &Facts) -> Vec<Finding> {
-    let survey = &hardware.survey;
-    let mut findings: Vec<_> = survey
+pub(super) fn chips(hardware: &Hardware, config: &Config) -> Vec<Finding> {
+    let scan = &hardware.facts.scan;
+    let mut findings: Vec<_> = scan
         .unreadable
         .iter()
         .map(|skipped| {
             Finding::warning(
                 format!("{} could not be read: {}", skipped.address, skipped.reason),
-                "look again; if it stays, the function is leaving the bus: see `dmesg`",
+                "check again; if it persists, the function may be leaving the bus: see `dmesg`",
             )
         })
         .collect();
-    if survey.chips.is_empty() {
+    if scan.chips.is_empty() {
         let vendors: Vec<_> =
-            facts.config.discovery.vendor_ids.iter().map(|id| format!("{id:#06x}")).collect();
+            config.discovery.vendor_ids.iter().map(|id| format!("{id:#06x}")).collect();
         findings.push(Finding::warning(
             format!(
                 "no chip of vendor {} is among {}",
                 and(&vendors),
-                count(survey.functions.len(), "PCI function")
+                count(scan.functions.len(), "PCI function")
             ),
-            "if this node should have GPUs, check that `lspci -d 1e3e:` shows them; else keep the \
-             plugin off it with a node selector",
+            "if this node should have GPUs, check that `lspci -d 1e3e:` lists them; otherwise \
+             exclude it with a node selector",
         ));
     }
-    let (chips, boards) = (survey.chips.len(), hardware.inventory.boards.len());
-    or_ok(findings, || {
-        format!("{}, of which {} can be offered", count(chips, "chip"), count(boards, "board"))
-    })
+    let (chips, boards) = (scan.chips.len(), hardware.inventory.boards.len());
+    or_ok(findings, || format!("{} on {}", count(chips, "chip"), count(boards, "board")))
 }
 
-pub(super) fn config_space(hardware: &Hardware, facts: &Facts) -> Vec<Finding> {
-    let silent = against_chips(hardware, facts, ReasonCode::ConfigSpaceUnreadable);
+pub(super) fn config_space(hardware: &Hardware, config: &Config) -> Vec<Finding> {
+    let silent = against_chips(hardware, config, ReasonCode::ConfigSpaceUnreadable);
     or_ok(silent, || "every chip answers on the bus".to_owned())
 }
 
-pub(super) fn links(hardware: &Hardware, facts: &Facts) -> Vec<Finding> {
-    let slow = against_chips(hardware, facts, ReasonCode::LinkBelowMaximum);
+pub(super) fn links(hardware: &Hardware, config: &Config) -> Vec<Finding> {
+    let slow = against_chips(hardware, config, ReasonCode::LinkBelowMaximum);
     or_ok(slow, || "no PCIe link is below its maximum".to_owned())
 }
 
-pub(super) fn boards(hardware: &Hardware, facts: &Facts) -> Vec<Finding> {
+pub(super) fn boards(hardware: &Hardware, config: &Config) -> Vec<Finding> {
     let halves = hardware.inventory.boards.iter().flat_map(|board| {
         let missing = board.reasons.iter().filter(|it| it.code == ReasonCode::ChipMissing);
         missing.map(|reason| {
@@ -58,7 +57,7 @@ pub(super) fn boards(hardware: &Hardware, facts: &Facts) -> Vec<Finding> {
                 board.expected_chips,
                 what_shows_its_chips(board)
             );
-            of_reason(facts, reason.code, sentence)
+            of_reason(config, reason.code, sentence)
         })
     });
     or_ok(halves.collect(), || "no board is known to lack a chip".to_owned())
@@ -75,7 +74,7 @@ fn what_shows_its_chips(board: &Board) -> String {
     }
 }
 
-pub(super) fn numa(hardware: &Hardware, _: &Facts) -> Vec<Finding> {
+pub(super) fn numa(hardware: &Hardware, _: &Config) -> Vec<Finding> {
     let chips = hardware.inventory.chips();
     let nowhere: Vec<_> = chips
         .iter()
@@ -83,37 +82,45 @@ pub(super) fn numa(hardware: &Hardware, _: &Facts) -> Vec<Finding> {
         .map(|chip| chip.address.to_string())
         .collect();
     if nowhere.is_empty() {
-        let ok = if chips.is_empty() { "no chip to ask" } else { "every chip has a NUMA node" };
+        let ok = if chips.is_empty() {
+            "no chip needs a NUMA node"
+        } else {
+            "every chip has a NUMA node"
+        };
         return vec![Finding::ok(ok)];
     }
     let sentence = format!(
-        "numa_node is -1 for {} and for all ports above: the kubelet gets no hint for placement",
+        "numa_node is -1 for {} and for all ports above: the kubelet gets no NUMA hints",
         and(&nowhere)
     );
     let finding = Finding::warning(
         sentence,
-        "switch NUMA (ACPI SRAT, _PXM) on in the firmware; in a virtual machine, give it a virtual \
-         topology that names the node of the GPUs",
+        "enable NUMA (ACPI SRAT, _PXM) in the firmware; in a virtual machine, define a virtual \
+         NUMA topology with the node of the GPUs",
     );
-    // With one node there is nothing to be near to.
-    let level = if hardware.numa_nodes > 1 { Level::Warning } else { Level::Note };
+    // With one NUMA node a hint would change nothing.
+    let level = if hardware.facts.numa_nodes > 1 { Level::Warning } else { Level::Note };
     vec![finding.at(level)]
 }
 
 /// A finding for each chip that has this reason.
-pub(super) fn against_chips(hardware: &Hardware, facts: &Facts, code: ReasonCode) -> Vec<Finding> {
+pub(super) fn against_chips(
+    hardware: &Hardware,
+    config: &Config,
+    code: ReasonCode,
+) -> Vec<Finding> {
     let reasons = hardware.inventory.chips().into_iter().flat_map(|chip| &chip.reasons);
     let with_code = reasons.filter(|reason| reason.code == code);
-    with_code.map(|reason| of_reason(facts, code, reason.detail.clone())).collect()
+    with_code.map(|reason| of_reason(config, code, reason.detail.clone())).collect()
 }
 
-fn of_reason(facts: &Facts, code: ReasonCode, sentence: String) -> Finding {
-    Finding::warning(sentence, code.remedy()).at(level(facts, code))
+fn of_reason(config: &Config, code: ReasonCode, sentence: String) -> Finding {
+    Finding::warning(sentence, code.remedy()).at(level(config, code))
 }
 
-/// As grave as the configuration takes the signal.
-fn level(facts: &Facts, code: ReasonCode) -> Level {
-    match facts.config.health.severity(code) {
+/// As grave as the configuration says.
+fn level(config: &Config, code: ReasonCode) -> Level {
+    match config.health.severity(code) {
         Severity::Unhealthy => Level::Failure,
         Severity::Warn => Level::Warning,
         Severity::Ignore => Level::Note,
@@ -130,13 +137,13 @@ mod tests {
 
     #[test]
     fn a_node_without_chips_says_what_was_looked_for() {
-        check(chips, &hardware(one()), &["ok: 1 chip, of which 1 board can be offered"]);
+        check(chips, &hardware(one()), &["ok: 1 chip on 1 board"]);
         check(
             chips,
             &hardware(Sample::default().other("00:01.0 03:00.0")),
-            &["warning: no chip of vendor 0x1e3e is among 2 PCI functions -> if this node should \
-               have GPUs, check that `lspci -d 1e3e:` shows them; else keep the plugin off it with \
-               a node selector"],
+            &["warning: no chip of vendor 0x1e3e is among 2 PCI functions -> if this node \
+                 should have GPUs, check that `lspci -d 1e3e:` lists them; otherwise exclude it \
+                 with a node selector"],
         );
     }
 
@@ -144,14 +151,16 @@ mod tests {
     fn a_function_that_cannot_be_read_is_named() {
         let mut hardware = hardware(one());
         let address = "0000:04:00.0".parse().unwrap();
-        hardware.survey.unreadable.push(Skipped { address, reason: "class is empty".to_owned() });
+        hardware
+            .facts
+            .scan
+            .unreadable
+            .push(Skipped { address, reason: "class is empty".to_owned() });
         check(
             chips,
             &hardware,
-            &[
-                "warning: 0000:04:00.0 could not be read: class is empty -> look again; if it stays, \
-               the function is leaving the bus: see `dmesg`",
-            ],
+            &["warning: 0000:04:00.0 could not be read: class is empty -> check again; if it \
+                 persists, the function may be leaving the bus: see `dmesg`"],
         );
     }
 
@@ -193,9 +202,9 @@ mod tests {
         for (severity, expected) in
             [(Severity::Ignore, Level::Note), (Severity::Unhealthy, Level::Failure)]
         {
-            let mut facts = sample_facts::facts(slow());
-            facts.config.health.signals.insert(ReasonCode::LinkBelowMaximum, severity);
-            assert_eq!(links(&slow(), &facts)[0].level, expected);
+            let mut config = Config::default();
+            config.health.signals.insert(ReasonCode::LinkBelowMaximum, severity);
+            assert_eq!(links(&slow(), &config)[0].level, expected);
         }
     }
 
@@ -219,20 +228,19 @@ mod tests {
     fn a_half_board_is_named_with_what_shows_that_it_should_have_more() {
         let sample =
             Sample::default().dual_board("00:01.0", 0x10, UNKNOWN).chip("00:02.0 20:00.0", UNKNOWN);
-        let expected = "failure: board 0000:20:00.0: 1 of 2 chips are there (2 by the other boards \
-                        of 1e3e:0003 on this node)";
+        let expected = "failure: board 0000:20:00.0: 1 of 2 chips are there (2 by the other \
+                        boards of 1e3e:0003 on this node)";
         check(boards, &hardware(sample), &[&with_remedy(expected, ReasonCode::ChipMissing)]);
     }
 
     #[test]
     fn a_numa_node_is_missed_only_where_there_are_several() {
-        let sentence = "numa_node is -1 for 0000:03:00.0 and for all ports above: the kubelet gets \
-                        no hint for placement -> switch NUMA (ACPI SRAT, _PXM) on in the firmware; \
-                        in a virtual machine, give it a virtual topology that names the node of \
-                        the GPUs";
+        let sentence = "numa_node is -1 for 0000:03:00.0 and for all ports above: the kubelet \
+                        gets no NUMA hints -> enable NUMA (ACPI SRAT, _PXM) in the firmware; in a \
+                        virtual machine, define a virtual NUMA topology with the node of the GPUs";
         let mut hardware = hardware(one());
         check(numa, &hardware, &[&format!("note: {sentence}")]);
-        hardware.numa_nodes = 2;
+        hardware.facts.numa_nodes = 2;
         check(numa, &hardware, &[&format!("warning: {sentence}")]);
         let placed = sample_facts::hardware(one().with(|chip| chip.numa_node = Some(1)));
         check(numa, &placed, &["ok: every chip has a NUMA node"]);

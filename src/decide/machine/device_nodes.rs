@@ -1,5 +1,5 @@
 //! Which /dev node belongs to which chip. Minor numbers may have holes and need not follow the
-//! order of the bus, so a pairing by order is the last resort and says so.
+//! order of the bus, so a pairing by order is the last resort, and named as such.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use crate::model::sysfs::SysfsScan;
 /// A chip's node and how it was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundNode {
-    /// Absent where nothing tells.
+    /// Absent without any evidence.
     pub node: Option<DeviceNode>,
     /// How it was found.
     pub evidence: NodeEvidence,
@@ -30,7 +30,7 @@ pub enum NodeProblem {
     Missing(String),
 }
 
-/// A node for each of `chips`, which are those that can be handed out.
+/// A node for each of `chips`, which are those that can be allocated.
 #[must_use]
 pub fn find_nodes(
     chips: &[&ChipFunction],
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_of_the_chip_tells_its_node_whatever_the_order() {
+    fn a_child_of_the_chip_is_its_node_whatever_the_order() {
         let sample = Sample::default()
             .chip("00:01.0 03:00.0", SINGLE)
             .with(child("/dev/iluvatar7", 7))
