@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::daemon::allocation_store::{self, FILE_NAME};
+use crate::daemon::allocation_store::{self, AllocationPaths};
 use crate::daemon::cdi_writer::{CdiView, CdiWriter};
 use crate::daemon::config_watch::ConfigWatch;
 use crate::daemon::inventory_owner::{
@@ -172,12 +172,13 @@ impl Tasks {
 
     /// Everything that a kubelet and a container runtime are told.
     fn serve(&mut self, directory: PathBuf) -> (watch::Receiver<SessionsView>, CdiView) {
-        let (store, record_writer) = allocation_store::open(directory.join(FILE_NAME));
+        let paths = AllocationPaths::of(&directory);
+        let (store, record_writer) = allocation_store::open(paths, self.telemetry.started());
         let (writer, cdi) = CdiWriter::new(self.snapshots.clone(), self.inotify);
         let (snapshots, telemetry) = (self.snapshots.clone(), self.telemetry.clone());
         let sources = Sources { snapshots, store, cdi: cdi.clone(), telemetry };
         let (sessions, view) = Sessions::new(directory, self.inotify, sources);
-        // What is handed out while the last streams close is written down too.
+        // Allocations made while the last streams close are written too.
         let served = CancellationToken::new();
         let all_served = served.clone();
         self.spawn("sessions", |stop| async move {

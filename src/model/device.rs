@@ -6,6 +6,7 @@ use super::config::Sharing;
 use super::health::{Health, Reason};
 use super::machine::DeviceNumber;
 use super::pci::PciAddress;
+use super::serde_text::serde_as_text;
 
 /// The kubelet's name for one allocatable device.
 ///
@@ -26,6 +27,8 @@ impl DeviceId {
         Self { address, replica: None }
     }
 }
+
+serde_as_text!(DeviceId);
 
 impl fmt::Display for DeviceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -125,8 +128,9 @@ impl Resource {
             (Some(index), Some(replicas)) => index < replicas,
             _ => false,
         };
-        let mut devices = self.devices.iter();
-        devices.find(|device| fits && device.id.address == id.address)
+        let devices = &self.devices;
+        let index = devices.binary_search_by_key(&id.address, |device| device.id.address).ok()?;
+        fits.then(|| &devices[index])
     }
 }
 

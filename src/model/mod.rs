@@ -1,4 +1,7 @@
-//! Nouns: what a node is made of, as plain values. Standard library only; nothing here reads or decides.
+//! Nouns: what a node is made of, as plain values. Standard library and serde only;
+//! nothing here reads or decides.
+
+mod serde_text;
 
 pub mod pci;
 

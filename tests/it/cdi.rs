@@ -149,7 +149,7 @@ fn with_real_nodes(specs: &Specs) -> Specs {
 }
 
 #[tokio::test]
-async fn a_runtime_gives_a_container_the_nodes_behind_the_names_that_it_was_allocated() {
+async fn a_runtime_gives_a_container_the_nodes_of_its_names() {
     let specs = Specs::new();
     let stage = play(&node_text("mr-v100-x4"), &specs).await;
     let admission = stage.admit("pod", GPU, 4).await;
@@ -209,7 +209,7 @@ async fn allocate_names_chips_and_leaves_nodes_out_and_the_environment_stays() {
 }
 
 #[tokio::test]
-async fn device_specs_are_handed_out_too_where_the_configuration_asks_for_them() {
+async fn device_specs_are_allocated_too_where_so_configured() {
     let specs = Specs::new();
     let script = Script::fixed(&specs.config("  deviceSpecs: true\n"));
     let stage = Stage::play(&node_text("mr-v100-x4"), script).await;
@@ -256,7 +256,7 @@ async fn names_mean_the_same_whether_boards_are_split_or_not() {
 }
 
 #[tokio::test]
-async fn by_default_nothing_is_written_and_nodes_are_handed_out() {
+async fn by_default_no_spec_is_written_and_nodes_are_allocated() {
     let specs = Specs::new();
     let script = Script::fixed(&format!("cdi: {{specDir: {}}}", specs.path().display()));
     let stage = Stage::play(&node_text("mr-v100-x4"), script).await;
@@ -266,7 +266,7 @@ async fn by_default_nothing_is_written_and_nodes_are_handed_out() {
 }
 
 #[tokio::test]
-async fn a_container_that_was_given_a_name_starts_again_with_the_node_that_its_chip_has_by_then() {
+async fn a_container_with_a_name_restarts_with_the_node_that_its_chip_has_then() {
     let specs = Specs::new();
     let node = node_text("mr-v100-x4");
     let mut stage = play(&node, &specs).await;
@@ -283,7 +283,7 @@ async fn a_container_that_was_given_a_name_starts_again_with_the_node_that_its_c
 }
 
 #[tokio::test]
-async fn a_container_that_was_given_a_name_may_not_start_once_names_are_switched_off() {
+async fn a_container_with_a_name_is_refused_once_cdi_is_off() {
     let specs = Specs::new();
     let mut stage = play(&node_text("mr-v100-x4"), &specs).await;
     stage.admit("pod", GPU, 1).await;
@@ -293,9 +293,9 @@ async fn a_container_that_was_given_a_name_may_not_start_once_names_are_switched
     assert_eq!(
         stage.start_pod("pod").await.unwrap_err(),
         "device plugin PreStartContainer rpc failed with err: rpc error: code = \
-         FailedPrecondition desc = iluvatar.com/gpu: 0000:15:00.0: chip 0000:15:00.0 was handed \
-         out as iluvatar.com/gpu=0000:15:00.0, and no CDI spec gives that name its node now; \
-         delete the pod, so that its successor gets devices anew"
+         FailedPrecondition desc = iluvatar.com/gpu: 0000:15:00.0: chip 0000:15:00.0 was allocated \
+         as iluvatar.com/gpu=0000:15:00.0, but no CDI spec gives that name its device node now; \
+         delete the pod, so that its replacement is allocated devices again"
     );
 }
 
@@ -307,7 +307,7 @@ fn without_one(node: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_file_follows_the_machine_and_is_not_written_without_a_reason() {
+async fn the_file_follows_the_machine_and_is_written_only_when_its_content_changes() {
     let specs = Specs::new();
     let node = node_text("mr-v100-x4");
     let mut stage = play(&node, &specs).await;
@@ -328,7 +328,7 @@ async fn the_file_follows_the_machine_and_is_not_written_without_a_reason() {
 }
 
 #[tokio::test]
-async fn where_nothing_is_left_to_name_there_is_no_file() {
+async fn without_any_device_there_is_no_file() {
     let specs = Specs::new();
     let mut stage = play(&node_text("mr-v100-x4"), &specs).await;
     stage.change(&node_text("empty-host"), |snapshot| snapshot.inventory.boards.is_empty()).await;
@@ -338,7 +338,7 @@ async fn where_nothing_is_left_to_name_there_is_no_file() {
 }
 
 #[tokio::test]
-async fn a_clean_end_takes_the_file_away_and_a_kill_leaves_it_to_the_next() {
+async fn a_clean_stop_removes_the_file_and_a_kill_leaves_it_to_the_next_instance() {
     let specs = Specs::new();
     let mut stage = play(&node_text("mr-v100-x4"), &specs).await;
     stage.kill();
@@ -350,7 +350,7 @@ async fn a_clean_end_takes_the_file_away_and_a_kill_leaves_it_to_the_next() {
 }
 
 #[tokio::test]
-async fn an_older_instance_that_ends_leaves_the_newer_ones_file() {
+async fn an_older_instance_that_stops_keeps_the_newer_ones_file() {
     let specs = Specs::new();
     let mut older = play(&node_text("mr-v100-x4"), &specs).await;
     let of_older = specs.inode();
@@ -364,7 +364,7 @@ async fn an_older_instance_that_ends_leaves_the_newer_ones_file() {
 }
 
 #[tokio::test]
-async fn an_instance_whose_file_is_taken_away_writes_it_again() {
+async fn an_instance_whose_file_is_removed_writes_it_again() {
     let specs = Specs::new();
     let older = play(&node_text("mr-v100-x4"), &specs).await;
     let of_older = specs.inode();
@@ -379,11 +379,11 @@ async fn an_instance_whose_file_is_taken_away_writes_it_again() {
 }
 
 #[tokio::test]
-async fn a_file_that_somebody_else_wrote_is_left_alone_and_nodes_are_handed_out() {
+async fn a_foreign_file_is_kept_and_nodes_are_allocated() {
     let specs = Specs::new();
     fs::write(specs.file(), "{}").unwrap();
     let stage = Stage::play(&node_text("mr-v100-x4"), specs.script()).await;
-    let said = format!("WARN {} is there and not as this plugin writes it", specs.file().display());
+    let said = format!("WARN {} was not written by this plugin", specs.file().display());
     stage.log.says(&said).await;
     let admission = stage.admit("pod", GPU, 1).await;
     assert_eq!(given(&admission), (vec![], vec!["/dev/iluvatar3", "/dev/itrctl"]));
@@ -391,13 +391,13 @@ async fn a_file_that_somebody_else_wrote_is_left_alone_and_nodes_are_handed_out(
 
     fs::remove_file(specs.file()).unwrap();
     stage.finds_names(4).await;
-    stage.log.says("INFO nothing is in the way of the CDI spec any more").await;
+    stage.log.says("INFO problems of the CDI spec are solved").await;
     let admission = stage.admit("other", GPU, 1).await;
     assert_eq!(given(&admission).0.len(), 1);
 }
 
 #[tokio::test]
-async fn our_file_edited_by_hand_is_somebody_elses() {
+async fn our_file_edited_by_hand_is_foreign() {
     let specs = Specs::new();
     let mut stage = play(&node_text("mr-v100-x4"), &specs).await;
     let edited = specs.text().replace("\"rw\"", "\"rwm\"");
@@ -414,7 +414,7 @@ async fn a_link_in_the_place_of_our_file_is_not_followed() {
     let target = specs.path().join("target");
     std::os::unix::fs::symlink(&target, specs.file()).unwrap();
     let stage = Stage::play(&node_text("mr-v100-x4"), specs.script()).await;
-    stage.log.says("is there and not as this plugin writes it").await;
+    stage.log.says("was not written by this plugin").await;
     assert!(!target.exists());
 }
 
@@ -423,13 +423,13 @@ async fn another_file_of_the_kind_is_reported_and_both_stay() {
     let specs = Specs::new();
     fs::write(specs.path().join("ix.yaml"), OTHER).unwrap();
     let stage = play(&node_text("mr-v100-x4"), &specs).await;
-    stage.log.says("ix.yaml is also of the kind iluvatar.com/gpu").await;
+    stage.log.says("ix.yaml is another spec of kind iluvatar.com/gpu").await;
     assert_eq!(specs.runtime().list_devices().len(), 5);
     assert_eq!(stage.log.lines("WARN").len(), 1, "{:?}", stage.log.lines("WARN"));
 }
 
 #[tokio::test]
-async fn a_file_with_a_name_of_ours_keeps_our_spec_away_while_it_is_there() {
+async fn another_file_with_a_name_of_ours_prevents_our_spec_while_it_exists() {
     let specs = Specs::new();
     let stage = play(&node_text("mr-v100-x4"), &specs).await;
     let same = OTHER.replace("'0'", "'0000:2d:00.0'");
@@ -448,14 +448,14 @@ async fn a_file_with_a_name_of_ours_keeps_our_spec_away_while_it_is_there() {
 }
 
 #[tokio::test]
-async fn a_directory_that_is_missing_is_never_made_and_used_as_soon_as_it_is_there() {
+async fn a_missing_directory_is_never_created_and_is_used_as_soon_as_it_exists() {
     let above = TempDir::new().unwrap();
     let directory = above.path().join("cdi");
     let mut stage = Stage::play(&node_text("mr-v100-x4"), Script::fixed(&on(&directory, ""))).await;
     let said = format!(
-        "cannot keep the CDI spec in {}: No such file or directory (os error 2); containers get \
-         plain device nodes. Mount the host's directory there, writable, make it if it is missing, \
-         or set cdi.enabled: false",
+        "cannot write the CDI spec to {}: No such file or directory (os error 2); allocating plain \
+         device nodes; mount the host's directory there, writable, create it if it is missing, or \
+         set cdi.enabled: false",
         directory.display()
     );
     stage.log.says(&said).await;
@@ -471,7 +471,7 @@ async fn a_directory_that_is_missing_is_never_made_and_used_as_soon_as_it_is_the
 }
 
 #[tokio::test]
-async fn the_configuration_switches_names_on_moves_them_and_switches_them_off() {
+async fn the_configuration_turns_cdi_on_moves_the_file_and_turns_it_off() {
     let (first, second) = (Specs::new(), Specs::new());
     let config = first.path().join("config");
     fs::write(&config, "").unwrap();
@@ -498,7 +498,7 @@ async fn the_configuration_switches_names_on_moves_them_and_switches_them_off() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_inotify_a_file_that_was_taken_away_is_back_within_two_seconds() {
+async fn without_inotify_a_removed_file_is_back_within_two_seconds() {
     let (specs, root) = (Specs::new(), TempDir::new().unwrap());
     files::unpack(&parse_node_file(FOUR_BOARDS).unwrap(), root.path()).unwrap();
     let config = parse_config(&specs.config("")).unwrap();
@@ -518,7 +518,7 @@ async fn without_inotify_a_file_that_was_taken_away_is_back_within_two_seconds()
 }
 
 #[tokio::test]
-async fn the_program_writes_for_every_reader_and_sigterm_takes_the_file_away() {
+async fn every_user_can_read_the_file_and_sigterm_removes_it() {
     let (specs, host) = (Specs::new(), Host::new(FOUR_BOARDS));
     let kubelet: EmbeddedKubelet = host.kubelet(Settings::default()).await;
     let config = host.directory.join("config.yaml");

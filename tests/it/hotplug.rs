@@ -41,8 +41,9 @@ fn a_removed_board_can_no_longer_be_allocated_as_soon_as_its_uevent_came() {
         node.sees_board(board, false).await;
         let refusal = allocate(&node, board).await.unwrap_err();
         let id = board.address;
-        let gone =
-            format!("{GPU}: there is no device `{id}`; it may have left since the list was sent");
+        let gone = format!(
+            "{GPU}: there is no device `{id}`; it may have been removed since the last list"
+        );
         let unhealthy = format!("{GPU}: device {id} is unhealthy: ");
         let message = refusal.message();
         assert!(message == gone || message.starts_with(&unhealthy), "{message}");

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ix_device_plugin::daemon::allocation_store;
+use ix_device_plugin::daemon::allocation_store::{self, AllocationPaths};
 use ix_device_plugin::daemon::cdi_writer::CdiWriter;
 use ix_device_plugin::daemon::inventory_owner::Trigger;
 use ix_device_plugin::daemon::plugin_service::{PluginService, Sources};
@@ -25,6 +25,7 @@ use ix_device_plugin::wire::v1beta1::{
 };
 use tempfile::TempDir;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request};
 
@@ -146,7 +147,8 @@ fn a_kubelet_that_is_silent_or_away_is_described() {
 /// What each RPC that needs a list answers under this offer.
 async fn refusals(snapshot: Option<NodeSnapshot>) -> Vec<(Code, String)> {
     let directory = TempDir::new().unwrap();
-    let (store, _keeper) = allocation_store::open(directory.path().join("file"));
+    let (store, _keeper) =
+        allocation_store::open(AllocationPaths::of(directory.path()), Instant::now());
     let (_sender, snapshots) = watch::channel(snapshot.map(Arc::new));
     let (_writer, cdi) = CdiWriter::new(snapshots.clone(), false);
     let sources = Sources { snapshots, store, cdi, telemetry: Telemetry::default() };
@@ -165,7 +167,7 @@ async fn refusals(snapshot: Option<NodeSnapshot>) -> Vec<(Code, String)> {
 
 #[tokio::test(start_paused = true)]
 async fn before_the_first_look_and_without_its_resource_a_service_says_so() {
-    let unknown = (Code::Unavailable, "the machine has not been looked at yet".to_owned());
+    let unknown = (Code::Unavailable, "the machine has not been scanned yet".to_owned());
     assert_eq!(refusals(None).await, [unknown.clone(), unknown.clone(), unknown]);
 
     let root = Root::unpack(&parse_node_file(&node_text("mr-v100-x4")).unwrap()).unwrap();

@@ -190,9 +190,8 @@ fn a_chip_that_came_back_with_another_node_starts_no_old_container_and_is_given_
 
         let refused = node.kubelet.start_container("old", "main").await.unwrap_err().to_string();
         let id = board.address;
-        let what = format!(
-            "{id}: chip {id} was handed out as /dev/iluvatar12 and is /dev/iluvatar112 now"
-        );
+        let what =
+            format!("{id}: chip {id} was allocated as /dev/iluvatar12 but is now /dev/iluvatar112");
         assert!(refused.contains(&what), "{refused}");
 
         // Also by a daemon that knows of it from its file alone.

@@ -67,9 +67,9 @@ async fn more_than_one_replica_is_refused_where_the_operator_wants_that() {
     assert_eq!(
         refusal.to_string(),
         "UnexpectedAdmissionError: Allocate failed due to rpc error: code = InvalidArgument desc = \
-         iluvatar.com/gpu: 2 replicas are asked for, but a container may have one: more replicas \
-         are not more of a GPU (sharing.timeSlicing.failRequestsGreaterThanOne is set), which is \
-         unexpected"
+         iluvatar.com/gpu: 2 replicas are requested, but a container may have one: more replicas \
+         do not give it more of a GPU (sharing.timeSlicing.failRequestsGreaterThanOne is set), \
+         which is unexpected"
     );
     let one = stage.admit("one", GPU, 1).await;
     assert_eq!(one.containers[0].injection.envs["IX_REPLICA_DEVICES"], "0000:15:00.0::0");
@@ -196,8 +196,8 @@ async fn a_resource_does_not_hand_out_what_another_one_offers() {
     let refusal = rest.allocate(asked("0000:15:00.0::0")).await.unwrap_err();
     assert_eq!(
         refusal.message(),
-        "example.com/rest: there is no device `0000:15:00.0::0`; it may have left since the list \
-         was sent"
+        "example.com/rest: there is no device `0000:15:00.0::0`; it may have been removed since \
+         the last list"
     );
     assert!(rest.allocate(asked("0000:95:00.0::0")).await.is_ok());
 }

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
+use crate::decide::allocation::cdi::spec;
 use crate::decide::health::scan_signals as health;
 use crate::model::board::{Board, Chip};
+use crate::model::cdi::CdiSpec;
 use crate::model::config::{CdiRules, Config, ContainerRules, Granularity, ResourceRule, Selector};
 use crate::model::device::{Device, DeviceId, Resource};
 use crate::model::inventory::Inventory;
@@ -121,6 +123,8 @@ pub struct NodeSnapshot {
     pub container: ContainerRules,
     /// What container runtimes are told.
     pub cdi: CdiRules,
+    /// The CDI spec of the inventory; none where CDI is off.
+    pub cdi_spec: Option<CdiSpec>,
     /// Chips that more than one resource wants, one sentence each.
     pub overlaps: Vec<String>,
     /// Since when each device has the health that it has, by resource and id; see
@@ -135,7 +139,8 @@ impl NodeSnapshot {
         let resources = advertise(&inventory, &config.resources);
         let overlaps = overlaps(&inventory, &config.resources);
         let (container, cdi) = (config.container, config.cdi.clone());
-        Self { inventory, resources, container, cdi, overlaps, since: BTreeMap::new() }
+        let cdi_spec = cdi.enabled.then(|| spec(&inventory));
+        Self { inventory, resources, container, cdi, cdi_spec, overlaps, since: BTreeMap::new() }
     }
 
     /// The same, with the time at which each device became what it is: `now`, unless `last` had it

@@ -62,7 +62,7 @@ label_value! {
     StartResult {
         /// The container may start.
         Allowed = "allowed",
-        /// What it was handed out is no longer so.
+        /// Its devices changed since they were allocated.
         Refused = "refused",
     }
 }

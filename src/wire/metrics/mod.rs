@@ -114,7 +114,7 @@ pub const METRICS: &[MetricRow] = &[
     row!(Counter "container_starts_total" [RESOURCE, words::<StartResult>("result")]
         readings::container_starts,
         "Calls of PreStartContainer; a container is refused where its devices changed since they \
-         were handed out"),
+         were allocated"),
     row!(Counter "rescans_total" [words::<RescanTrigger>("trigger")] readings::rescans,
         "Looks at the machine, by what first led to them"),
     row!(Histogram "rescan_duration_seconds" [] readings::rescan_duration,

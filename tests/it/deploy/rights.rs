@@ -197,7 +197,7 @@ fn it_registers_allocates_and_starts_containers_without_a_complaint() {
         let daemon = node.daemon(&container).await;
         let (nodes, _) = node.run_pod("pod").await;
         assert_eq!(nodes, ["/dev/iluvatar3", "/dev/itrctl"]);
-        assert!(node.at("device-plugins/iluvatar-gpu.handouts").exists());
+        assert!(node.at("device-plugins/iluvatar-gpu.allocations").exists());
         assert_eq!(complaints(&daemon), [""; 0], "{}", daemon.log());
     });
 }

@@ -183,7 +183,7 @@ async fn a_board_that_comes_back_with_other_nodes_is_given_anew_only() {
     node.look().await;
     node.until_health(&id, Some(Health::Healthy)).await;
     let error = node.start_container("train").await.unwrap_err();
-    assert!(error.contains(&format!("was handed out as {} and is", nodes[0])), "{error}");
+    assert!(error.contains(&format!("was allocated as {} but is now", nodes[0])), "{error}");
 
     node.kubelet.remove("train").await.unwrap();
     let (same, nodes) = node.admit("anew").await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use self::node::{Node, board, holding, second};
 use super::*;
-use crate::decide::allocation::allocate::allocate;
+use crate::decide::allocation::allocate::{AllocationContext, allocate};
 use crate::model::config::{Granularity, Selector, Sharing, SharingPolicy};
 
 const GPU: &str = "iluvatar.com/gpu";
@@ -116,7 +116,13 @@ fn a_removed_device_is_refused_with_its_reason_and_gives_no_node() {
     let removed_devices = &mut one_left(node);
     let snapshot = removed_devices.snapshot(second(10)).unwrap();
     let ids = ["0000:64:00.0".to_owned()];
-    let refused = allocate(&snapshot.resources[0], &[], snapshot.container, &ids).unwrap_err();
+    let context = AllocationContext {
+        resource: &snapshot.resources[0],
+        inventory: &snapshot.inventory,
+        container: snapshot.container,
+        cdi: None,
+    };
+    let refused = allocate(&context, &ids).unwrap_err();
     assert_eq!(
         refused.to_string(),
         "iluvatar.com/gpu: device 0000:64:00.0 is unhealthy: Removed (0000:64:00.0 left the PCI \
