@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_written_when_there_is_something_new_to_say_and_never_over_anothers() {
+    fn the_file_is_written_when_its_content_changes_and_never_over_a_foreign_one() {
         let (old, new) = (named_spec("0000:14:00.0"), named_spec("0000:17:00.0"));
         let nothing = CdiSpec::default();
         let ours = |writer| SpecFile::Ours { spec: old.clone(), writer };
