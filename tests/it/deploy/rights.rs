@@ -282,11 +282,11 @@ fn with_the_directory_of_specs_mounted_it_writes_them_too() {
 
 async fn names_what_is_wrong(node: &Node, container: &Container, why: &str) {
     let daemon = node.daemon(container).await;
-    daemon.said("cannot keep the CDI spec in /var/run/cdi", 1).await;
+    daemon.said("cannot write the CDI spec to /var/run/cdi", 1).await;
     let complaints = complaints(&daemon);
     assert_eq!(complaints.len(), 1, "{complaints:?}");
     assert!(complaints[0].contains(why), "{complaints:?}");
-    assert!(complaints[0].contains("Mount the host's directory there, writable"));
+    assert!(complaints[0].contains("mount the host's directory there, writable"));
 }
 
 #[test]

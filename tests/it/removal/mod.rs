@@ -143,7 +143,7 @@ async fn another_board_in_its_place_is_a_new_device() {
     node.look().await;
     node.until_health(&id, Some(Health::Healthy)).await;
     let error = node.start_container("train").await.unwrap_err();
-    assert!(error.contains("another chip is at") && error.contains("1e3e:0009"), "{error}");
+    assert!(error.contains("was allocated as 1e3e:") && error.contains("1e3e:0009"), "{error}");
 
     node.kubelet.remove("train").await.unwrap();
     node.admit("anew").await;
