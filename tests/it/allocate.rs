@@ -1,6 +1,5 @@
 //! What a kubelet gets when it asks for devices, over the socket and with an ordinary client.
 
-use ix_device_plugin::demo::kubelet::EmbeddedKubelet;
 use ix_device_plugin::model::config::{
     Config, ContainerRules, ResourceRule, Sharing, SharingPolicy, VisibleDevices,
 };
@@ -14,23 +13,24 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::support::clock::soon;
-use crate::support::daemon::{Daemon, FOUR_BOARDS, GPU, Host, node_with};
+use crate::support::fixtures::GPU;
+use crate::support::node_rig::{NodeRig, TestNode};
 use crate::support::plugin_client::connect;
 
-/// Eight boards of two chips each, without a control node.
-const EIGHT_BOARDS: &str = include_str!("../../fixtures/nodes/bi-v150-x8.node");
+/// Boards of one chip each, and a control node.
+const FOUR_BOARDS: &str = "mr-v100-x4";
+/// Boards of two chips each, without a control node.
+const EIGHT_BOARDS: &str = "bi-v150-x8";
 
 struct Plugin {
     client: DevicePluginClient<Channel>,
-    host: Host,
-    kubelet: EmbeddedKubelet,
-    daemon: Daemon,
+    node: NodeRig,
 }
 
 impl Plugin {
-    async fn start(node: &str, config: Config) -> Self {
-        let (host, kubelet, daemon) = node_with(node, config).await;
-        Self { client: connect(&host.socket()).await, host, kubelet, daemon }
+    async fn start(fixture: &str, config: Config) -> Self {
+        let node = TestNode::fixture(fixture).configured(config).start().await;
+        Self { client: connect(&node.socket()).await, node }
     }
 
     async fn allocate(
@@ -158,9 +158,11 @@ async fn what_cannot_be_granted_is_refused_by_name() {
 #[tokio::test]
 async fn a_device_that_broke_since_the_list_is_refused_with_the_reason() {
     let plugin = Plugin::start(FOUR_BOARDS, Config::default()).await;
-    plugin.host.machine.silence("0000:15:00.0".parse().unwrap()).unwrap();
-    plugin.daemon.look_again().await;
-    soon("it to break", plugin.kubelet.wait_for(|view| view.allocatable(GPU) == 3)).await.unwrap();
+    plugin.node.machine.silence("0000:15:00.0".parse().unwrap()).unwrap();
+    plugin.node.plugin().rescan().await;
+    soon("it to break", plugin.node.kubelet.wait_for(|view| view.allocatable(GPU) == 3))
+        .await
+        .unwrap();
     let message = "iluvatar.com/gpu: device 0000:15:00.0 is unhealthy: ConfigSpaceUnreadable \
                    (0000:15:00.0 does not answer: its configuration space reads all ones)";
     plugin.check_refused(&[&["0000:15:00.0"]], Code::FailedPrecondition, message).await;
@@ -169,8 +171,8 @@ async fn a_device_that_broke_since_the_list_is_refused_with_the_reason() {
 #[tokio::test]
 async fn a_device_that_left_since_the_list_is_refused() {
     let plugin = Plugin::start(FOUR_BOARDS, Config::default()).await;
-    let board = plugin.daemon.last_board().await;
-    plugin.daemon.unplug(&plugin.host, &board).await;
+    let board = plugin.node.plugin().last_board().await;
+    plugin.node.unplug(&board).await;
     plugin
         .check_refused(
             &[&["0000:ad:00.0"]],

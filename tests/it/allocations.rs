@@ -16,7 +16,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::stage::{GPU, Log, Script, Stage, ids, node_text, within};
+use crate::support::clock::soon;
+use crate::support::fixtures::{GPU, node_text};
+use crate::support::log::Log;
+use crate::support::node_rig::{NodeRig, TestNode, ids};
 
 /// Four chips; the one at 15:00.0 is /dev/iluvatar3.
 fn before() -> String {
@@ -42,8 +45,8 @@ const REFUSAL: &str = "device plugin PreStartContainer rpc failed with err: rpc 
     anew";
 
 /// A node on which `pod` holds 15:00.0.
-async fn one_pod(yaml: &str) -> Stage {
-    let stage = Stage::play(&before(), Script::fixed(yaml)).await;
+async fn one_pod(yaml: &str) -> NodeRig {
+    let stage = TestNode::new(&before()).config(yaml).start().await;
     let given = stage.admit("pod", GPU, 1).await;
     assert!(ids(&given, GPU)[0].starts_with("0000:15:00.0"), "{given:?}");
     assert_eq!(given.containers[0].injection.devices[0].host_path, "/dev/iluvatar3");
@@ -62,19 +65,16 @@ async fn a_container_starts_again_and_again_while_nothing_changes() {
 
 #[tokio::test]
 async fn a_container_whose_chip_was_renumbered_is_refused_and_its_successor_gets_the_right_node() {
-    let mut stage = one_pod("").await;
+    let stage = one_pod("").await;
     stage.start_pod("pod").await.unwrap();
     stage.change(&renumbered(), |snapshot| has_node(snapshot, "/dev/iluvatar4")).await;
 
     assert_eq!(stage.start_pod("pod").await.unwrap_err(), REFUSAL);
-    stage
-        .log
-        .says(
-            "WARN a container may not start: 0000:15:00.0: chip 0000:15:00.0 was handed out as \
+    stage.log.has(
+        "WARN a container may not start: 0000:15:00.0: chip 0000:15:00.0 was handed out as \
              /dev/iluvatar3 and is /dev/iluvatar4 now; delete the pod, so that its successor gets \
              devices anew resource=\"iluvatar.com/gpu\"",
-        )
-        .await;
+    );
 
     stage.kubelet.remove("pod").await.unwrap();
     let given = stage.admit("successor", GPU, 1).await;
@@ -89,7 +89,8 @@ async fn a_renumbering_while_the_plugin_was_away_is_noticed() {
     stage.start_pod("pod").await.unwrap();
     stage.stop().await;
     stage.change(&renumbered(), |_| true).await;
-    stage.start_again(Script::fixed("")).await;
+    stage.reconfigure("");
+    stage.start_again().await;
     assert_eq!(stage.start_pod("pod").await.unwrap_err(), REFUSAL);
 }
 
@@ -104,13 +105,14 @@ async fn a_plugin_killed_right_after_a_start_knows_what_was_handed_out() {
     assert_eq!(record.chips[0].node.as_deref(), Some("/dev/iluvatar3"));
 
     stage.change(&renumbered(), |_| true).await;
-    stage.start_again(Script::fixed("")).await;
+    stage.reconfigure("");
+    stage.start_again().await;
     assert_eq!(stage.start_pod("pod").await.unwrap_err(), REFUSAL);
 }
 
 #[tokio::test]
 async fn a_replica_is_checked_as_its_device_is() {
-    let mut stage = one_pod("sharing: {timeSlicing: {replicas: 3}}").await;
+    let stage = one_pod("sharing: {timeSlicing: {replicas: 3}}").await;
     assert_eq!(stage.start_pod("pod").await.unwrap(), ["/dev/iluvatar3", "/dev/itrctl"]);
     stage.change(&renumbered(), |snapshot| has_node(snapshot, "/dev/iluvatar4")).await;
     let refusal = REFUSAL.replacen("0000:15:00.0", "0000:15:00.0::0", 1);
@@ -119,7 +121,7 @@ async fn a_replica_is_checked_as_its_device_is() {
 
 #[tokio::test]
 async fn a_chip_that_left_is_named() {
-    let mut stage = one_pod("").await;
+    let stage = one_pod("").await;
     let there = before();
     let others = there.lines().filter(|line| !line.starts_with("0000:15:00.0 ->"));
     let without = others.collect::<Vec<_>>().join("\n");
@@ -135,7 +137,7 @@ async fn a_chip_that_left_is_named() {
 
 #[tokio::test]
 async fn a_reloaded_driver_with_another_major_is_the_same_hardware() {
-    let mut stage = one_pod("").await;
+    let stage = one_pod("").await;
     let reloaded = before().replace("508:", "511:");
     let has_major = |snapshot: &NodeSnapshot| {
         let chips = snapshot.inventory.chips();
@@ -155,13 +157,14 @@ async fn a_container_with_what_another_plugin_handed_out_may_start() {
     stage.kill();
     fs::remove_file(stage.file(FILE_NAME)).unwrap();
     stage.change(&renumbered(), |_| true).await;
-    stage.start_again(Script::fixed("")).await;
+    stage.reconfigure("");
+    stage.start_again().await;
     assert!(stage.start_pod("pod").await.is_ok());
 }
 
 #[tokio::test]
 async fn a_container_of_a_plugin_whose_ids_were_uuids_may_start() {
-    let stage = Stage::play(&before(), Script::fixed("")).await;
+    let stage = TestNode::new(&before()).config("").start().await;
     let uuid = "GPU-5fa0ba9a-21f6-5c4c-8e0b-2a6b4f9a7c1d".to_owned();
     let request = PreStartContainerRequest { devices_ids: vec![uuid] };
     let mut client = stage.client("iluvatar-gpu.sock").await;
@@ -176,7 +179,8 @@ async fn a_damaged_file_is_set_aside_and_nothing_else_happens() {
     let (path, aside) = (stage.file(FILE_NAME), stage.file("iluvatar-gpu.damaged"));
     fs::write(&path, "ix-device-plugin hand").unwrap();
 
-    stage.start_again(Script::fixed("")).await;
+    stage.reconfigure("");
+    stage.start_again().await;
     assert!(stage.start_pod("pod").await.is_ok());
     assert_eq!(fs::read_to_string(&aside).unwrap(), "ix-device-plugin hand");
     let said = format!(
@@ -233,15 +237,15 @@ async fn two_instances_keep_each_others_entries_and_the_newer_one_counts() {
     let (older, _older_task) = store(&directory);
     remember(&older, "0000:15:00.0", "/dev/iluvatar3");
     remember(&older, "0000:2d:00.0", "/dev/iluvatar2");
-    within("the older one", older.settled()).await;
+    soon("the older one", older.settled()).await;
 
     let (newer, _newer_task) = store(&directory);
     assert_eq!(node_of(&newer, "0000:15:00.0").as_deref(), Some("/dev/iluvatar3"));
     remember(&newer, "0000:15:00.0", "/dev/iluvatar9");
-    within("the newer one", newer.settled()).await;
+    soon("the newer one", newer.settled()).await;
 
     remember(&older, "0000:95:00.0", "/dev/iluvatar1");
-    within("the older one", older.settled()).await;
+    soon("the older one", older.settled()).await;
     let (third, _third_task) = store(&directory);
     for instance in [&older, &third] {
         assert_eq!(node_of(instance, "0000:15:00.0").as_deref(), Some("/dev/iluvatar9"));

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use ix_device_plugin::decide::machine::observe::build;
 use ix_device_plugin::host::files::unpack;
 use ix_device_plugin::host::root::Root;
-use ix_device_plugin::host::scan::{Scan, scan};
 use ix_device_plugin::host::sysfs::{Detail, capture};
 use ix_device_plugin::model::board::Evidence;
 use ix_device_plugin::model::config::{BoardRules, Config, Pairing};
@@ -17,6 +16,7 @@ use ix_device_plugin::parse::sysfs::parse_sysfs_scan;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
+use crate::support::fixtures::scan_of;
 use crate::support::machines::Plan;
 use crate::support::random_machines::{damages, plans};
 
@@ -36,7 +36,7 @@ impl Unpacked {
 }
 
 fn inventory_of(machine: &Machine, config: &Config) -> Inventory {
-    scan(&Unpacked::new(machine).root, config).expect("the bus is there").inventory
+    scan_of(&Unpacked::new(machine).root, config).expect("the bus is there")
 }
 
 /// How many chips a board of the generator's device id 4 has, and whether boards are looked for.
@@ -101,7 +101,7 @@ proptest! {
     fn a_snapshot_tells_all_that_the_machine_told(plan in plans(), config in configs()) {
         let (machine, _) = plan.build();
         let source = Unpacked::new(&machine);
-        let told = scan(&source.root, &config).unwrap().inventory;
+        let told = scan_of(&source.root, &config).unwrap();
         let snapshot = capture(&source.root, &config.discovery, Detail::Snapshot).unwrap();
         let copy = parse_node_file(&write_node_file(&snapshot)).unwrap();
         prop_assert_eq!(inventory_of(&copy, &config), told);
@@ -118,7 +118,7 @@ proptest! {
             damage.strike(&mut machine);
         }
         let damaged = Unpacked::new(&machine);
-        if let Ok(Scan { inventory, .. }) = scan(&damaged.root, &config) {
+        if let Ok(inventory) = scan_of(&damaged.root, &config) {
             check_shape(&inventory)?;
         }
         if let Ok(snapshot) = capture(&damaged.root, &config.discovery, Detail::Snapshot) {

@@ -6,7 +6,6 @@
     reason = "the doors of the house are for the plugin, not for those who watch it"
 )]
 
-mod stage;
 mod support;
 
 mod architecture;

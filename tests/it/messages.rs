@@ -15,10 +15,7 @@ use ix_device_plugin::daemon::telemetry::Telemetry;
 use ix_device_plugin::decide::node::advertise::NodeSnapshot;
 use ix_device_plugin::demo::kubelet::RegisterBehaviour;
 use ix_device_plugin::host::kubelet::RegisterError;
-use ix_device_plugin::host::root::Root;
-use ix_device_plugin::host::scan::scan;
 use ix_device_plugin::model::config::Config;
-use ix_device_plugin::parse::node_file::parse_node_file;
 use ix_device_plugin::wire::v1beta1::device_plugin_server::DevicePlugin;
 use ix_device_plugin::wire::v1beta1::{
     AllocateRequest, PreStartContainerRequest, PreferredAllocationRequest,
@@ -28,10 +25,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request};
 
-use crate::stage::{GPU, Script, Stage, is_streaming, node_text, run};
+use crate::support::binary::{Ran, run};
+use crate::support::fixtures::{GPU, inventory_of, node_text};
+use crate::support::node_rig::{NodeRig, TestNode, is_streaming};
 
-async fn four_boards() -> Stage {
-    Stage::play(&node_text("mr-v100-x4"), Script::fixed("")).await
+async fn four_boards() -> NodeRig {
+    TestNode::fixture("mr-v100-x4").with_http().start().await
 }
 
 #[tokio::test]
@@ -40,21 +39,22 @@ async fn a_machine_that_cannot_be_looked_at_is_named_once_and_its_list_stays() {
     let devices = stage.root().join("sys/bus/pci/devices");
     fs::rename(&devices, stage.root().join("away")).unwrap();
     for _ in 0..3 {
-        stage.bound().triggers.send(Trigger::Request).await.unwrap();
+        stage.plugin().triggers.send(Trigger::Request).await.unwrap();
     }
     let said = format!(
         "WARN cannot look at the machine; the last list stays, trying again error=cannot read {}: \
          No such file or directory (os error 2); is /sys mounted here?\n",
         devices.display()
     );
-    stage.log.says(&said).await;
+    stage.log.event("WARN", "inventory_owner").await;
+    stage.log.has(&said);
     assert_eq!(stage.kubelet.view().borrow().allocatable(GPU), 4);
     assert_eq!(stage.log.lines("WARN").len(), 1, "{:?}", stage.log.lines("WARN"));
 }
 
 #[tokio::test]
 async fn a_board_that_breaks_and_one_that_leaves_are_named_with_the_reason() {
-    let mut stage = four_boards().await;
+    let stage = four_boards().await;
     let node = node_text("mr-v100-x4");
     let without_node = node.lines().filter(|line| *line != "iluvatar3 : c 508:3");
     let without_node = without_node.collect::<Vec<_>>().join("\n");
@@ -71,7 +71,7 @@ async fn a_board_that_breaks_and_one_that_leaves_are_named_with_the_reason() {
     let left = ["0000:15:00.0", "0000:2d:00.0", "0000:95:00.0", "0000:ad:00.0"];
     let left = left.map(|board| format!("board left board={board} model=\"MR-V100\""));
     assert_eq!(stage.log.lines("WARN")[1..], left);
-    stage.log.says("INFO no Iluvatar chips found; waiting for one functions_seen=").await;
+    stage.log.has("INFO no Iluvatar chips found; waiting for one functions_seen=");
 }
 
 /// The line with TIME for the time after `since=`, which must be one.
@@ -84,10 +84,10 @@ fn without_time(line: &str) -> String {
 
 #[tokio::test]
 async fn a_kubelet_that_refuses_is_quoted_once() {
-    let mut stage = Stage::set(&node_text("mr-v100-x4")).await;
+    let mut stage = TestNode::fixture("mr-v100-x4").prepare().await;
     let refuse = RegisterBehaviour::Refuse("not today".to_owned());
     stage.kubelet.set_register_behaviour(refuse).await.unwrap();
-    stage.start(Script::fixed(""));
+    stage.start_plugin();
     stage.until("three calls", |view| view.register_calls >= 3).await;
     stage.kubelet.set_register_behaviour(RegisterBehaviour::Accept).await.unwrap();
     stage.until("a stream", |view| is_streaming(view, GPU)).await;
@@ -116,18 +116,19 @@ async fn why_a_session_begins_anew_is_said() {
 
 #[tokio::test]
 async fn a_directory_that_is_not_there_is_named_once() {
-    let mut stage = Stage::set(&node_text("mr-v100-x4")).await;
+    let mut stage = TestNode::fixture("mr-v100-x4").prepare().await;
     stage.kubelet.stop(ix_device_plugin::demo::kubelet::OwnSocket::Removed).await.unwrap();
     let directory = stage.file("");
     fs::remove_dir_all(&directory).unwrap();
-    stage.start(Script::fixed(""));
+    stage.start_plugin();
     let path = stage.file("iluvatar-gpu.sock");
     let said = format!(
         "WARN cannot listen on {}: No such file or directory (os error 2); trying again \
          resource=\"iluvatar.com/gpu\"\n",
         path.display()
     );
-    stage.log.says(&said).await;
+    stage.log.event("WARN", "plugin_session").await;
+    stage.log.has(&said);
     stage.kubelet.restart().await.unwrap();
     stage.until("a stream", |view| is_streaming(view, GPU)).await;
     assert_eq!(stage.log.lines("WARN").len(), 1, "{:?}", stage.log.lines("WARN"));
@@ -168,8 +169,7 @@ async fn before_the_first_look_and_without_its_resource_a_service_says_so() {
     let unknown = (Code::Unavailable, "the machine has not been looked at yet".to_owned());
     assert_eq!(refusals(None).await, [unknown.clone(), unknown.clone(), unknown]);
 
-    let root = Root::unpack(&parse_node_file(&node_text("mr-v100-x4")).unwrap()).unwrap();
-    let inventory = scan(&root, &Config::default()).unwrap().inventory;
+    let inventory = inventory_of(&node_text("mr-v100-x4"), &Config::default());
     let mut config = Config::default();
     config.resources[0].name = "example.com/gpu".to_owned();
     let gone = (Code::NotFound, "iluvatar.com/gpu is no longer configured".to_owned());
@@ -178,9 +178,10 @@ async fn before_the_first_look_and_without_its_resource_a_service_says_so() {
 
 #[track_caller]
 fn check_start(arguments: &[&str], code: i32, expected: &str) {
-    let ran = run(&[&["run", "--kubelet-dir=/not/there"], arguments].concat(), &[]);
-    let last = ran.2.lines().filter(|line| line.starts_with("error: ")).collect::<Vec<_>>();
-    assert_eq!((ran.0, &*ran.1, &*last.join("\n")), (Some(code), "", expected));
+    let ran = run(&[&["run", "--kubelet-dir=/not/there"], arguments].concat());
+    let Ran { code: ended, stdout, stderr } = ran;
+    let last = stderr.lines().filter(|line| line.starts_with("error: ")).collect::<Vec<_>>();
+    assert_eq!((ended, &*stdout, &*last.join("\n")), (Some(code), "", expected));
 }
 
 #[test]

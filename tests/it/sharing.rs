@@ -1,34 +1,31 @@
 //! Devices that are offered several times, and several resources on one node.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use ix_device_plugin::decide::allocation::prefer::{DeviceSupply, Request, prefer};
 use ix_device_plugin::decide::node::advertise::{NodeSnapshot, advertise};
 use ix_device_plugin::demo::kubelet::PodRequest;
-use ix_device_plugin::host::root::Root;
-use ix_device_plugin::host::scan::scan;
 use ix_device_plugin::model::config::{
     Config, Granularity, ResourceRule, Selector, Sharing, SharingPolicy,
 };
 use ix_device_plugin::model::device::DeviceId;
 use ix_device_plugin::model::inventory::Inventory;
-use ix_device_plugin::parse::node_file::parse_node_file;
 use ix_device_plugin::wire::v1beta1::{
     ContainerPreferredAllocationRequest, PreferredAllocationRequest,
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use crate::stage::{GPU, Script, Stage, ids, is_streaming, node_text, run};
+use crate::support::binary::{Ran, run};
+use crate::support::fixtures::{GPU, inventory_of, node_text};
+use crate::support::node_rig::{NodeRig, TestNode, ids, is_streaming};
 
 /// Four chips, each a board.
 const CHIPS: [&str; 4] = ["0000:15:00.0", "0000:2d:00.0", "0000:95:00.0", "0000:ad:00.0"];
 
-async fn shared(slicing: &str) -> Stage {
+async fn shared(slicing: &str) -> NodeRig {
     let yaml = format!("sharing: {{timeSlicing: {{{slicing}}}}}");
-    Stage::play(&node_text("mr-v100-x4"), Script::fixed(&yaml)).await
+    TestNode::fixture("mr-v100-x4").config(&yaml).start().await
 }
 
 fn replicas(count: usize) -> Vec<String> {
@@ -163,8 +160,7 @@ resources:
 
 #[tokio::test]
 async fn each_resource_has_a_socket_a_session_and_devices_of_its_own() {
-    let node = node_text("mr-v100-x4");
-    let stage = Stage::play(&node, Script::fixed(TWO_RESOURCES)).await;
+    let stage = TestNode::fixture("mr-v100-x4").config(TWO_RESOURCES).start().await;
     let view = stage.until("the rest", |view| is_streaming(view, "example.com/rest")).await;
     let listed =
         |resource: &str| view.resources[resource].devices.keys().cloned().collect::<Vec<_>>();
@@ -184,8 +180,7 @@ async fn each_resource_has_a_socket_a_session_and_devices_of_its_own() {
 
 #[tokio::test]
 async fn a_resource_does_not_hand_out_what_another_one_offers() {
-    let node = node_text("mr-v100-x4");
-    let stage = Stage::play(&node, Script::fixed(TWO_RESOURCES)).await;
+    let stage = TestNode::fixture("mr-v100-x4").config(TWO_RESOURCES).start().await;
     stage.until("the rest", |view| is_streaming(view, "example.com/rest")).await;
     let mut rest = stage.client("iluvatar-gpu-example.com_rest.sock").await;
     let asked = |id: &str| ix_device_plugin::wire::v1beta1::AllocateRequest {
@@ -215,7 +210,7 @@ fn more_replicas_than_a_kubelet_reads_end_the_start_with_code_3() {
         "--kubelet-dir",
         directory.path().to_str().unwrap(),
     ];
-    let (code, stdout, stderr) = run(&arguments, &[]);
+    let Ran { code, stdout, stderr } = run(&arguments);
     assert_eq!((code, &*stdout), (Some(3), ""));
     assert_eq!(
         stderr.lines().last().unwrap(),
@@ -227,11 +222,8 @@ fn more_replicas_than_a_kubelet_reads_end_the_start_with_code_3() {
 /// What is found on each shipped machine.
 fn inventories() -> Vec<Inventory> {
     let machines = ["bi-v150-x8", "mr-v100-x4", "bi-v100-pix", "half-board", "vfio-and-unbound"];
-    let look = |name: &&str| {
-        let root = Root::unpack(&parse_node_file(&node_text(name)).unwrap()).unwrap();
-        scan(&root, &Config::default()).unwrap().inventory
-    };
-    machines.iter().map(look).collect()
+    let found = |name: &&str| inventory_of(&node_text(name), &Config::default());
+    machines.iter().map(found).collect()
 }
 
 /// Any rule: conditions on the model, the id and the address, each set or not.

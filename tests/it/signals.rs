@@ -21,7 +21,7 @@ use ix_device_plugin::parse::config::parse_config;
 use ix_device_plugin::parse::node_file::parse_node_file;
 use ix_device_plugin::parse::sysfs::parse_sysfs_scan;
 
-use crate::stage::node_text;
+use crate::support::fixtures::node_text;
 
 /// The chip that falls ill, on a machine of four boards.
 const CHIP: PciAddress = PciAddress { domain: 0, bus: 0x15, device: 0, function: 0 };

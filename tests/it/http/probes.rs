@@ -5,20 +5,21 @@ use std::fs;
 use ix_device_plugin::demo::kubelet::{OwnSocket, RegisterBehaviour};
 
 use super::four_boards;
-use crate::stage::{GPU, Script, Stage, is_streaming, node_text};
+use crate::support::fixtures::GPU;
+use crate::support::node_rig::{NodeRig, TestNode, is_streaming};
 
 const READY: &str = "ready\niluvatar.com/gpu: the kubelet has its list\n";
 const NO_KUBELET: &str = "ready\niluvatar.com/gpu: there is no kubelet to register with\n";
 
 /// A daemon at a kubelet that behaves like this.
-async fn at_a_kubelet_that(behaves: RegisterBehaviour) -> Stage {
-    let mut stage = Stage::set(&node_text("mr-v100-x4")).await;
+async fn at_a_kubelet_that(behaves: RegisterBehaviour) -> NodeRig {
+    let mut stage = TestNode::fixture("mr-v100-x4").with_http().prepare().await;
     stage.kubelet.set_register_behaviour(behaves).await.unwrap();
-    stage.start(Script::fixed("").over_http());
+    stage.start_plugin();
     stage
 }
 
-async fn check(stage: &Stage, page: &str, code: u16, text: &str) {
+async fn check(stage: &NodeRig, page: &str, code: u16, text: &str) {
     let answer = stage.asked(page).await;
     assert_eq!((answer.code, &*answer.text), (code, text), "{page}");
 }
@@ -78,10 +79,10 @@ async fn a_kubelet_that_is_gone_or_was_killed_is_no_reason_not_to_be_ready() {
 
 #[tokio::test]
 async fn a_machine_that_cannot_be_looked_at_is_missing_until_it_can() {
-    let mut stage = Stage::set(&node_text("mr-v100-x4")).await;
+    let mut stage = TestNode::fixture("mr-v100-x4").with_http().prepare().await;
     let (sys, away) = (stage.root().join("sys"), stage.root().join("away"));
     fs::rename(&sys, &away).unwrap();
-    stage.start(Script::fixed("").over_http());
+    stage.start_plugin();
     let expected = format!(
         "not ready\nthe machine cannot be looked at: cannot read {}/bus/pci/devices: No such file \
          or directory (os error 2); is /sys mounted here?\n",

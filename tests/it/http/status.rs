@@ -9,11 +9,8 @@ use ix_device_plugin::decide::kubelet::probes::{
 };
 use ix_device_plugin::decide::node::advertise::NodeSnapshot;
 use ix_device_plugin::host::config_file::ConfigSource;
-use ix_device_plugin::host::root::Root;
-use ix_device_plugin::host::scan::scan;
 use ix_device_plugin::model::config::Config;
 use ix_device_plugin::parse::config::{Overrides, parse_config};
-use ix_device_plugin::parse::node_file::parse_node_file;
 use ix_device_plugin::wire::metrics::input::Build;
 use ix_device_plugin::wire::metrics::meters::ResourceMeters;
 use ix_device_plugin::wire::report::paint::Paint;
@@ -22,7 +19,8 @@ use ix_device_plugin::wire::report::status_table::status_table;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::stage::{GPU, Script, Stage, node_text};
+use crate::support::fixtures::{GPU, inventory_of, node_text};
+use crate::support::node_rig::TestNode;
 
 fn golden(name: &str, text: &str) {
     let mut settings = insta::Settings::clone_current();
@@ -43,9 +41,8 @@ fn ago(seconds: u64) -> Duration {
 
 /// A node on which much is wrong.
 fn troubled() -> Status {
-    let root = Root::unpack(&parse_node_file(&node_text("vfio-and-unbound")).unwrap()).unwrap();
     let config = parse_config("sharing: {timeSlicing: {replicas: 2}}").unwrap();
-    let inventory = scan(&root, &config).unwrap().inventory;
+    let inventory = inventory_of(&node_text("vfio-and-unbound"), &config);
     let snapshot = NodeSnapshot::new(inventory, &config).following(None, noon() - ago(600));
     let standing = SessionStatusInput {
         resource: GPU.to_owned(),
@@ -118,12 +115,12 @@ async fn a_running_plugin_tells_everything() {
     let file = directory.path().join("config.yaml");
     fs::write(&file, "").unwrap();
     let source = ConfigSource::new(Some(&file), Overrides::default());
-    let script = Script::followed(&source, true).over_http();
-    let stage = Stage::play(&node_text("mr-v100-x4"), script).await;
-    stage.shows("/readyz", "the kubelet has its list").await;
+    let node = TestNode::fixture("mr-v100-x4").config_file(&source).with_http();
+    let node = node.start().await;
+    node.shows("/readyz", "the kubelet has its list").await;
     fs::write(&file, "bords: {}").unwrap();
-    stage.shows("/status", "\"current\": false").await;
-    let answer = stage.asked("/status").await;
+    node.shows("/status", "\"current\": false").await;
+    let answer = node.asked("/status").await;
     assert!(answer.head.contains("content-type: application/json"), "{}", answer.head);
     let mut document: Value = serde_json::from_str(&answer.text).unwrap();
     timeless(&mut document);
@@ -134,11 +131,11 @@ async fn a_running_plugin_tells_everything() {
 
 #[tokio::test]
 async fn before_the_first_look_there_are_names_and_what_is_missing() {
-    let mut stage = Stage::set(&node_text("mr-v100-x4")).await;
-    fs::rename(stage.root().join("sys"), stage.root().join("away")).unwrap();
-    stage.start(Script::fixed("").over_http());
-    stage.shows("/readyz", "cannot be looked at").await;
-    let document: Value = serde_json::from_str(&stage.asked("/status").await.text).unwrap();
+    let mut node = TestNode::fixture("mr-v100-x4").with_http().prepare().await;
+    fs::rename(node.root().join("sys"), node.root().join("away")).unwrap();
+    node.start_plugin();
+    node.shows("/readyz", "cannot be looked at").await;
+    let document: Value = serde_json::from_str(&node.asked("/status").await.text).unwrap();
     assert_eq!(document["ready"], Value::Bool(false));
     assert_eq!(document["resources"][0]["name"], GPU);
     assert_eq!(document["resources"][0]["session"], Value::Null);

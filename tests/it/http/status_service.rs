@@ -9,18 +9,15 @@ use ix_device_plugin::daemon::sessions::SessionsView;
 use ix_device_plugin::daemon::status_service::StatusService;
 use ix_device_plugin::daemon::telemetry::Telemetry;
 use ix_device_plugin::decide::node::advertise::NodeSnapshot;
-use ix_device_plugin::host::root::Root;
-use ix_device_plugin::host::scan::scan;
 use ix_device_plugin::model::config::Config;
 use ix_device_plugin::model::health::{Health, Reason, ReasonCode};
 use ix_device_plugin::model::inventory::Inventory;
 use ix_device_plugin::model::ixml::{ChipReading, EccErrors, IxmlReading, IxmlState};
-use ix_device_plugin::parse::node_file::parse_node_file;
 use ix_device_plugin::wire::metrics::exposition::Format;
 use ix_device_plugin::wire::metrics::meters::RescanTrigger;
 use tokio::sync::{mpsc, watch};
 
-use crate::stage::{GPU, node_text};
+use crate::support::fixtures::{GPU, inventory_of, node_text};
 
 /// The desk, and what loops of the daemon would hold.
 struct Desk {
@@ -110,8 +107,7 @@ async fn a_session_that_has_not_looked_for_a_kubelet_yet_is_not_ready_for_want_o
 }
 
 fn four_boards() -> Inventory {
-    let root = Root::unpack(&parse_node_file(&node_text("mr-v100-x4")).unwrap()).unwrap();
-    scan(&root, &Config::default()).unwrap().inventory
+    inventory_of(&node_text("mr-v100-x4"), &Config::default())
 }
 
 #[tokio::test]

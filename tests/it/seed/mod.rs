@@ -13,7 +13,9 @@ use ix_device_plugin::parse::config::parse_config;
 use serde_yaml::Value;
 use tempfile::TempDir;
 
-use crate::stage::{GPU, Script, Stage, node_text, run};
+use crate::support::binary::{Ran, run_with};
+use crate::support::fixtures::GPU;
+use crate::support::node_rig::TestNode;
 
 const CONFIG_MAP: &str = include_str!("configmap.yaml");
 const DAEMON_SET: &str = include_str!("daemonset.yaml");
@@ -105,10 +107,9 @@ fn every_path_that_we_use_is_mounted_at_its_own_place() {
 
 #[tokio::test]
 async fn the_config_map_makes_four_devices_of_each_board() {
-    let script = Script::fixed(&mounted_config());
-    let stage = Stage::play(&node_text("bi-v150-x8"), script).await;
-    assert_eq!(stage.kubelet.view().borrow().allocatable(GPU), 8 * 4);
-    assert!(stage.file(FIRST_SOCKET).exists());
+    let node = TestNode::fixture("bi-v150-x8").config(&mounted_config()).start().await;
+    assert_eq!(node.kubelet.view().borrow().allocatable(GPU), 8 * 4);
+    assert!(node.file(FIRST_SOCKET).exists());
 }
 
 /// The config map's text in a file, and the arguments that name it.
@@ -125,7 +126,7 @@ fn devices_discovered(variables: &[(&str, &str)]) -> usize {
     let (_directory, file) = written_config();
     let node = "--root=fixtures/nodes/bi-v150-x8.node";
     let arguments = [node, "--config", &file, "discover", "-o", "json"];
-    let (code, stdout, stderr) = run(&arguments, variables);
+    let Ran { code, stdout, stderr } = run_with(&arguments, variables);
     assert_eq!((code, &*stderr), (Some(0), ""));
     let found: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     found["resources"][0]["devices"].as_array().unwrap().len()
@@ -141,7 +142,8 @@ fn split_board_in_the_environment_goes_before_the_file() {
         assert_eq!(devices_discovered(&[("SPLIT_BOARD", no)]), 8 * 4, "{no}");
     }
     let (_directory, file) = written_config();
-    let (code, stdout, _) = run(&["config", "check", &file], &[("SPLIT_BOARD", "true")]);
+    let Ran { code, stdout, .. } =
+        run_with(&["config", "check", &file], &[("SPLIT_BOARD", "true")]);
     assert_eq!(code, Some(0));
     let effective = stdout.strip_prefix("ok\n").unwrap();
     assert_eq!(parse_config(effective).unwrap().resources[0].granularity, Granularity::Chip);
@@ -150,7 +152,7 @@ fn split_board_in_the_environment_goes_before_the_file() {
 #[track_caller]
 fn check_refused(variable: &str, value: &str, expected: &str) {
     let (_directory, file) = written_config();
-    let (code, stdout, stderr) = run(&["config", "check", &file], &[(variable, value)]);
+    let Ran { code, stdout, stderr } = run_with(&["config", "check", &file], &[(variable, value)]);
     assert_eq!((code, &*stdout), (Some(3), ""));
     assert_eq!(stderr.replace(&file, "FILE"), format!("error: {expected}\n"));
 }
@@ -171,13 +173,14 @@ fn what_is_not_built_is_refused_by_name_when_the_environment_asks_for_it() {
     );
     let (_directory, file) = written_config();
     let off = [("USE_VOLCANO", "false"), ("RESET_GPU", "false")];
-    assert_eq!(run(&["config", "check", &file], &off).0, Some(0));
+    assert_eq!(run_with(&["config", "check", &file], &off).code, Some(0));
 }
 
 #[test]
 fn a_variable_that_is_no_boolean_is_named() {
     let (_directory, file) = written_config();
-    let ran = run(&["config", "check", &file], &[("SPLIT_BOARD", "maybe")]);
+    let ran = run_with(&["config", "check", &file], &[("SPLIT_BOARD", "maybe")]);
     let said = "error: --splitboard (SPLIT_BOARD): `maybe` is not a boolean; write true or false\n";
-    assert_eq!(ran, (Some(3), String::new(), said.to_owned()));
+    let expected = Ran { code: Some(3), stdout: String::new(), stderr: said.to_owned() };
+    assert_eq!(ran, expected);
 }
