@@ -6,18 +6,15 @@ use std::cell::RefCell;
 use std::fs;
 use std::io;
 use std::os::unix::net::UnixListener;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ix_device_plugin::demo::kubelet::{KubeletError, OwnSocket, RegisterBehaviour, Settings};
-use ix_device_plugin::demo::machine::PlayMachine;
-use ix_device_plugin::parse::node_file::parse_node_file;
 use proptest::prelude::*;
 use proptest::test_runner::{TestCaseError, TestRunner};
 use tokio::runtime::Runtime;
 
 use crate::support::clock::LIVENESS_LIMIT;
-use crate::support::fixtures::{GPU, node_text};
+use crate::support::fixtures::GPU;
 use crate::support::node_rig::{NodeRig, TestNode};
 use crate::support::plugin_client::try_lists as lists;
 
@@ -213,9 +210,9 @@ impl Node {
     }
 }
 
-async fn hold(story: Story, machine: Arc<PlayMachine>) -> Result<(), String> {
+async fn hold(story: Story, node: TestNode) -> Result<(), String> {
     let settings = Settings { takeover_bug: story.takeover_bug, ..Settings::default() };
-    let node = TestNode::on(machine).kubelet(settings);
+    let node = node.kubelet(settings);
     let node = if story.inotify { node } else { node.without_inotify() };
     let mut node = Node(node.prepare().await);
     node.0.start_plugin();
@@ -228,11 +225,6 @@ async fn hold(story: Story, machine: Arc<PlayMachine>) -> Result<(), String> {
     node.0.recovers_within(LIVENESS_LIMIT, node.0.plugin()).await?;
     node.0.stop().await;
     Ok(())
-}
-
-fn four_boards() -> Arc<PlayMachine> {
-    let machine = parse_node_file(&node_text("mr-v100-x4")).unwrap();
-    Arc::new(PlayMachine::unpack(machine).unwrap())
 }
 
 fn runtime() -> Runtime {
@@ -250,13 +242,13 @@ fn play() {
         max_shrink_iters: 64,
         ..ProptestConfig::with_cases(STORIES / AT_ONCE)
     };
-    let (runtime, whole) = (runtime(), RefCell::new(four_boards()));
+    let (runtime, whole) = (runtime(), RefCell::new(None));
     let held = TestRunner::new(share).run(&story(), |story| {
-        let present = Arc::clone(&whole.borrow());
-        runtime.block_on(hold(story, present)).map_err(|why| {
-            whole.replace(four_boards());
-            TestCaseError::fail(why)
-        })
+        // A story that failed may have left its machine without a board.
+        let node = whole.take().unwrap_or_else(|| TestNode::fixture("mr-v100-x4"));
+        runtime.block_on(hold(story, node.clone())).map_err(TestCaseError::fail)?;
+        whole.replace(Some(node));
+        Ok(())
     });
     held.unwrap_or_else(|failure| panic!("{failure}"));
 }

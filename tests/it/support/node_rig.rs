@@ -66,6 +66,8 @@ enum PodResources {
 #[derive(Clone)]
 pub(crate) struct TestNode {
     machine: Arc<PlayMachine>,
+    boards: Vec<Board>,
+    chips: Arc<BTreeMap<PciAddress, Chips>>,
     config: Config,
     config_text: String,
     config_source: Option<ConfigSource>,
@@ -83,15 +85,15 @@ impl TestNode {
         Self::new(&node_text(name))
     }
 
-    /// The machine that this `.node` text describes.
+    /// The machine that this `.node` text describes. Clones share it.
     pub(crate) fn new(node: &str) -> Self {
-        Self::on(Arc::new(PlayMachine::unpack(parse_node_file(node).unwrap()).unwrap()))
-    }
-
-    /// A machine that exists already.
-    pub(crate) fn on(machine: Arc<PlayMachine>) -> Self {
+        let machine = Arc::new(PlayMachine::unpack(parse_node_file(node).unwrap()).unwrap());
+        let boards = scan_of(&machine.root(), &Config::default()).unwrap().boards;
+        let chips = |board: &Board| (board.address, Chips::of(board, machine.root().path()));
         Self {
+            chips: Arc::new(boards.iter().map(chips).collect()),
             machine,
+            boards,
             config: Config::default(),
             config_text: String::new(),
             config_source: None,
@@ -255,7 +257,6 @@ pub(crate) struct NodeRig {
     pub(crate) log: Log,
     /// The boards that were there at first.
     pub(crate) boards: Vec<Board>,
-    chips: BTreeMap<PciAddress, Chips>,
     node: TestNode,
     host: TempDir,
     plugin: Option<Plugin>,
@@ -267,13 +268,8 @@ impl NodeRig {
         node.kubelet.pod_resources_socket = Some(host.path().join(POD_RESOURCES));
         let directory = host.path().join(DEVICE_PLUGINS);
         let kubelet = EmbeddedKubelet::start(&directory, node.kubelet.clone()).await.unwrap();
-        let machine = Arc::clone(&node.machine);
-        // What a machine lacks that cannot be scanned is the test's own affair.
-        let inventory = scan_of(&machine.root(), &Config::default());
-        let boards = inventory.map_or_else(|_| Vec::new(), |inventory| inventory.boards);
-        let uevents = |board: &Board| (board.address, Chips::of(board, machine.root().path()));
-        let chips = boards.iter().map(uevents).collect();
-        Self { kubelet, machine, log, boards, chips, node, host, plugin: None }
+        let (machine, boards) = (Arc::clone(&node.machine), node.boards.clone());
+        Self { kubelet, machine, log, boards, node, host, plugin: None }
     }
 
     // -- The plugin in this process
@@ -496,7 +492,7 @@ impl NodeRig {
 
     /// The uevents of a board that was there at first.
     pub(crate) fn chips(&self, board: &Board) -> &Chips {
-        &self.chips[&board.address]
+        &self.node.chips[&board.address]
     }
 
     /// The chip's directory in sysfs.
