@@ -3,7 +3,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help setup test-tools demo build test fmt-check lint unit doc fuzz-check bench fuzz
+.PHONY: help setup test-tools demo build man test fmt-check lint unit doc fuzz-check bench fuzz
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -19,6 +19,10 @@ demo: setup ## Play the plugin against an embedded kubelet on a machine with 16 
 
 build: setup ## Build the release binary
 	$(CARGO) build --locked --release
+
+man: setup ## Write the man pages into target/man
+	mkdir -p target/man
+	$(CARGO) run --quiet --locked -- man target/man
 
 test: setup test-tools fmt-check lint unit doc fuzz-check ## Check everything: format, lints, tests, documentation
 

@@ -148,6 +148,17 @@ impl Daemon {
         kill(Pid::from_raw(pid), signal).expect("the child lives");
     }
 
+    /// What all of its threads have used so far, in user and kernel mode.
+    fn cpu_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0.id()));
+        let stat = stat.expect("the child lives");
+        // The name, in parentheses, may hold blanks; `utime` and `stime` are the 12th and 13th
+        // field after it, in hundredths of a second (proc_pid_stat(5)).
+        let (_, fields) = stat.rsplit_once(')').expect("it has a name");
+        let times = fields.split_whitespace().skip(11).take(2);
+        times.map(|time| Duration::from_millis(10 * time.parse::<u64>().expect("a number"))).sum()
+    }
+
     /// Of `/proc/PID/status`: `VmRSS` and `VmHWM`, in KiB.
     fn resident(&self) -> (u64, u64) {
         let status = fs::read_to_string(format!("/proc/{}/status", self.0.id()));
@@ -189,7 +200,11 @@ async fn answers() {
     let node = Node::set().await;
     let daemon = node.start(SPLIT);
     let ids = listed(&node, 16).await;
+    let before = daemon.cpu_time();
     row("Allocate", allocations(&node, &ids, REQUESTS).await, Some(200));
+    let used = daemon.cpu_time().saturating_sub(before);
+    let each = used / u32::try_from(REQUESTS).expect("not so many");
+    println!("{:<44} {each:>10.1?}", "CPU of the daemon for each Allocate");
     let times = preferences(&node, &ids, 4).await;
     row("GetPreferredAllocation, 4 of 16", times, Some(500));
     drop(daemon);

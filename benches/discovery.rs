@@ -13,7 +13,7 @@ use std::hint::black_box;
 use std::path::Path;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use ix_device_plugin::decide::machine::observe::build;
+use ix_device_plugin::decide::machine::observe::observe;
 use ix_device_plugin::host::files::unpack;
 use ix_device_plugin::host::root::Root;
 use ix_device_plugin::host::scan::scan;
@@ -63,7 +63,7 @@ fn discovery(criterion: &mut Criterion) {
     for node in &nodes {
         group.throughput(Throughput::Elements(node.chips.into()));
         group.bench_function(BenchmarkId::from_parameter(node.chips), |bencher| {
-            bencher.iter(|| scan(black_box(&node.root), &config));
+            bencher.iter(|| scan(black_box(&node.root), &config.discovery));
         });
     }
     group.finish();
@@ -76,13 +76,13 @@ fn discovery(criterion: &mut Criterion) {
         });
     }
     group.finish();
-    let mut group = criterion.benchmark_group("build");
+    let mut group = criterion.benchmark_group("observe");
     for node in &nodes {
         let machine = capture(&node.root, &config.discovery, Detail::Discovery).expect("readable");
         let survey = parse_sysfs_scan(&machine, &config.discovery);
         group.throughput(Throughput::Elements(node.chips.into()));
         group.bench_function(BenchmarkId::from_parameter(node.chips), |bencher| {
-            bencher.iter(|| build(black_box(&survey), &config));
+            bencher.iter(|| observe(black_box(&survey), &config));
         });
     }
     group.finish();

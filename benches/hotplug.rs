@@ -5,20 +5,19 @@
 
 #![expect(clippy::disallowed_methods, reason = "the doors of the house are for the plugin")]
 
-#[expect(dead_code, reason = "shared with the tests, which use more of it")]
-#[path = "../tests/it/support/kernel.rs"]
-mod kernel;
-#[expect(dead_code, reason = "shared with the tests, which use more of it")]
-#[path = "../tests/it/support/plugged_node.rs"]
-mod plugged_node;
+#[expect(dead_code, clippy::unwrap_used, reason = "shared with the tests, which use more of it")]
+#[path = "../tests/it/support/mod.rs"]
+mod support;
 
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use kernel::{Kernel, on_a_runtime};
 use nix::sys::signal::Signal;
-use plugged_node::{Daemon, LOOKED, PluggedNode, QUIET};
+use serde_json::Value;
+use support::kernel::{Kernel, on_a_runtime, raise_loopback};
+use support::node_rig::{NodeRig, ONLY_EVENTS, TestNode};
+use support::process::PluginProcess;
 
 const NODE: &str = "bi-v150-x8";
 const ROUNDS: usize = 200;
@@ -26,13 +25,14 @@ const ROUNDS: usize = 200;
 const PAUSE: Duration = Duration::from_millis(80);
 /// How long the daemon is watched while nothing happens.
 const IDLE: Duration = Duration::from_secs(60);
-/// Short looks at the chips alone, and often.
+/// Health samples alone, and often.
 const HEALTH_ONLY: &str = "discovery: {rescan: 1h}\nhealth: {interval: 500ms}\n";
-const LOOKS: usize = 100;
+const SCANS: usize = 100;
 
 fn main() {
     const INSIDE: &str = "IX_BENCH_INSIDE";
     if std::env::var_os(INSIDE).is_some() {
+        raise_loopback();
         return on_a_runtime(measure());
     }
     let this = std::env::current_exe().expect("it runs");
@@ -46,7 +46,7 @@ async fn measure() {
     println!();
     println!("| from the event to the list at the kubelet | p50 | p99 | slowest | target |");
     println!("|---|---|---|---|---|");
-    let node = PluggedNode::unpack(NODE, QUIET).await;
+    let node = prepare(ONLY_EVENTS).await;
     let (removals, additions) = latencies(&node).await;
     row("removal of a board", removals, 50);
     row("addition of a board", additions, 100);
@@ -54,12 +54,37 @@ async fn measure() {
     println!("| cost | value |");
     println!("|---|---|");
     rescan(&node).await;
-    health(&PluggedNode::unpack(NODE, HEALTH_ONLY).await).await;
-    idle(&PluggedNode::unpack(NODE, "").await).await;
+    health(&prepare(HEALTH_ONLY).await).await;
+    idle(&prepare("").await).await;
 }
 
-async fn latencies(node: &PluggedNode) -> (Vec<Duration>, Vec<Duration>) {
-    let (kernel, _daemon) = (Kernel::open(), node.daemon().await);
+async fn prepare(config: &str) -> NodeRig {
+    TestNode::fixture(NODE).config(config).prepare().await
+}
+
+/// The plugin, which logs each scan and each health sample.
+async fn start(node: &NodeRig) -> PluginProcess {
+    let process = PluginProcess::start(node.command().arg("-v"));
+    process.counts("source_up", "netlink", 1).await;
+    node.until_healthy(node.boards.len()).await;
+    process
+}
+
+/// Whether an event is about a scan, or a health sample, that ended: this field counts what was seen.
+fn has(field: &'static str) -> impl Fn(&Value) -> bool {
+    move |event| event[field].is_number() && event["took"].is_string()
+}
+
+const SCANNED: &str = "scan.functions_seen";
+const SAMPLED: &str = "chips";
+
+/// How many of these events the log has.
+fn logged(process: &PluginProcess, field: &'static str) -> usize {
+    process.log().iter().filter(|event| has(field)(event)).count()
+}
+
+async fn latencies(node: &NodeRig) -> (Vec<Duration>, Vec<Duration>) {
+    let (kernel, _daemon) = (Kernel::open(), start(node).await);
     let (mut removals, mut additions) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         let board = &node.boards[round % node.boards.len()];
@@ -68,14 +93,14 @@ async fn latencies(node: &PluggedNode) -> (Vec<Duration>, Vec<Duration>) {
         node.machine.unplug(board).expect("it is there");
         let began = Instant::now();
         chips.left(&kernel);
-        node.sees_board(board, false).await;
+        node.until_board(board, false).await;
         removals.push(began.elapsed());
 
         tokio::time::sleep(PAUSE).await;
         node.machine.replug(board).expect("its place is free");
         let began = Instant::now();
         chips.came(&kernel);
-        node.sees_board(board, true).await;
+        node.until_board(board, true).await;
         additions.push(began.elapsed());
     }
     (removals, additions)
@@ -92,7 +117,7 @@ fn row(what: &str, mut times: Vec<Duration>, target: u64) {
 }
 
 /// What the kernel counts of a process: seconds of CPU, and calls of `read`.
-fn counted(daemon: &Daemon) -> (f64, u64) {
+fn counted(daemon: &PluginProcess) -> (f64, u64) {
     // `schedstat` counts nanoseconds, `stat` only ticks; but each thread has its own.
     let threads = format!("/proc/{}/task/*/schedstat", daemon.pid());
     let threads = glob::glob(&threads).expect("a good pattern").filter_map(Result::ok);
@@ -108,38 +133,37 @@ fn counted(daemon: &Daemon) -> (f64, u64) {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts are small")]
-fn per_look(before: (f64, u64), after: (f64, u64), looks: usize) -> String {
+fn per_scan(before: (f64, u64), after: (f64, u64), scans: usize) -> String {
     let (seconds, reads) = (after.0 - before.0, after.1 - before.1);
-    let (reads, ms) = (reads as f64 / looks as f64, 1000.0 * seconds / looks as f64);
+    let (reads, ms) = (reads as f64 / scans as f64, 1000.0 * seconds / scans as f64);
     format!("{reads:.0} reads, {ms:.2} ms of CPU")
 }
 
-/// A look at everything, asked for with SIGHUP; the answer to the signal is in the count.
-async fn rescan(node: &PluggedNode) {
-    let daemon = node.daemon().await;
+/// A scan, asked for with SIGHUP; the answer to the signal is in the count.
+async fn rescan(node: &NodeRig) {
+    let daemon = start(node).await;
     let before = counted(&daemon);
-    for _ in 0..LOOKS {
+    for _ in 0..SCANS {
         tokio::time::sleep(PAUSE).await;
-        let looks = daemon.looks();
+        let scans = logged(&daemon, SCANNED);
         daemon.signal(Signal::SIGHUP);
-        daemon.said(LOOKED, looks + 1).await;
+        daemon.events("a scan", scans + 1, has(SCANNED)).await;
     }
-    println!("| a look at everything | {} |", per_look(before, counted(&daemon), LOOKS));
+    println!("| a scan | {} |", per_scan(before, counted(&daemon), SCANS));
 }
 
-/// A short look at the chips.
-async fn health(node: &PluggedNode) {
-    const LOOKED_SHORTLY: &str = "looked at the chips' health";
-    let daemon = node.daemon().await;
-    let (before, looks) = (counted(&daemon), daemon.count(LOOKED_SHORTLY));
-    daemon.said(LOOKED_SHORTLY, looks + LOOKS / 5).await;
-    let looks = daemon.count(LOOKED_SHORTLY) - looks;
-    println!("| a short look for health | {} |", per_look(before, counted(&daemon), looks));
+/// A health sample of all chips.
+async fn health(node: &NodeRig) {
+    let daemon = start(node).await;
+    let (before, samples) = (counted(&daemon), logged(&daemon, SAMPLED));
+    daemon.events("health samples", samples + SCANS / 5, has(SAMPLED)).await;
+    let samples = logged(&daemon, SAMPLED) - samples;
+    println!("| a health sample | {} |", per_scan(before, counted(&daemon), samples));
 }
 
 /// Default settings, nothing happens.
-async fn idle(node: &PluggedNode) {
-    let daemon = node.daemon().await;
+async fn idle(node: &NodeRig) {
+    let daemon = start(node).await;
     let before = counted(&daemon);
     tokio::time::sleep(IDLE).await;
     let (seconds, reads) = (counted(&daemon).0 - before.0, counted(&daemon).1 - before.1);

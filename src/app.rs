@@ -5,41 +5,43 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::anyhow;
+use thiserror::Error;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::daemon::allocation_store::{self, FILE_NAME};
+use crate::daemon::allocation_store::{self, AllocationPaths, AllocationStore, AllocationWriter};
 use crate::daemon::cdi_writer::{CdiView, CdiWriter};
 use crate::daemon::config_watch::ConfigWatch;
 use crate::daemon::inventory_owner::{
-    HealthReport, Inputs, InventoryOwner, Ping, SnapshotReceiver, Trigger,
+    HealthReport, ImpossibleConfig, Inputs, InventoryOwner, Ping, PodsReport, SnapshotReceiver,
 };
 use crate::daemon::ixml_monitor::IxmlMonitor;
 use crate::daemon::ixml_source::IxmlSettings;
 use crate::daemon::plugin_service::Sources;
-use crate::daemon::pod_resources_watch::PodResourcesWatch;
+use crate::daemon::pod_resources_watch::{PodResourcesSettings, PodResourcesWatch};
 use crate::daemon::sessions::{Sessions, SessionsView};
 use crate::daemon::status_service::StatusService;
 use crate::daemon::telemetry::Telemetry;
 use crate::daemon::{health_sampler, http, uevent_listener};
 use crate::decide::node::removed::Retention;
+use crate::decide::node::state::NodeState;
 use crate::host::config_file::ConfigSource;
 use crate::host::root::Root;
 use crate::model::config::Config;
 use crate::model::ixml::IxmlState;
+use crate::model::rescan::RescanTrigger;
 
 /// How long the tasks may take to end after `stop`.
-const DRAIN: Duration = Duration::from_secs(2);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Reasons to look again that may wait; one is as good as many.
-const WAITING_TRIGGERS: usize = 16;
+/// Rescan triggers that may wait; one is as good as many.
+const TRIGGER_QUEUE: usize = 16;
 
-/// Questions whether the owner lives that may wait.
-const WAITING_PINGS: usize = 16;
+/// Pings that may wait.
+const PING_QUEUE: usize = 16;
 
 /// What the daemon is built from.
 #[derive(Debug)]
@@ -80,37 +82,61 @@ pub struct Running {
     /// Where probes and metrics are answered now; none while the port is taken.
     pub http: watch::Receiver<Option<SocketAddr>>,
     /// Leads to another look.
-    pub triggers: mpsc::Sender<Trigger>,
+    pub triggers: mpsc::Sender<RescanTrigger>,
     /// Leads to another look at the configuration file.
     pub reload: Arc<Notify>,
     stop: CancellationToken,
-    tasks: JoinSet<&'static str>,
+    tasks: JoinSet<Ended>,
 }
+
+/// Why a daemon ended that was not asked to.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The machine makes its configuration impossible.
+    #[error(transparent)]
+    Configuration(#[from] ImpossibleConfig),
+    /// A task ended early; the daemon is no use without it.
+    #[error("{0}")]
+    Task(String),
+}
+
+/// A task that ended, by its name.
+type Ended = (&'static str, Result<(), ImpossibleConfig>);
 
 /// Starts every task of the daemon on the present runtime.
 #[must_use]
 pub fn build(settings: Settings) -> Running {
-    let Settings { root, config_source, kubelet_directory, retention, inotify, .. } = settings;
-    let (config, in_force) = watch::channel(Arc::new(settings.config));
     let telemetry = Telemetry::new(Instant::now());
-    telemetry.keep_resources(in_force.borrow().resources.iter().map(|rule| &*rule.name));
-    let (triggers, receiver) = mpsc::channel(WAITING_TRIGGERS);
-    let (looks, seen) = mpsc::channel(1);
-    let (pings, asked) = mpsc::channel(WAITING_PINGS);
-    let inputs = Inputs { config: in_force.clone(), triggers: receiver, looks: seen };
-    let time = (telemetry.started(), retention);
-    let (owner, snapshots) = InventoryOwner::new(Arc::clone(&root), inputs, time);
-    let owner = owner.telling(telemetry.clone(), asked);
-    let (stop, set) = (CancellationToken::new(), JoinSet::new());
-    let mut tasks = Tasks { config: in_force, snapshots, telemetry, inotify, stop, set };
-    tasks.own_inventory(owner, settings.pod_resources_socket);
-    let ixml = tasks.watch_health(root, settings.ixml, looks);
-    let (sessions, cdi) = tasks.serve(kubelet_directory);
-    let config_file = config_source.as_ref().map(|source| source.path().to_owned());
-    let desk = tasks.status_service(config_file, &sessions, ixml.as_ref(), pings);
-    let http = tasks.answer_http(settings.http, desk);
+    let (config_sender, config) = watch::channel(Arc::new(settings.config));
+    telemetry.keep_resources(config.borrow().resources.iter().map(|rule| &*rule.name));
+    let (triggers, trigger_queue) = mpsc::channel(TRIGGER_QUEUE);
+    let (health_sender, health) = mpsc::channel(1);
+    let (pods_sender, pods) = watch::channel(None);
+    let (pings, ping_queue) = mpsc::channel(PING_QUEUE);
+    let paths = AllocationPaths::of(&settings.kubelet_directory);
+    let (store, writer) = allocation_store::open(paths, telemetry.started());
+    let inputs = Inputs {
+        config: config.clone(),
+        triggers: trigger_queue,
+        health,
+        pods,
+        pings: ping_queue,
+        allocations: store.clone(),
+    };
+    let state = NodeState::new(Arc::clone(&config.borrow()), settings.retention);
+    let root = Arc::clone(&settings.root);
+    let (owner, snapshots) = InventoryOwner::new(root, inputs, state, telemetry.clone());
+    let (stop, set, inotify) = (CancellationToken::new(), JoinSet::new(), settings.inotify);
+    let mut tasks = Tasks { config, snapshots, telemetry, inotify, stop, set };
+    tasks.own_inventory(owner);
+    tasks.watch_pods(settings.pod_resources_socket, settings.retention, pods_sender);
+    let ixml = tasks.watch_health(settings.root, settings.ixml, health_sender);
+    let (sessions, cdi) = tasks.serve(settings.kubelet_directory, store, writer);
+    let config_file = settings.config_source.as_ref().map(|source| source.path().to_owned());
+    let service = tasks.status_service(config_file, &sessions, ixml.as_ref(), pings);
+    let http = tasks.serve_http(settings.http, service);
     let reload = Arc::new(Notify::new());
-    tasks.follow_config(config_source, config, &reload);
+    tasks.follow_config(settings.config_source, config_sender, &reload);
     if settings.uevents {
         tasks.follow_uevents(&triggers);
     }
@@ -125,7 +151,7 @@ struct Tasks {
     telemetry: Telemetry,
     inotify: bool,
     stop: CancellationToken,
-    set: JoinSet<&'static str>,
+    set: JoinSet<Ended>,
 }
 
 impl Tasks {
@@ -134,50 +160,68 @@ impl Tasks {
     where
         T: Future<Output = ()> + Send + 'static,
     {
-        self.set.spawn(named(name, run(self.stop.clone())));
+        let task = run(self.stop.clone());
+        self.set.spawn(async move {
+            task.await;
+            (name, Ok(()))
+        });
     }
 
-    /// The inventory's owner, and who tells it which pod holds what.
-    fn own_inventory(&mut self, mut owner: InventoryOwner, pod_resources: Option<PathBuf>) {
-        if let Some(socket) = pod_resources {
-            let began = self.telemetry.started();
-            let (watch, answers) = PodResourcesWatch::new(socket, began, self.snapshots.clone());
-            owner = owner.hearing(answers);
-            let watch = watch.telling(self.telemetry.clone());
-            self.spawn("holders", |stop| watch.run(stop));
-        }
-        self.spawn("inventory owner", |stop| owner.run(stop));
+    fn own_inventory(&mut self, owner: InventoryOwner) {
+        let run = owner.run(self.stop.clone());
+        self.set.spawn(async move { ("inventory owner", run.await) });
     }
 
-    /// Looks at /sys and, where that is wanted, questions to libixml.
+    /// Without a socket, it is known at once that the kubelet does not tell.
+    fn watch_pods(
+        &mut self,
+        socket: Option<PathBuf>,
+        retention: Retention,
+        pods: watch::Sender<Option<PodsReport>>,
+    ) {
+        let Some(socket) = socket else {
+            pods.send_replace(Some(PodsReport::Unavailable));
+            return;
+        };
+        let settings = PodResourcesSettings { socket, kubelet_start: retention.kubelet_start };
+        let (snapshots, telemetry) = (self.snapshots.clone(), self.telemetry.clone());
+        let watch = PodResourcesWatch::new(settings, snapshots, pods, telemetry);
+        self.spawn("pod resources", |stop| watch.run(stop));
+    }
+
+    /// Health samples of /sys and, where that is wanted, libixml.
     fn watch_health(
         &mut self,
         root: Arc<Root>,
         ixml: Option<IxmlSettings>,
-        looks: mpsc::Sender<HealthReport>,
+        reports: mpsc::Sender<HealthReport>,
     ) -> Option<watch::Receiver<IxmlState>> {
         let state = ixml.map(|settings| {
             let following = (self.config.clone(), self.snapshots.clone());
             let is_here = root.is_this_machine();
-            let (monitor, state) = IxmlMonitor::new(settings, is_here, following, looks.clone());
+            let (monitor, state) = IxmlMonitor::new(settings, is_here, following, reports.clone());
             self.spawn("libixml", |stop| monitor.run(stop));
             state
         });
         let (config, snapshots) = (self.config.clone(), self.snapshots.clone());
-        self.spawn("health monitor", |stop| {
-            health_sampler::run(root, config, snapshots, looks, stop)
+        self.spawn("health sampler", |stop| {
+            health_sampler::run(root, config, snapshots, reports, stop)
         });
         state
     }
 
     /// Everything that a kubelet and a container runtime are told.
-    fn serve(&mut self, directory: PathBuf) -> (watch::Receiver<SessionsView>, CdiView) {
-        let (store, record_writer) = allocation_store::open(directory.join(FILE_NAME));
+    fn serve(
+        &mut self,
+        directory: PathBuf,
+        store: AllocationStore,
+        record_writer: AllocationWriter,
+    ) -> (watch::Receiver<SessionsView>, CdiView) {
         let (writer, cdi) = CdiWriter::new(self.snapshots.clone(), self.inotify);
         let (snapshots, telemetry) = (self.snapshots.clone(), self.telemetry.clone());
         let sources = Sources { snapshots, store, cdi: cdi.clone(), telemetry };
         let (sessions, view) = Sessions::new(directory, self.inotify, sources);
-        // What is handed out while the last streams close is written down too.
+        // Allocations made while the last streams close are written too.
         let served = CancellationToken::new();
         let all_served = served.clone();
         self.spawn("sessions", |stop| async move {
@@ -207,15 +251,15 @@ impl Tasks {
         }
     }
 
-    /// Tells where it answers; nowhere, without an address.
-    fn answer_http(
+    /// Returns where it listens; nowhere, without an address.
+    fn serve_http(
         &mut self,
         address: Option<SocketAddr>,
-        desk: StatusService,
+        service: StatusService,
     ) -> watch::Receiver<Option<SocketAddr>> {
-        let (answering, http) = watch::channel(None);
+        let (listening, http) = watch::channel(None);
         if let Some(address) = address {
-            self.spawn("http", |stop| http::run(address, Arc::new(desk), answering, stop));
+            self.spawn("http", |stop| http::run(address, Arc::new(service), listening, stop));
         }
         http
     }
@@ -233,42 +277,46 @@ impl Tasks {
         self.spawn("configuration", |stop| follow.run(stop));
     }
 
-    fn follow_uevents(&mut self, triggers: &mpsc::Sender<Trigger>) {
+    fn follow_uevents(&mut self, triggers: &mpsc::Sender<RescanTrigger>) {
         let (config, telemetry) = (self.config.clone(), self.telemetry.clone());
         let triggers = triggers.clone();
-        self.spawn("uevent pump", |stop| uevent_listener::run(config, triggers, telemetry, stop));
+        self.spawn("uevent listener", |stop| {
+            uevent_listener::run(config, triggers, telemetry, stop)
+        });
     }
-}
-
-async fn named(name: &'static str, task: impl Future<Output = ()>) -> &'static str {
-    task.await;
-    name
 }
 
 impl Running {
     /// Runs until `stop` is ready, then ends every task under a deadline, open streams included.
     ///
     /// # Errors
-    /// A task that ended early, by its name: the daemon is no use without it.
-    pub async fn run_until_stopped(mut self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    /// [`RunError`] where a task ended early.
+    pub async fn run_until_stopped(
+        mut self,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), RunError> {
         let early = tokio::select! {
             () = stop => None,
             Some(task) = self.tasks.join_next() => Some(task),
         };
         self.stop.cancel();
-        let drained =
-            tokio::time::timeout(DRAIN, async { while self.tasks.join_next().await.is_some() {} });
+        let drained = tokio::time::timeout(DRAIN_TIMEOUT, async {
+            while self.tasks.join_next().await.is_some() {}
+        });
         if drained.await.is_err() {
-            warn!(after = ?DRAIN, "some tasks did not end in time; they are cut off");
+            warn!(after = ?DRAIN_TIMEOUT, "some tasks did not end in time and are aborted");
             self.tasks.shutdown().await;
         }
         match early {
             None => {
-                info!("stopped");
+                info!(event = "Stopped", "stopped");
                 Ok(())
             }
-            Some(Ok(name)) => Err(anyhow!("the task `{name}` ended early")),
-            Some(Err(error)) => Err(anyhow!("a task failed: {error}")),
+            Some(Ok((_, Err(impossible)))) => Err(impossible.into()),
+            Some(Ok((name, Ok(())))) => {
+                Err(RunError::Task(format!("the task `{name}` ended early")))
+            }
+            Some(Err(error)) => Err(RunError::Task(format!("a task failed: {error}"))),
         }
     }
 }

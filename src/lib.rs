@@ -22,7 +22,7 @@
 //! each open stream of [`daemon::plugin_service`]. A uevent is only a hint; the scan tells.
 //!
 //! Container runtimes may be told names of the devices: [`daemon::cdi_writer`] keeps the file, and
-//! Allocate hands out a name only while the file has it.
+//! Allocate gives a container a name only while the file has it.
 //!
 //! How it stands, each loop tells [`daemon::telemetry`]; [`daemon::status_service`] reads that and the
 //! latest snapshots, for the probes, metrics and status that [`daemon::http`] answers.

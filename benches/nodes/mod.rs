@@ -77,6 +77,7 @@ impl Node {
             nodes: Vec::new(),
             health: Health::Healthy,
             reasons: Vec::new(),
+            awaits_kubelet: false,
             numa_nodes: Vec::new(),
         });
     }

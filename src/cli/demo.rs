@@ -4,16 +4,16 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
-use super::output::{Failure, paint};
-use super::{Common, DemoArgs, DemoFormat, config, run};
+use super::output::{Failure, StandardOutput, paint};
+use super::{DemoArgs, DemoFormat, config, run};
 use crate::demo::story::{self, SHIPPED};
 use crate::demo::timeline::{Look, Timeline};
 use crate::host::files;
 use crate::model::machine::Machine;
 use crate::parse::node_file::parse_node_file;
 
-pub(super) fn demo(common: &Common, args: &DemoArgs) -> Result<(), Failure> {
-    let config = config::load(common)?;
+pub(super) fn demo(args: &DemoArgs) -> Result<(), Failure> {
+    let config = config::load(&args.config)?;
     let machine = machine(args.node.as_deref())?;
     let directory = tempfile::Builder::new().prefix("ix-kubelet-").tempdir();
     let directory = directory.context("cannot make a directory for the kubelet")?;
@@ -21,10 +21,11 @@ pub(super) fn demo(common: &Common, args: &DemoArgs) -> Result<(), Failure> {
         DemoFormat::Text => Look::Text(paint()),
         DemoFormat::Json => Look::Json,
     };
-    let mut stdout = std::io::stdout().lock();
+    let mut stdout = StandardOutput::lock();
     let timeline = Timeline::new(&mut stdout, look);
     let story = story::play(args.story, machine, config, directory.path(), timeline);
-    Ok(run::runtime()?.block_on(story)?)
+    let played = run::runtime()?.block_on(story);
+    if stdout.is_closed() { Ok(()) } else { Ok(played?) }
 }
 
 fn machine(node: Option<&Path>) -> anyhow::Result<Machine> {

@@ -1,66 +1,74 @@
-//! `discover`, `topology` and `snapshot`: verbs that look at a machine and change nothing.
+//! `discover`, `topology` and `snapshot`: verbs that read a machine and change nothing.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use crate::decide::node::advertise::advertise;
+use crate::decide::node::snapshot::NodeSnapshot;
+use crate::decide::node::state::snapshot_of;
 use crate::host::files;
 use crate::host::root::Root;
-use crate::host::scan::{Scan, scan};
+use crate::host::scan::scan;
 use crate::host::sysfs::{self, Detail};
 use crate::model::config::Config;
+use crate::model::sysfs::SysfsScan;
 use crate::parse::node_file::write_node_file;
 use crate::parse::sysfs::PCI_DEVICES;
-use crate::wire::report::{Findings, LookedAt, document, dot, matrix, table, tree, udev, yaml};
+use crate::wire::report::{
+    DiscoveryReport, ScannedBus, document, dot, matrix, table, tree, udev, yaml,
+};
 use anyhow::Context as _;
 
 use super::config;
 use super::output::{Failure, json, paint, print};
-use super::{Common, DiscoverFormat, TopologyFormat};
+use super::{
+    DiscoverArgs, DiscoverFormat, MachineArgs, SnapshotArgs, TopologyArgs, TopologyFormat,
+};
 
-pub(super) fn discover(common: &Common, format: DiscoverFormat) -> Result<(), Failure> {
-    with_findings(common, |findings| match format {
-        DiscoverFormat::Table => Ok(table::table(findings, paint())),
-        DiscoverFormat::Tree => Ok(tree::tree(findings, paint())),
-        DiscoverFormat::Json => json(&document::discovery(findings)),
+pub(super) fn discover(args: &DiscoverArgs) -> Result<(), Failure> {
+    let config = config::load(&args.config)?;
+    with_report(&args.machine, &config, |report| match args.output {
+        DiscoverFormat::Table => Ok(table::table(report, paint())),
+        DiscoverFormat::Tree => Ok(tree::tree(report, paint())),
+        DiscoverFormat::Json => json(&document::discovery(report)),
         DiscoverFormat::Yaml => {
-            yaml::yaml(&document::discovery(findings)).context("cannot write the findings as YAML")
+            yaml::yaml(&document::discovery(report)).context("cannot write the report as YAML")
         }
-        DiscoverFormat::Dot => Ok(dot::dot(findings)),
-        DiscoverFormat::Udev => Ok(udev::udev(findings)),
+        DiscoverFormat::Dot => Ok(dot::dot(report)),
+        DiscoverFormat::Udev => Ok(udev::udev(report)),
     })
 }
 
-pub(super) fn topology(common: &Common, format: TopologyFormat) -> Result<(), Failure> {
-    with_findings(common, |findings| match format {
-        TopologyFormat::Table => Ok(matrix::matrix(findings, paint())),
-        TopologyFormat::Json => json(&document::topology(findings.inventory)),
+pub(super) fn topology(args: &TopologyArgs) -> Result<(), Failure> {
+    let config = config::load_file(&args.file)?;
+    with_report(&args.machine, &config, |report| match args.output {
+        TopologyFormat::Table => Ok(matrix::matrix(report, paint())),
+        TopologyFormat::Json => json(&document::topology(&report.snapshot.inventory)),
     })
 }
 
-/// Looks at the machine and prints what `shown` makes of it.
-fn with_findings(
-    common: &Common,
-    shown: impl Fn(&Findings<'_>) -> anyhow::Result<String>,
+/// Scans the machine and prints what `shown` makes of it.
+fn with_report(
+    machine: &MachineArgs,
+    config: &Config,
+    shown: impl Fn(&DiscoveryReport<'_>) -> anyhow::Result<String>,
 ) -> Result<(), Failure> {
-    let config = config::load(common)?;
-    let Scan { inventory, functions_seen, .. } = look(&common.root, &config)?;
-    let resources = advertise(&inventory, &config.resources);
-    let looked_at = LookedAt {
-        directory: common.root.join(PCI_DEVICES).display().to_string(),
-        functions: functions_seen,
-        vendor_ids: config.discovery.vendor_ids,
+    let scan = scan_at(&machine.root, config)?;
+    let scanned = ScannedBus {
+        directory: machine.root.join(PCI_DEVICES).display().to_string(),
+        functions: scan.functions.len(),
+        vendor_ids: config.discovery.vendor_ids.clone(),
     };
-    let findings = Findings { inventory: &inventory, resources: &resources, looked_at: &looked_at };
-    print(&shown(&findings)?)
+    let snapshot = snapshot_of(scan, config);
+    print(&shown(&DiscoveryReport { snapshot: &snapshot, scanned: &scanned })?)
 }
 
-pub(super) fn snapshot(common: &Common, output: Option<&Path>) -> Result<(), Failure> {
-    let config = config::load(common)?;
-    let root = Root::open(&common.root).map_err(anyhow::Error::new)?;
+pub(super) fn snapshot(args: &SnapshotArgs) -> Result<(), Failure> {
+    let config = config::load_file(&args.file)?;
+    let root = Root::open(&args.machine.root).map_err(anyhow::Error::new)?;
     let machine =
         sysfs::capture(&root, &config.discovery, Detail::Snapshot).map_err(anyhow::Error::new)?;
     let text = write_node_file(&machine);
-    match output {
+    match &args.output {
         None => print(&text),
         Some(path) => files::write(path, text.as_bytes())
             .with_context(|| format!("cannot write {}", path.display()))
@@ -68,8 +76,12 @@ pub(super) fn snapshot(common: &Common, output: Option<&Path>) -> Result<(), Fai
     }
 }
 
-/// One look at the machine at `root`.
-pub(super) fn look(root: &Path, config: &Config) -> anyhow::Result<Scan> {
+/// The machine at `root` as one scan shows it.
+pub(super) fn snapshot_at(root: &Path, config: &Config) -> anyhow::Result<Arc<NodeSnapshot>> {
+    Ok(snapshot_of(scan_at(root, config)?, config))
+}
+
+fn scan_at(root: &Path, config: &Config) -> anyhow::Result<SysfsScan> {
     let root = Root::open(root)?;
-    Ok(scan(&root, config)?)
+    Ok(scan(&root, &config.discovery)?)
 }

@@ -1,11 +1,11 @@
-//! `doctor`: what is wrong with a node, and what to do.
+//! `doctor`: checks a node and says what to do.
 
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
 use super::output::{Failure, json, paint, print};
-use super::{Common, config};
+use super::{ConfigArgs, MachineArgs, config};
 use crate::decide::doctor::diagnose;
 use crate::host::doctor::read_facts;
 use crate::host::root::Root;
@@ -13,16 +13,22 @@ use crate::model::doctor::check::Check;
 use crate::model::doctor::finding::exit_status;
 use crate::wire::report::doctor::{document, table};
 
-/// What `doctor` looks at, and how it prints.
+/// What `doctor` reads, and how it prints.
 #[derive(Args, Debug)]
 pub struct DoctorArgs {
-    /// The kubelet's device plugin directory; /var/lib/kubelet/device-plugins below the root if
-    /// absent.
+    /// The kubelet's directory for device plugin sockets. Default: /var/lib/kubelet/device-plugins
+    /// below the root.
     #[arg(long, env = "IX_KUBELET_DIR", value_name = "DIR")]
     pub kubelet_dir: Option<PathBuf>,
     /// `table` for people, `json` for scripts.
     #[arg(short, long, default_value = "table", value_name = "FORMAT")]
     pub output: DoctorFormat,
+    /// The machine.
+    #[command(flatten)]
+    pub machine: MachineArgs,
+    /// The configuration.
+    #[command(flatten)]
+    pub config: ConfigArgs,
 }
 
 /// Formats of `doctor`.
@@ -33,9 +39,9 @@ pub enum DoctorFormat {
     Json,
 }
 
-pub(super) fn doctor(common: &Common, args: &DoctorArgs) -> Result<(), Failure> {
-    let source = config::source(common)?;
-    let root = Root::open(&common.root).map_err(anyhow::Error::new)?;
+pub(super) fn doctor(args: &DoctorArgs) -> Result<(), Failure> {
+    let source = config::source(&args.config);
+    let root = Root::open(&args.machine.root).map_err(anyhow::Error::new)?;
     let report = diagnose(&read_facts(&root, args.kubelet_dir.as_deref(), &source));
     print(&match args.output {
         DoctorFormat::Table => table(&report, paint()),
@@ -47,15 +53,21 @@ pub(super) fn doctor(common: &Common, args: &DoctorArgs) -> Result<(), Failure> 
     }
 }
 
-/// The end of the help text: each check with its status.
-pub(super) fn exit_statuses() -> String {
-    let mut text = "Exit status: 0 where nothing is graver than a note; else that of the first \
-                    failure or, without one,\nof the first warning, in this order:\n\n"
-        .to_owned();
+/// The end of the help text: examples, and each check with its exit code.
+pub(super) fn after_help() -> String {
+    let mut text = "Examples:
+  ix-device-plugin doctor
+  ix-device-plugin doctor -o json --root fixtures/doctor/all-well.node
+
+Exit codes: 0 if no check failed or warned; otherwise the code of the first failure, or of the
+first warning if nothing failed:
+
+"
+    .to_owned();
     for check in Check::ALL {
         let (status, question) = (check.exit_status(), check.question());
         text.push_str(&format!("  {status}  {:<19}{question}\n", check.name()));
     }
-    text.push_str("\n1, 2 and 3 are those of every verb: it could not run at all.");
+    text.push_str("\n1, 2 and 3 are those of every command: doctor could not run.");
     text
 }

@@ -1,24 +1,27 @@
-//! `explain allocation`: which devices the kubelet would be told to take, and why.
+//! `explain allocation`: which devices the kubelet would get as preferred, and why.
 
 use std::str::FromStr;
 
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::output::{Failure, json, print};
-use super::{Common, config, discover};
+use super::{ConfigArgs, MachineArgs, config, discover};
 use crate::decide::allocation::prefer::{DeviceSupply, Request, explain};
-use crate::decide::node::advertise::advertise;
 use crate::model::device::{DeviceId, Resource};
 use crate::model::pci::PciAddressError;
 use crate::wire::report::allocation;
 
-/// Say why.
+/// Answers that can be explained.
 #[derive(Debug, Subcommand)]
 pub enum ExplainVerb {
-    /// Show which devices a container would get, the runner-up, and what tells them apart.
+    /// Show which devices a container would get, the runner-up, and how the two differ.
     ///
-    /// This is the answer to the kubelet's GetPreferredAllocation: the closest set, then the one
-    /// that leaves the most behind, then the lowest addresses.
+    /// This is the answer to the kubelet's GetPreferredAllocation: the closest set; among equals,
+    /// the one that leaves the most whole boards; then the lowest addresses.
+    #[command(after_long_help = "Examples:
+  ix-device-plugin explain allocation --size 2
+  ix-device-plugin explain allocation --size 4 -o json --root fixtures/nodes/bi-v150-x8.node
+  ix-device-plugin explain allocation --size 2 --splitboard --must-include 0000:13:00.0")]
     Allocation(AllocationArgs),
 }
 
@@ -28,18 +31,24 @@ pub struct AllocationArgs {
     /// How many devices the container asks for.
     #[arg(long, value_name = "K")]
     pub size: usize,
-    /// Ids that are free, separated by commas, or `all`.
+    /// Free device ids, separated by commas, or `all`.
     #[arg(long, default_value = "all", value_name = "IDS")]
     pub available: Ids,
-    /// Ids that must be among the chosen, separated by commas.
+    /// Device ids that must be chosen, separated by commas.
     #[arg(long, value_name = "IDS")]
     pub must_include: Option<Ids>,
-    /// The resource, where the configuration has several; the first if absent.
+    /// The resource. Default: the first of the configuration.
     #[arg(long, value_name = "NAME")]
     pub resource: Option<String>,
     /// `text` for people, `json` for scripts.
     #[arg(short, long, default_value = "text", value_name = "FORMAT")]
     pub output: ExplainFormat,
+    /// The machine.
+    #[command(flatten)]
+    pub machine: MachineArgs,
+    /// The configuration.
+    #[command(flatten)]
+    pub config: ConfigArgs,
 }
 
 /// Formats of `explain`.
@@ -80,17 +89,16 @@ impl Ids {
     }
 }
 
-pub(super) fn allocation(common: &Common, args: &AllocationArgs) -> Result<(), Failure> {
-    let config = config::load(common)?;
-    let inventory = discover::look(&common.root, &config)?.inventory;
-    let resources = advertise(&inventory, &config.resources);
-    let resource = find(&resources, args.resource.as_deref())?;
+pub(super) fn allocation(args: &AllocationArgs) -> Result<(), Failure> {
+    let config = config::load(&args.config)?;
+    let snapshot = discover::snapshot_at(&args.machine.root, &config)?;
+    let resource = find(&snapshot.resources, args.resource.as_deref())?;
     let (available, must_include) = (
         args.available.of(resource),
         args.must_include.as_ref().map_or(Vec::new(), |ids| ids.of(resource)),
     );
     let stock = DeviceSupply {
-        tree: &inventory.tree,
+        tree: &snapshot.inventory.tree,
         devices: &resource.devices,
         sharing: resource.sharing,
     };

@@ -5,10 +5,11 @@ use std::path::Path;
 use crate::host::files;
 use crate::model::machine::Machine;
 use crate::parse::node_file::parse_node_file;
+use crate::wire::counted::counted;
 use anyhow::Context as _;
 
 use super::output::{Failure, print};
-use super::{Common, config, discover};
+use super::{FileArgs, config, discover};
 
 pub(super) fn unpack(file: &Path, directory: &Path) -> Result<(), Failure> {
     let machine = read(file)?;
@@ -17,17 +18,18 @@ pub(super) fn unpack(file: &Path, directory: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) fn check(common: &Common, file: &Path) -> Result<(), Failure> {
+pub(super) fn check(args: &FileArgs, file: &Path) -> Result<(), Failure> {
     read(file)?;
-    let config = config::load(common)?;
-    let inventory = discover::look(file, &config)?.inventory;
-    let (boards, chips) = (inventory.boards.len(), inventory.chips().len());
-    let (skipped, warnings) = (inventory.skipped.len(), inventory.warnings.len());
-    let name = file.display();
-    print(&format!(
-        "{name}: ok, {boards} boards with {chips} chips, {skipped} functions skipped, \
-         {warnings} warnings\n"
-    ))
+    let config = config::load_file(args)?;
+    let snapshot = discover::snapshot_at(file, &config)?;
+    let inventory = &snapshot.inventory;
+    let counts = [
+        counted(inventory.boards.len(), "board"),
+        counted(inventory.chips().len(), "chip"),
+        counted(inventory.skipped.len(), "skipped function"),
+        counted(snapshot.warnings.len(), "warning"),
+    ];
+    print(&format!("{}: ok: {}\n", file.display(), counts.join(", ")))
 }
 
 fn read(file: &Path) -> anyhow::Result<Machine> {

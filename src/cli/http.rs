@@ -1,4 +1,4 @@
-//! Where the daemon answers over HTTP, and the verbs that ask it there.
+//! The address of the daemon's HTTP server, and the verbs that ask it.
 
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -14,14 +14,14 @@ use crate::wire::report::status::Status;
 use crate::wire::report::status_table::status_table;
 
 /// How long a running plugin may take to answer.
-const PATIENCE: Duration = Duration::from_secs(2);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Where, or not at all.
+/// An address, or no server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HttpChoice {
-    /// Not at all.
+    /// No server.
     Off,
-    /// At this address.
+    /// This address.
     At(SocketAddr),
 }
 
@@ -33,17 +33,25 @@ impl FromStr for HttpChoice {
             return Ok(Self::Off);
         }
         text.parse().map(Self::At).map_err(|_| {
-            "an IP address with a port is wanted, for example 0.0.0.0:9476 or [::]:9476, or off"
+            "not an IP address with a port; write for example 0.0.0.0:9476 or [::]:9476, or off"
                 .to_owned()
         })
     }
 }
 
-/// Where the plugin answers.
+/// Where the daemon serves HTTP.
 #[derive(Args, Clone, Copy, Debug)]
-pub struct HttpArgs {
-    /// Where the plugin answers /livez, /readyz, /metrics and /status: an address with a port, or
-    /// `off`. A port that is taken is tried again, and keeps nothing else from working.
+pub struct ServerArgs {
+    /// Address of the HTTP server for /livez, /readyz, /metrics and /status, or `off`. While the
+    /// port is taken the plugin works without it and tries again.
+    #[arg(long, env = "IX_HTTP", default_value = "0.0.0.0:9476", value_name = "ADDR")]
+    pub http: HttpChoice,
+}
+
+/// Where a running plugin is asked.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct ClientArgs {
+    /// Address of the running plugin's HTTP server: its own --http.
     #[arg(long, env = "IX_HTTP", default_value = "0.0.0.0:9476", value_name = "ADDR")]
     pub http: HttpChoice,
 }
@@ -51,18 +59,27 @@ pub struct HttpArgs {
 /// What a probe asks.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub enum ProbeVerb {
-    /// Whether the plugin's own loops come round; it is not for a kubelet or GPU that is away.
-    Live(HttpArgs),
-    /// Whether the kubelet has the list of every resource, or there is no kubelet.
-    Ready(HttpArgs),
+    /// Exit with 0 if the main loops are making progress, else with 1.
+    ///
+    /// A kubelet or GPU that is away does not count: a restart would not help.
+    #[command(after_long_help = "Examples:
+  ix-device-plugin probe live")]
+    Live(ClientArgs),
+    /// Exit with 0 if the kubelet has the list of every resource, else with 1.
+    ///
+    /// Also 0 if a newer instance of the plugin serves the kubelet.
+    #[command(after_long_help = "Examples:
+  ix-device-plugin probe ready
+  ix-device-plugin probe ready --http 10.0.0.7:9476")]
+    Ready(ClientArgs),
 }
 
-/// What `status` shows.
+/// Whom `status` asks, and how it prints.
 #[derive(Args, Debug)]
 pub struct StatusArgs {
-    /// Where the plugin answers.
+    /// The running plugin.
     #[command(flatten)]
-    pub http: HttpArgs,
+    pub http: ClientArgs,
     /// `table` for people, `json` for scripts.
     #[arg(short, long, default_value = "table", value_name = "FORMAT")]
     pub output: StatusFormat,
@@ -76,7 +93,7 @@ pub enum StatusFormat {
     Json,
 }
 
-/// What the plugin says goes to standard output if all is well, and is the error if not.
+/// Prints the plugin's answer if it is positive; otherwise the answer is the error.
 pub(super) fn probe(verb: ProbeVerb) -> Result<(), Failure> {
     let (args, path) = match verb {
         ProbeVerb::Live(args) => (args, "/livez"),
@@ -109,9 +126,11 @@ fn unexpected(path: &str, code: u16) -> Failure {
     anyhow!("{path} was answered with HTTP status {code}; is this the plugin's address?").into()
 }
 
-fn ask(args: HttpArgs, path: &str) -> anyhow::Result<Answer> {
+fn ask(args: ClientArgs, path: &str) -> anyhow::Result<Answer> {
     let HttpChoice::At(address) = args.http else {
-        return Err(anyhow!("--http (IX_HTTP) is off, so there is nobody to ask"));
+        return Err(anyhow!(
+            "--http (IX_HTTP) is off: there is no server to ask; give the address of the running plugin"
+        ));
     };
-    Ok(run::runtime()?.block_on(get(reached_at(address), path, PATIENCE))?)
+    Ok(run::runtime()?.block_on(get(reached_at(address), path, ANSWER_TIMEOUT))?)
 }

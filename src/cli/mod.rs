@@ -1,102 +1,84 @@
 //! The command line: what can be typed, and what each verb does with it.
 
+mod args;
 mod config;
 mod demo;
 mod discover;
 mod doctor;
 mod explain;
 mod fixture;
+mod generate;
 mod http;
 mod ixml_agent;
 mod output;
 mod run;
+mod verb_first;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 use crate::demo::story::Story;
 
+pub use self::args::{
+    ConfigArgs, FileArgs, LogArgs, LogFormat, MachineArgs, OverrideArgs, OverrideParser,
+};
 pub use self::doctor::{DoctorArgs, DoctorFormat};
 pub use self::explain::{AllocationArgs, ExplainFormat, ExplainVerb, Ids};
-pub use self::http::{HttpArgs, HttpChoice, ProbeVerb, StatusArgs, StatusFormat};
+pub use self::http::{ClientArgs, HttpChoice, ProbeVerb, ServerArgs, StatusArgs, StatusFormat};
 pub use self::output::Failure;
 
 /// Kubernetes device plugin for Iluvatar CoreX GPUs.
 ///
-/// Without a verb it runs as the DaemonSet does: it finds the GPUs of this node in /sys, offers
-/// them to the kubelet as iluvatar.com/gpu and stays. The other verbs only look.
+/// Without a command it does what `run` does, with the options of `run`. Options may come before or
+/// after the command.
 #[derive(Debug, Parser)]
-#[command(name = "ix-device-plugin", version, arg_required_else_help = false)]
-#[command(after_help = "Exit codes: 0 well, 1 failed, 2 usage, 3 configuration; doctor has more.")]
+#[command(name = "ix-device-plugin", version)]
+#[command(override_usage = "ix-device-plugin [COMMAND] [OPTIONS]")]
+#[command(after_help = "Exit codes: 0 success, 1 failure, 2 usage, 3 configuration. \
+                        `doctor --help` lists its own.")]
 pub struct Cli {
-    /// What every verb understands.
-    #[command(flatten)]
-    pub common: Common,
-    /// The settings of `run`, which is also what happens without a verb.
-    #[command(flatten)]
-    pub run: RunArgs,
     /// What to do.
     #[command(subcommand)]
-    pub verb: Option<Verb>,
+    pub verb: Verb,
 }
 
 impl Cli {
-    /// True for verbs whose own output tells the story; `-v` adds the log to it.
+    /// What the arguments ask for; the first is the program.
+    ///
+    /// # Errors
+    /// As clap: a request for help or the version, or wrong usage.
+    pub fn from_arguments(
+        arguments: impl IntoIterator<Item = OsString>,
+    ) -> Result<Self, clap::Error> {
+        let command = Self::command();
+        let arguments = verb_first::verb_first(&command, arguments);
+        Self::from_arg_matches(&command.try_get_matches_from(arguments)?)
+    }
+
+    /// The log of a verb that has one.
+    #[must_use]
+    pub fn log(&self) -> Option<&LogArgs> {
+        match &self.verb {
+            Verb::Run(args) => Some(&args.log),
+            Verb::Demo(args) => Some(&args.log),
+            _ => None,
+        }
+    }
+
+    /// True for verbs that print what happens by themselves: their log has only errors without `-v`.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        !matches!(self.verb, None | Some(Verb::Run(_)))
+        !matches!(self.verb, Verb::Run(_))
     }
-}
-
-/// What every verb understands.
-#[derive(Args, Debug)]
-pub struct Common {
-    /// Machine to look at: `/`, a directory with its `sys` and `dev`, or a .node file.
-    #[arg(long, global = true, env = "IX_ROOT", default_value = "/", value_name = "PATH")]
-    pub root: PathBuf,
-    /// Configuration file. At its default place it may be absent; one that you name must be there.
-    #[arg(long, global = true, env = "IX_CONFIG", value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// How log lines look; they go to standard error.
-    #[arg(
-        long,
-        global = true,
-        env = "IX_LOG_FORMAT",
-        default_value = "text",
-        value_name = "FORMAT"
-    )]
-    pub log_format: LogFormat,
-    /// More log: -v for each event, scan and request, -vv for everything.
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
-    pub verbose: u8,
-    /// Keys of the configuration that can be set from outside.
-    #[command(flatten)]
-    pub overrides: OverrideArgs,
-}
-
-/// Flags and environment variables that go before the configuration file, as in the plugin that
-/// this one replaces.
-#[derive(Args, Debug)]
-pub struct OverrideArgs {
-    /// Name of the resource, instead of the file's resourceName.
-    #[arg(long, global = true, value_name = "NAME")]
-    pub resource_name: Option<String>,
-    /// Offer each chip of a board by itself: true or false, instead of the file's flags.splitboard.
-    #[arg(long, global = true, env = "SPLIT_BOARD", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub splitboard: Option<String>,
-    /// Not supported; refused when true.
-    #[arg(long, global = true, env = "USE_VOLCANO", value_name = "BOOL", hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub usevolcano: Option<String>,
-    /// Not supported; refused when true.
-    #[arg(long = "reset_gpu", global = true, env = "RESET_GPU", value_name = "BOOL", hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub reset_gpu: Option<String>,
 }
 
 /// Settings of the daemon.
 #[derive(Args, Debug)]
 pub struct RunArgs {
-    /// Where the kubelet listens for plugins and finds their sockets.
+    /// The kubelet's directory for device plugin sockets.
     #[arg(
         long,
         env = "IX_KUBELET_DIR",
@@ -104,8 +86,8 @@ pub struct RunArgs {
         value_name = "DIR"
     )]
     pub kubelet_dir: PathBuf,
-    /// Where the kubelet tells which pods hold which devices. It need not be there: GPUs that are
-    /// pulled out then stay listed as unhealthy for five minutes, instead of until they are free.
+    /// The kubelet's pod resources socket, which names the pods that hold devices. Optional: without
+    /// it, a removed GPU stays listed as unhealthy for five minutes instead of until it is released.
     #[arg(
         long,
         env = "IX_POD_RESOURCES_SOCKET",
@@ -113,50 +95,113 @@ pub struct RunArgs {
         value_name = "PATH"
     )]
     pub pod_resources_socket: PathBuf,
-    /// Where probes, metrics and status are answered.
+    /// The HTTP server.
     #[command(flatten)]
-    pub http: HttpArgs,
+    pub http: ServerArgs,
+    /// The machine that is served.
+    #[command(flatten)]
+    pub machine: MachineArgs,
+    /// The configuration.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// The log.
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 /// Everything it can do.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Serve the kubelet of this node until told to stop (the default).
-    Run(RunArgs),
-    /// Ask a running plugin whether it is well, for exec probes: exit code 0 if it is, else 1.
-    #[command(subcommand)]
-    Probe(ProbeVerb),
-    /// Show how a running plugin stands: sessions, devices and why they are unhealthy, sources.
-    Status(StatusArgs),
-    /// Show the boards and chips of a machine, and what a kubelet would be told.
+    /// Offer the GPUs of this node to the kubelet until stopped (the default).
     ///
-    /// Every conclusion names its evidence: why chips count as one board, how a node was found.
-    /// What is left alone is listed with the reason.
+    /// SIGHUP rescans the machine and rereads the configuration. SIGTERM and SIGINT stop it.
+    #[command(after_long_help = "Examples:
+  ix-device-plugin
+  ix-device-plugin run --http 127.0.0.1:9476 --log-format json
+  ix-device-plugin run --config my.yaml --splitboard -v")]
+    Run(RunArgs),
+    /// Ask a running plugin whether it is live or ready, for exec probes.
+    #[command(
+        subcommand,
+        after_long_help = "Examples:
+  ix-device-plugin probe live
+  ix-device-plugin probe ready"
+    )]
+    Probe(ProbeVerb),
+    /// Show the sessions, devices and sources of a running plugin.
+    #[command(after_long_help = "Examples:
+  ix-device-plugin status
+  ix-device-plugin status -o json --http 10.0.0.7:9476")]
+    Status(StatusArgs),
+    /// Show the boards and chips of a machine, and the devices that the kubelet would get.
+    ///
+    /// Each conclusion comes with its evidence: why chips count as one board, how a device node was
+    /// found. PCI functions that are skipped are listed with the reason.
+    #[command(after_long_help = "Examples:
+  ix-device-plugin discover
+  ix-device-plugin discover -o tree --root fixtures/nodes/bi-v150-x8.node
+  ix-device-plugin discover -o json --splitboard")]
     Discover(DiscoverArgs),
-    /// Check this node and say in plain sentences what is wrong and what to do.
+    /// Check this node, and say what is wrong and what to do.
     ///
     /// Works on this machine and, with --root, on the mounted root of another one or on a .node
-    /// file. What cannot be told from where it runs is said in a note.
-    #[command(after_long_help = doctor::exit_statuses())]
+    /// file. Checks that cannot run there are reported as skipped.
+    #[command(after_long_help = doctor::after_help())]
     Doctor(DoctorArgs),
-    /// Show how far apart the chips are, in the words of `ixsmi topo -m`.
+    /// Show the distance between the chips, in the words of `ixsmi topo -m`.
+    #[command(after_long_help = "Examples:
+  ix-device-plugin topology
+  ix-device-plugin topology -o json --root fixtures/nodes/bi-v150-x8.node")]
     Topology(TopologyArgs),
-    /// Write this machine as a .node file: chips, the ports above them and what else judges boards.
+    /// Write this machine to a .node file, for a bug report or a test.
     ///
-    /// The file is what a bug report needs: `--root FILE` shows anyone what you see.
+    /// The file has the chips, the ports above them and whatever else decides what is a board, and
+    /// nothing more. Others pass it to --root and see the same machine.
+    #[command(after_long_help = "Examples:
+  ix-device-plugin snapshot
+  ix-device-plugin snapshot -o my.node")]
     Snapshot(SnapshotArgs),
-    /// Work with .node files.
-    #[command(subcommand)]
+    /// Work with .node files: machines as text.
+    #[command(
+        subcommand,
+        after_long_help = "The format:
+  # a comment
+  [sys/devices/pci0000:14/0000:14:01.0/0000:15:00.0]   a directory, for the lines below it
+  vendor = 0x1e3e                                      a file with this text and a newline
+  uevent = \"DRIVER=iluvatar\\nPCI_ID=1E3E:0002\\n\"     a file with exactly this text
+  config = hex:3e1e0200                                a file with these bytes
+  driver -> ../../../../bus/pci/drivers/iluvatar       a symbolic link
+  [dev]
+  iluvatar3 : c 508:3                                  a character device"
+    )]
     Fixture(FixtureVerb),
     /// Work with configuration files.
     #[command(subcommand)]
     Config(ConfigVerb),
-    /// Say why the plugin answers as it does.
+    /// Explain what the plugin answers to the kubelet.
     #[command(subcommand)]
     Explain(ExplainVerb),
-    /// Run the plugin against a kubelet of its own on a shipped machine: no GPU, no cluster needed.
+    /// Run the plugin against an embedded kubelet on a shipped machine; needs no GPU and no cluster.
+    #[command(after_long_help = "Examples:
+  ix-device-plugin demo
+  ix-device-plugin demo --story restart -o json
+  ix-device-plugin demo --node fixtures/nodes/mr-v100-x4.node --story pods")]
     Demo(DemoArgs),
-    /// Load libixml and answer what the daemon asks of it; the daemon starts this by itself.
+    /// Print the completions of a shell.
+    #[command(after_long_help = "Examples:
+  ix-device-plugin completions bash
+  ix-device-plugin completions fish")]
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Write the man pages, one a verb. `make man` calls it.
+    #[command(hide = true)]
+    Man {
+        /// Existing directory for the pages.
+        directory: PathBuf,
+    },
+    /// Load libixml and answer the daemon, which starts this as a child.
     #[command(hide = true)]
     IxmlAgent {
         /// Libraries to try, in order.
@@ -165,13 +210,19 @@ pub enum Verb {
     },
 }
 
-/// How `discover` prints.
+/// What `discover` reads, and how it prints.
 #[derive(Args, Debug)]
 pub struct DiscoverArgs {
     /// `table` and `tree` for people, `json` and `yaml` for scripts, `dot` for Graphviz, `udev`
     /// for rules that link /dev/iluvatar-by-path/board-ADDRESS-chipN.
     #[arg(short, long, default_value = "table", value_name = "FORMAT")]
     pub output: DiscoverFormat,
+    /// The machine.
+    #[command(flatten)]
+    pub machine: MachineArgs,
+    /// The configuration.
+    #[command(flatten)]
+    pub config: ConfigArgs,
 }
 
 /// Formats of `discover`.
@@ -186,12 +237,18 @@ pub enum DiscoverFormat {
     Udev,
 }
 
-/// How `topology` prints.
+/// What `topology` reads, and how it prints.
 #[derive(Args, Debug)]
 pub struct TopologyArgs {
     /// `table` for people, `json` for scripts.
     #[arg(short, long, default_value = "table", value_name = "FORMAT")]
     pub output: TopologyFormat,
+    /// The machine.
+    #[command(flatten)]
+    pub machine: MachineArgs,
+    /// The configuration file.
+    #[command(flatten)]
+    pub file: FileArgs,
 }
 
 /// Formats of `topology`.
@@ -202,45 +259,69 @@ pub enum TopologyFormat {
     Json,
 }
 
-/// Where `snapshot` writes.
+/// What `snapshot` reads and writes.
 #[derive(Args, Debug)]
 pub struct SnapshotArgs {
-    /// File to write; standard output if absent.
+    /// File to write. Default: standard output.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// The machine.
+    #[command(flatten)]
+    pub machine: MachineArgs,
+    /// The configuration file.
+    #[command(flatten)]
+    pub file: FileArgs,
 }
 
 /// Work with .node files.
 #[derive(Debug, Subcommand)]
 pub enum FixtureVerb {
-    /// Make the machine's files below DIR; device nodes become ordinary files.
+    /// Create the files of a machine below a directory; device nodes become regular files.
+    #[command(after_long_help = "Examples:
+  ix-device-plugin fixture unpack fixtures/nodes/bi-v150-x8.node my-machine")]
     Unpack {
         /// The .node file.
         file: PathBuf,
-        /// Made if it is not there.
+        /// Where to create them; created if missing.
         directory: PathBuf,
     },
-    /// Say whether a file is a machine, and what discovery finds on it.
+    /// Check that a file is a .node file, and count what discovery finds on it.
+    #[command(after_long_help = "Examples:
+  ix-device-plugin fixture check fixtures/nodes/bi-v150-x8.node")]
     Check {
         /// The .node file.
         file: PathBuf,
+        /// The configuration file.
+        #[command(flatten)]
+        config: FileArgs,
     },
 }
 
 /// Work with configuration files.
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, and it is read once")]
 pub enum ConfigVerb {
-    /// Print every problem of a file, or "ok" and the configuration that it means.
+    /// Print every problem of a file; or `ok` and the effective configuration, defaults included.
+    #[command(after_long_help = "Examples:
+  ix-device-plugin config check fixtures/configs/good/annotated.yaml
+  ix-device-plugin config check fixtures/configs/good/boards.yaml --splitboard")]
     Check {
         /// The configuration file.
         file: PathBuf,
+        /// What overrides it.
+        #[command(flatten)]
+        overrides: OverrideArgs,
     },
+    /// Print the JSON Schema of the configuration file, for editors.
+    #[command(after_long_help = "Examples:
+  ix-device-plugin config schema")]
+    Schema,
 }
 
 /// What `demo` plays.
 #[derive(Args, Debug)]
 pub struct DemoArgs {
-    /// Machine to play on; a shipped one with 16 chips if absent.
+    /// A .node file. Default: a shipped machine with 16 chips.
     #[arg(long, value_name = "FILE")]
     pub node: Option<PathBuf>,
     /// Which part to play.
@@ -249,6 +330,12 @@ pub struct DemoArgs {
     /// `text` for people, `json` for scripts: one object a line.
     #[arg(short, long, default_value = "text", value_name = "FORMAT")]
     pub output: DemoFormat,
+    /// The configuration.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// The log.
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 /// Formats of `demo`.
@@ -259,37 +346,29 @@ pub enum DemoFormat {
     Json,
 }
 
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One object a line.
-    Json,
-}
-
 /// Does what was asked.
 ///
 /// # Errors
 /// [`Failure`], which knows its exit code.
 pub fn execute(cli: Cli) -> Result<(), Failure> {
-    let common = &cli.common;
     match cli.verb {
-        None => run::run(common, &cli.run),
-        Some(Verb::Run(args)) => run::run(common, &args),
-        Some(Verb::Probe(verb)) => http::probe(verb),
-        Some(Verb::Status(args)) => http::status(&args),
-        Some(Verb::Discover(args)) => discover::discover(common, args.output),
-        Some(Verb::Doctor(args)) => doctor::doctor(common, &args),
-        Some(Verb::Topology(args)) => discover::topology(common, args.output),
-        Some(Verb::Snapshot(args)) => discover::snapshot(common, args.output.as_deref()),
-        Some(Verb::Fixture(FixtureVerb::Unpack { file, directory })) => {
+        Verb::Run(args) => run::run(&args),
+        Verb::Probe(verb) => http::probe(verb),
+        Verb::Status(args) => http::status(&args),
+        Verb::Discover(args) => discover::discover(&args),
+        Verb::Doctor(args) => doctor::doctor(&args),
+        Verb::Topology(args) => discover::topology(&args),
+        Verb::Snapshot(args) => discover::snapshot(&args),
+        Verb::Fixture(FixtureVerb::Unpack { file, directory }) => {
             fixture::unpack(&file, &directory)
         }
-        Some(Verb::Fixture(FixtureVerb::Check { file })) => fixture::check(common, &file),
-        Some(Verb::Config(ConfigVerb::Check { file })) => config::check(common, &file),
-        Some(Verb::Explain(ExplainVerb::Allocation(args))) => explain::allocation(common, &args),
-        Some(Verb::Demo(args)) => demo::demo(common, &args),
-        Some(Verb::IxmlAgent { libraries }) => ixml_agent::serve(&libraries),
+        Verb::Fixture(FixtureVerb::Check { file, config }) => fixture::check(&config, &file),
+        Verb::Config(ConfigVerb::Check { file, overrides }) => config::check(&file, &overrides),
+        Verb::Config(ConfigVerb::Schema) => config::schema(),
+        Verb::Explain(ExplainVerb::Allocation(args)) => explain::allocation(&args),
+        Verb::Demo(args) => demo::demo(&args),
+        Verb::Completions { shell } => generate::completions(shell),
+        Verb::Man { directory } => generate::man_pages(&directory),
+        Verb::IxmlAgent { libraries } => ixml_agent::serve(&libraries),
     }
 }

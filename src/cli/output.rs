@@ -1,6 +1,6 @@
-//! What a verb leaves behind: text on standard output, or a failure with its exit code.
+//! The result of a verb: text on standard output, or a failure with its exit code.
 
-use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
+use std::io::{self, ErrorKind, IsTerminal as _, StdoutLock, Write};
 
 use anyhow::Context as _;
 
@@ -13,7 +13,7 @@ pub enum Failure {
     Failed(anyhow::Error),
     /// Exit code 3.
     Configuration(anyhow::Error),
-    /// `doctor` said all there is to say; the exit code of the check that decides.
+    /// `doctor` found something; the exit code of the check that decides. Nothing more is printed.
     Found(u8),
 }
 
@@ -23,14 +23,49 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
-/// Prints to standard output. A reader that has seen enough (`| head`) is no failure.
+/// Prints to standard output. A reader that closed its end (`| head`) is no failure.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
+    let mut stdout = StandardOutput::lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+        Err(error) if !stdout.is_closed() => {
             Err(anyhow::Error::new(error).context("cannot write to standard output").into())
         }
         _ => Ok(()),
+    }
+}
+
+/// Standard output that remembers whether its reader closed the other end.
+pub(super) struct StandardOutput {
+    inner: StdoutLock<'static>,
+    is_closed: bool,
+}
+
+impl StandardOutput {
+    pub(super) fn lock() -> Self {
+        Self { inner: io::stdout().lock(), is_closed: false }
+    }
+
+    /// Whether a write failed because the reader closed its end.
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
+    fn noted<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
+        let is_closed = |error: &io::Error| error.kind() == ErrorKind::BrokenPipe;
+        self.is_closed |= result.as_ref().is_err_and(is_closed);
+        result
+    }
+}
+
+impl Write for StandardOutput {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes);
+        self.noted(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let flushed = self.inner.flush();
+        self.noted(flushed)
     }
 }
 

@@ -2,39 +2,35 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::info;
 
 use super::output::Failure;
-use super::{Common, HttpChoice, RunArgs, config};
-use crate::app::{self, Settings};
-use crate::daemon::inventory_owner::Trigger;
+use super::{HttpChoice, RunArgs, config};
+use crate::app::{self, RunError, Settings};
 use crate::daemon::ixml_source::IxmlSettings;
 use crate::decide::ixml::LibraryPlaces;
-use crate::decide::node::advertise::oversized;
 use crate::decide::node::removed::Retention;
 use crate::host::root::Root;
-use crate::host::scan::scan;
-use crate::model::config::Config;
 use crate::model::ixml::IxmlChoice;
+use crate::model::rescan::RescanTrigger;
 use crate::wire::config_yaml::effective_json;
 
-pub(super) fn run(common: &Common, args: &RunArgs) -> Result<(), Failure> {
+pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
     let runtime = runtime()?;
     let signals = runtime.block_on(async { Signals::listen() })?;
-    let source = config::source(common)?;
+    let source = config::source(&args.config);
     let config = source.load().map_err(|error| Failure::Configuration(error.into()))?;
-    let root = Root::open(&common.root).map_err(anyhow::Error::new)?;
+    let root = Root::open(&args.machine.root).map_err(anyhow::Error::new)?;
     info!(
         version = env!("CARGO_PKG_VERSION"),
-        root = %root.path().display(),
+        root = %args.machine.root.display(),
         kubelet_dir = %args.kubelet_dir.display(),
-        config = %source.path().display(),
-        in_force = %effective_json(&config),
+        config_file = %source.path().display(),
+        config = %effective_json(&config),
         "starting"
     );
-    check_size(&root, &config)?;
     let settings = Settings {
         root: Arc::new(root),
         config,
@@ -53,7 +49,10 @@ pub(super) fn run(common: &Common, args: &RunArgs) -> Result<(), Failure> {
     let served = runtime.block_on(serve(settings, signals));
     // A read or write that hangs must not keep the process from ending.
     runtime.shutdown_background();
-    Ok(served?)
+    served.map_err(|error| match error {
+        RunError::Configuration(_) => Failure::Configuration(error.into()),
+        RunError::Task(_) => Failure::Failed(error.into()),
+    })
 }
 
 fn library_places() -> LibraryPlaces {
@@ -61,16 +60,6 @@ fn library_places() -> LibraryPlaces {
         ld_library_path: std::env::var_os("LD_LIBRARY_PATH"),
         corex_home: std::env::var_os("COREX_HOME").map(Into::into),
     }
-}
-
-/// A shared resource's list must fit the kubelet on this node. A machine that cannot be looked at
-/// now is looked at again later, by the daemon.
-fn check_size(root: &Root, config: &Config) -> Result<(), Failure> {
-    if config.resources.iter().all(|resource| resource.sharing.is_none()) {
-        return Ok(());
-    }
-    let problem = scan(root, config).ok().and_then(|scan| oversized(&scan.inventory, config));
-    problem.map_or(Ok(()), |problem| Err(Failure::Configuration(anyhow!(problem))))
 }
 
 /// One thread serves all: the work is little and the memory stays small.
@@ -81,15 +70,15 @@ pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .context("cannot start the runtime")
 }
 
-async fn serve(settings: Settings, signals: Signals) -> anyhow::Result<()> {
+async fn serve(settings: Settings, signals: Signals) -> Result<(), RunError> {
     let bound = app::build(settings);
     let (triggers, reload) = (bound.triggers.clone(), Arc::clone(&bound.reload));
-    let look_again = move || {
+    let reload = move || {
         reload.notify_one();
         // A full channel already holds a reason to look.
-        drop(triggers.try_send(Trigger::Request));
+        let _ = triggers.try_send(RescanTrigger::Request);
     };
-    bound.run_until_stopped(signals.asked_to_stop(look_again)).await
+    bound.run_until_stopped(signals.asked_to_stop(reload)).await
 }
 
 /// Listened to before anything else is done: the first process of a container has no default
@@ -110,15 +99,15 @@ impl Signals {
         })
     }
 
-    /// Waits for SIGTERM or SIGINT; SIGHUP leads to another look in the meantime.
-    async fn asked_to_stop(mut self, look_again: impl Fn()) {
+    /// Waits for SIGTERM or SIGINT; SIGHUP reloads in the meantime.
+    async fn asked_to_stop(mut self, reload: impl Fn()) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return info!("SIGTERM: stopping"),
                 _ = self.interrupt.recv() => return info!("SIGINT: stopping"),
                 _ = self.hangup.recv() => {
-                    info!("SIGHUP: looking at the machine and the configuration again");
-                    look_again();
+                    info!("SIGHUP: rescanning the machine and rereading the configuration");
+                    reload();
                 }
             }
         }

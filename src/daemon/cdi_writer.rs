@@ -1,7 +1,7 @@
-//! Keeps the CDI spec in step with the machine, and tells what a container runtime would find.
+//! Keeps the CDI spec on disk up to date, and publishes what a container runtime finds there.
 //!
-//! Nobody is handed out by a name before it is in the file: Allocate asks the view of this loop,
-//! and the view follows the file.
+//! Allocate gives a container a name only if the published spec has it, and the spec is published only
+//! once it is on disk.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,60 +13,60 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::inventory_owner::SnapshotReceiver;
-use crate::decide::allocation::cdi::{self, FileAction};
-use crate::host::cdi_dir::{self, OwnFile};
+use crate::decide::allocation::cdi::{self, SpecAction};
+use crate::host::cdi_dir::{self, Existing, OwnFile};
 use crate::host::directory_watch::DirectoryWatch;
 use crate::model::cdi::{CdiDirectory, CdiSpec};
 
-/// How often to look at the directory while it tells of its changes.
-const WATCHED: Duration = Duration::from_secs(30);
-/// How often where it does not, or where something went wrong.
-const UNWATCHED: Duration = Duration::from_secs(2);
+/// How often the directory is read while inotify reports its changes.
+const WATCHED_INTERVAL: Duration = Duration::from_secs(30);
+/// How often it is read without inotify, or after a problem.
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// The spec that a runtime would find; none where it finds none of ours, or must not use it.
+/// The spec that a runtime finds; none where it finds none of ours or cannot use it.
 pub type CdiView = watch::Receiver<Option<Arc<CdiSpec>>>;
 
-/// Owns our file.
+/// Owns our file in the spec directory.
 pub struct CdiWriter {
     snapshots: SnapshotReceiver,
     inotify: bool,
-    view: watch::Sender<Option<Arc<CdiSpec>>>,
-    /// Where the file belongs; none while it is not wanted.
+    published: watch::Sender<Option<Arc<CdiSpec>>>,
+    /// The directory of the file; none while CDI is off.
     directory: Option<PathBuf>,
     watch: Option<DirectoryWatch>,
     own: Option<Arc<OwnFile>>,
-    /// What this instance last brought about.
+    /// What this instance last wrote; a spec without names where it removed the file.
     last: Option<CdiSpec>,
-    /// What was wrong at the last look, so that it is said once.
-    complaints: Vec<String>,
+    /// The problems at the last check; each is logged once.
+    problems: Vec<String>,
 }
 
 impl CdiWriter {
-    /// A writer that has not written yet, and what a runtime finds.
+    /// A writer that has not written yet, and the published spec.
     #[must_use]
     pub fn new(snapshots: SnapshotReceiver, inotify: bool) -> (Self, CdiView) {
-        let (view, receiver) = watch::channel(None);
+        let (published, receiver) = watch::channel(None);
         let writer = Self {
             snapshots,
             inotify,
-            view,
+            published,
             directory: None,
             watch: None,
             own: None,
             last: None,
-            complaints: Vec::new(),
+            problems: Vec::new(),
         };
         (writer, receiver)
     }
 
-    /// Keeps in step until `stop`, then takes the file away if it is still this instance's.
+    /// Keeps the file up to date until `stop`, then removes it if this instance wrote it.
     pub async fn run(mut self, stop: CancellationToken) {
         loop {
-            let again = self.keep_in_step().await;
+            let next_check = self.update().await;
             tokio::select! {
                 () = stop.cancelled() => break,
                 changed = self.snapshots.changed() => if changed.is_err() { break },
-                () = tokio::time::sleep(again) => {}
+                () = tokio::time::sleep(next_check) => {}
                 result = DirectoryWatch::changed_or_never(self.watch.as_ref()) => {
                     if result.is_err() {
                         self.watch = None;
@@ -74,67 +74,71 @@ impl CdiWriter {
                 }
             }
         }
-        self.leave().await;
+        self.remove_own().await;
         stop.cancelled().await;
     }
 
-    /// How long all is well without another look.
-    async fn keep_in_step(&mut self) -> Duration {
-        let snapshot = self.snapshots.borrow_and_update().clone();
-        let Some(snapshot) = snapshot else { return Duration::MAX };
-        let wanted_there = snapshot.cdi.enabled.then(|| snapshot.cdi.spec_dir.clone());
-        if self.directory != wanted_there {
-            self.leave().await;
-            self.directory = wanted_there;
+    /// Brings the file up to date with the latest snapshot; returns when to check it again.
+    async fn update(&mut self) -> Duration {
+        let Some(snapshot) = self.snapshots.borrow_and_update().clone() else {
+            return Duration::MAX;
+        };
+        let directory = snapshot.cdi_spec.is_some().then(|| snapshot.cdi.spec_dir.clone());
+        if self.directory != directory {
+            self.remove_own().await;
+            self.directory.clone_from(&directory);
         }
-        let Some(directory) = self.directory.clone() else { return Duration::MAX };
+        let (Some(directory), Some(wanted)) = (directory, &snapshot.cdi_spec) else {
+            return Duration::MAX;
+        };
         if self.watch.is_none() && self.inotify {
-            // Before the look: what changes after it must be noticed.
+            // Before the directory is read, so that no later change is missed.
             self.watch = DirectoryWatch::open(&directory).ok();
         }
-        let wanted = cdi::spec(&snapshot.inventory);
-        match self.bring_in_step(&directory, &wanted).await {
-            Ok(complaints) => self.complain(complaints),
+        match self.update_file(&directory, wanted).await {
+            Ok(problems) => self.log_problems(problems),
             Err(error) => self.failed(&directory, &error),
         }
-        if self.watch.is_some() && self.complaints.is_empty() { WATCHED } else { UNWATCHED }
+        let is_watched = self.watch.is_some() && self.problems.is_empty();
+        if is_watched { WATCHED_INTERVAL } else { POLL_INTERVAL }
     }
 
-    /// What is left to be complained of.
-    async fn bring_in_step(
+    /// Returns the problems that an operator has to solve.
+    async fn update_file(&mut self, directory: &Path, wanted: &CdiSpec) -> io::Result<Vec<String>> {
+        let found = self.read(directory).await;
+        self.publish(found.as_ref().ok().and_then(cdi::resolvable));
+        let found = found?;
+        match cdi::spec_action(wanted, &found, self.last.as_ref()) {
+            SpecAction::Keep => {}
+            SpecAction::Create => self.write(directory, wanted, Existing::Refuse).await?,
+            SpecAction::Replace => self.write(directory, wanted, Existing::Replace).await?,
+            SpecAction::Remove => self.remove(directory, wanted).await?,
+        }
+        Ok(cdi::problems(wanted, &found, directory))
+    }
+
+    async fn read(&self, directory: &Path) -> io::Result<CdiDirectory> {
+        let (directory, own) = (directory.to_owned(), self.own.clone());
+        blocking(move || cdi_dir::read_directory(&directory, own.as_deref())).await
+    }
+
+    async fn write(
         &mut self,
         directory: &Path,
-        wanted: &CdiSpec,
-    ) -> io::Result<Vec<String>> {
-        let found = self.look(directory).await;
-        self.show(found.as_ref().ok().and_then(cdi::resolvable));
-        let found = found?;
-        match cdi::step(wanted, &found, self.last.as_ref()) {
-            FileAction::Keep => {}
-            FileAction::Create => self.write(directory, wanted, false).await?,
-            FileAction::Replace => self.write(directory, wanted, true).await?,
-            FileAction::Remove => self.remove(directory, wanted).await?,
-        }
-        Ok(cdi::complaints(wanted, &found, directory))
-    }
-
-    async fn look(&self, directory: &Path) -> io::Result<CdiDirectory> {
-        let (directory, own) = (directory.to_owned(), self.own.clone());
-        blocking(move || cdi_dir::look(&directory, own.as_deref())).await
-    }
-
-    async fn write(&mut self, directory: &Path, spec: &CdiSpec, replace: bool) -> io::Result<()> {
-        let (path, text) = (directory.to_owned(), spec.clone());
-        let own = blocking(move || cdi_dir::write(&path, &text, replace)).await?;
+        spec: &CdiSpec,
+        existing: Existing,
+    ) -> io::Result<()> {
+        let (path, content) = (directory.to_owned(), spec.clone());
+        let own = blocking(move || cdi_dir::write(&path, &content, existing)).await?;
         self.own = Some(Arc::new(own));
         self.last = Some(spec.clone());
-        self.show(Some(spec));
+        self.publish(Some(spec));
         info!(directory = %directory.display(), names = spec.devices.len(), "CDI spec written");
         Ok(())
     }
 
     async fn remove(&mut self, directory: &Path, wanted: &CdiSpec) -> io::Result<()> {
-        self.show(None);
+        self.publish(None);
         let path = directory.to_owned();
         blocking(move || cdi_dir::remove(&path)).await?;
         self.last = Some(wanted.clone());
@@ -142,50 +146,50 @@ impl CdiWriter {
         Ok(())
     }
 
-    /// Takes the file away if it is still the one that this instance wrote.
-    async fn leave(&mut self) {
-        self.show(None);
+    /// Removes the file if it is still the one that this instance wrote.
+    async fn remove_own(&mut self) {
+        self.publish(None);
         (self.watch, self.last) = (None, None);
-        self.complaints.clear();
+        self.problems.clear();
         let (Some(directory), Some(own)) = (self.directory.take(), self.own.take()) else { return };
         let path = directory.clone();
         match blocking(move || cdi_dir::remove_own(&path, &own)).await {
             Ok(true) => info!(directory = %directory.display(), "CDI spec removed"),
-            Ok(false) => debug!("the CDI spec is another's by now and stays"),
+            Ok(false) => debug!("CDI spec was written by another instance; keeping it"),
             Err(error) => {
-                warn!(directory = %directory.display(), "cannot remove the CDI spec: {error}");
+                warn!(directory = %directory.display(), %error, "cannot remove the CDI spec");
             }
         }
     }
 
-    fn show(&self, spec: Option<&CdiSpec>) {
-        self.view.send_if_modified(|view| {
-            let changed = view.as_deref() != spec;
+    fn publish(&self, spec: Option<&CdiSpec>) {
+        self.published.send_if_modified(|published| {
+            let changed = published.as_deref() != spec;
             if changed {
-                *view = spec.cloned().map(Arc::new);
+                *published = spec.cloned().map(Arc::new);
             }
             changed
         });
     }
 
     fn failed(&mut self, directory: &Path, error: &io::Error) {
-        // An attempt that fails leaves events of its own; to hear them would be to try without end.
+        // A failed attempt causes events itself; watching them would mean retrying without a pause.
         self.watch = None;
-        self.complain(vec![format!(
-            "cannot keep the CDI spec in {}: {error}; containers get plain device nodes. Mount the \
-             host's directory there, writable, make it if it is missing, or set cdi.enabled: false",
+        self.log_problems(vec![format!(
+            "cannot write the CDI spec to {}: {error}; allocating plain device nodes; mount the \
+             host's directory there, writable, create it if it is missing, or set cdi.enabled: false",
             directory.display()
         )]);
     }
 
-    fn complain(&mut self, complaints: Vec<String>) {
-        for complaint in complaints.iter().filter(|it| !self.complaints.contains(it)) {
-            warn!("{complaint}");
+    fn log_problems(&mut self, problems: Vec<String>) {
+        for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
+            warn!("{problem}");
         }
-        if complaints.is_empty() && !self.complaints.is_empty() {
-            info!("nothing is in the way of the CDI spec any more");
+        if problems.is_empty() && !self.problems.is_empty() {
+            info!("problems of the CDI spec are solved");
         }
-        self.complaints = complaints;
+        self.problems = problems;
     }
 }
 

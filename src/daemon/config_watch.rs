@@ -10,7 +10,7 @@ use tracing::{debug, info, warn};
 
 use super::inventory_owner::SnapshotReceiver;
 use super::telemetry::{Telemetry, WatchMethod};
-use crate::decide::node::advertise::oversized;
+use crate::decide::node::list_limit::oversized_under;
 use crate::host::config_file::ConfigSource;
 use crate::host::directory_watch::DirectoryWatch;
 use crate::host::files::FileVersion;
@@ -123,8 +123,8 @@ impl ConfigWatch {
             return;
         }
         let snapshot = self.snapshots.borrow().clone();
-        if let Some(problem) = snapshot.and_then(|snapshot| oversized(&snapshot.inventory, &config))
-        {
+        let problem = snapshot.and_then(|snapshot| oversized_under(&snapshot.inventory, &config));
+        if let Some(problem) = problem {
             self.complain(problem);
             return;
         }

@@ -18,7 +18,7 @@ pub async fn run(
     root: Arc<Root>,
     mut config: watch::Receiver<Arc<Config>>,
     snapshots: SnapshotReceiver,
-    looks: mpsc::Sender<HealthReport>,
+    reports: mpsc::Sender<HealthReport>,
     stop: CancellationToken,
 ) {
     let mut last = Instant::now();
@@ -31,19 +31,18 @@ pub async fn run(
         }
         let (chips, began) = (known(&snapshots), Instant::now());
         let root = Arc::clone(&root);
-        let looking = tokio::task::spawn_blocking(move || health_sample::look(&root, &chips));
-        let looked = warn_if_slow(looking, slow::LOOK, || {
+        let sampling = tokio::task::spawn_blocking(move || health_sample::look(&root, &chips));
+        let sampled = warn_if_slow(sampling, slow::LIMIT, || {
             warn!(
-                after = ?slow::LOOK,
-                "a look at the chips' health hangs, perhaps in the driver; the last judgement stays \
-                 until it is over"
+                after = ?slow::LIMIT,
+                "health sample has not finished (driver hung?); keeping the last verdicts"
             );
         });
-        let looked = looked.await;
+        let sampled = sampled.await;
         last = Instant::now();
-        let Ok(vitals) = looked else { continue };
-        debug!(chips = vitals.len(), took = ?began.elapsed(), "looked at the chips' health");
-        if looks.send(HealthReport::Sysfs(vitals)).await.is_err() {
+        let Ok(sample) = sampled else { continue };
+        debug!(chips = sample.len(), took = ?began.elapsed(), "health sample taken");
+        if reports.send(HealthReport::Sysfs(sample)).await.is_err() {
             return;
         }
     }
@@ -75,9 +74,9 @@ mod tests {
         let root = Arc::new(Root::unpack(&Machine::default()).unwrap());
         let (config, in_force) = watch::channel(every(Duration::from_secs(3600)));
         let (_, snapshots) = watch::channel(None);
-        let (looks, mut seen) = mpsc::channel(1);
+        let (reports, mut seen) = mpsc::channel(1);
         let began = Instant::now();
-        let monitor = run(root, in_force, snapshots, looks, CancellationToken::new());
+        let monitor = run(root, in_force, snapshots, reports, CancellationToken::new());
         let look = async {
             yield_now().await;
             config.send_replace(every(Duration::from_secs(1)));

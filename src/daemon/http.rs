@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::status_service::StatusService;
-use crate::decide::kubelet::probes::Verdict;
+use crate::decide::kubelet::probes::ProbeResult;
 use crate::wire::metrics::exposition::Format;
 
 /// How long to wait before a port that is taken is tried again.
@@ -173,7 +173,7 @@ async fn nothing_here() -> Response<Body> {
 }
 
 /// `ready` or `not ready`, then a sentence a line.
-fn verdict(word: &str, verdict: &Verdict) -> Response<Body> {
+fn verdict(word: &str, verdict: &ProbeResult) -> Response<Body> {
     let well = (StatusCode::OK, "");
     let (code, not) =
         if verdict.is_well { well } else { (StatusCode::SERVICE_UNAVAILABLE, "not ") };

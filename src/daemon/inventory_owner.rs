@@ -1,63 +1,44 @@
-//! The one owner of the inventory: every trigger leads to the same scan, build and publish.
+//! The loop around the node's state: it starts scans, feeds every input, and publishes what changed.
 //!
-//! The event is a hint, the scan is the truth. A failed scan is not an empty node: the last
+//! The event is a hint, the scan is the truth. A scan runs beside the loop, at most one at a time, so
+//! whatever hangs in it, everything else goes on. A failed scan is not an empty node: the last
 //! inventory stays, and the scan is tried again.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::Instant;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::allocation_store::AllocationStore;
 use super::log_changes::log_changes;
-use super::slow::{self, warn_if_slow};
 use super::telemetry::Telemetry;
 use super::timer::until;
-use crate::decide::health::board_history::BoardHistory;
-use crate::decide::health::tracker::HealthTracker;
-use crate::decide::health::{ixml_signals, sample_signals as vitals, scan_signals as health};
-use crate::decide::machine::observe as inventory;
-use crate::decide::node::advertise::NodeSnapshot;
-use crate::decide::node::removed::{PodUsage, RemovedDevices, Retention};
-use crate::decide::node::scan_schedule::Rescan;
+use crate::decide::node::list_limit::oversized;
+use crate::decide::node::scan_schedule::ScanSchedule;
+use crate::decide::node::snapshot::NodeSnapshot;
+use crate::decide::node::state::{NodeState, RescanAdvice};
 use crate::host::clock::time_of_day;
 use crate::host::root::Root;
-use crate::host::scan::{Scan, scan};
-use crate::model::board::Chip;
+use crate::host::scan::scan;
+use crate::host::sysfs::ScanError;
 use crate::model::config::Config;
 use crate::model::health_sample::HealthSample;
-use crate::model::inventory::Inventory;
 use crate::model::ixml::IxmlReading;
-use crate::model::pci::PciAddress;
-use crate::wire::metrics::meters::RescanTrigger;
+use crate::model::pod_usage::PodUsage;
+use crate::model::rescan::RescanTrigger;
+use crate::model::sysfs::SysfsScan;
 
-/// Why to look again.
-#[derive(Clone, Debug)]
-pub enum Trigger {
-    /// The kernel announced a change.
-    Uevent,
-    /// The kernel may have changed something without a word to us.
-    Poll,
-    /// An operator asked (SIGHUP).
-    Request,
-}
+/// How long a scan may take before the log says so. One of 64 chips takes a few milliseconds.
+const SLOW_SCAN: Duration = Duration::from_secs(10);
 
-impl Trigger {
-    fn cause(&self) -> RescanTrigger {
-        match self {
-            Self::Uevent => RescanTrigger::Uevent,
-            Self::Poll => RescanTrigger::Poll,
-            Self::Request => RescanTrigger::Request,
-        }
-    }
-}
-
-/// Answered as soon as the owner comes round.
+/// Answered as soon as the loop comes round.
 pub type Ping = oneshot::Sender<()>;
 
-/// What was seen of the chips' health between two scans.
+/// What is seen of the chips' health between two scans.
 #[derive(Clone, Debug)]
 pub enum HealthReport {
     /// A few files of each chip in /sys.
@@ -66,272 +47,257 @@ pub enum HealthReport {
     Ixml(Option<Arc<IxmlReading>>),
 }
 
-/// What the kubelet says of holders, the last answer.
-pub type PodUsageReceiver = watch::Receiver<Option<Arc<PodUsage>>>;
-
-/// What all loops share: none until the first scan that succeeded.
-pub type SnapshotReceiver = watch::Receiver<Option<Arc<NodeSnapshot>>>;
-
-/// Owns the machine's root, the last scan, what was seen of the chips' health, and what left.
-pub struct InventoryOwner {
-    root: Arc<Root>,
-    config: watch::Receiver<Arc<Config>>,
-    triggers: mpsc::Receiver<Trigger>,
-    looks: mpsc::Receiver<HealthReport>,
-    snapshots: watch::Sender<Option<Arc<NodeSnapshot>>>,
-    rescan: Rescan,
-    /// The last scan that succeeded, not judged.
-    facts: Option<Inventory>,
-    /// The last short look.
-    last_sample: HealthSample,
-    /// What libixml said last.
-    last_ixml: Option<Arc<IxmlReading>>,
-    judge: HealthTracker,
-    /// When the judgement changes by itself.
-    judge_at: Option<Duration>,
-    board_history: BoardHistory,
-    removed_devices: RemovedDevices,
-    /// Absent where nobody asks the kubelet.
-    answers: Option<PodUsageReceiver>,
-    /// Absent where nobody asks whether this lives.
-    pings: Option<mpsc::Receiver<Ping>>,
-    telemetry: Telemetry,
-    /// What first asked for a look since the last one.
-    cause: Option<RescanTrigger>,
-    started: Instant,
+/// What the kubelet tells of the pods that hold devices.
+#[derive(Clone, Debug)]
+pub enum PodsReport {
+    /// Its last answer.
+    Usage(Arc<PodUsage>),
+    /// It does not tell.
+    Unavailable,
 }
 
-/// What an owner hears.
+/// The latest snapshot; none before the first scan that succeeded.
+pub type SnapshotReceiver = watch::Receiver<Option<Arc<NodeSnapshot>>>;
+
+/// A configuration that the machine makes impossible.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub struct ImpossibleConfig(String);
+
+/// Everything that the loop receives.
 #[derive(Debug)]
 pub struct Inputs {
-    /// The configuration in force.
+    /// The active configuration.
     pub config: watch::Receiver<Arc<Config>>,
-    /// Hints to look again.
-    pub triggers: mpsc::Receiver<Trigger>,
-    /// Short looks at the chips.
-    pub looks: mpsc::Receiver<HealthReport>,
+    /// Reasons to scan.
+    pub triggers: mpsc::Receiver<RescanTrigger>,
+    /// What is seen of the chips' health.
+    pub health: mpsc::Receiver<HealthReport>,
+    /// What the kubelet tells of pods.
+    pub pods: watch::Receiver<Option<PodsReport>>,
+    /// Whether the loop still comes round.
+    pub pings: mpsc::Receiver<Ping>,
+    /// What was allocated.
+    pub allocations: AllocationStore,
+}
+
+/// Owns the node's state.
+pub struct InventoryOwner {
+    root: Arc<Root>,
+    inputs: Inputs,
+    state: NodeState,
+    schedule: ScanSchedule,
+    scanning: Option<RunningScan>,
+    /// What first asked for a scan since the last one began.
+    trigger: Option<RescanTrigger>,
+    snapshots: watch::Sender<Option<Arc<NodeSnapshot>>>,
+    telemetry: Telemetry,
+}
+
+struct RunningScan {
+    task: JoinHandle<Result<SysfsScan, ScanError>>,
+    /// What it reads.
+    config: Arc<Config>,
+    began: Duration,
+    is_slow: bool,
 }
 
 impl InventoryOwner {
-    /// An owner that has not looked yet, and what it will publish. Devices that left stay listed
-    /// as `stay` says; all times count from `started`.
+    /// An owner that has seen nothing yet, and what it will publish.
     #[must_use]
     pub fn new(
         root: Arc<Root>,
         inputs: Inputs,
-        (started, retention): (Instant, Retention),
+        state: NodeState,
+        telemetry: Telemetry,
     ) -> (Self, SnapshotReceiver) {
-        let Inputs { config, triggers, looks } = inputs;
         let (snapshots, receiver) = watch::channel(None);
-        let rescan = Rescan::new(config.borrow().discovery.rescan, u64::from(std::process::id()));
-        let owner = Self {
-            root,
-            config,
-            triggers,
-            looks,
-            snapshots,
-            rescan,
-            facts: None,
-            last_sample: HealthSample::new(),
-            last_ixml: None,
-            judge: HealthTracker::default(),
-            judge_at: None,
-            board_history: BoardHistory::default(),
-            removed_devices: RemovedDevices::new(retention),
-            answers: None,
-            pings: None,
-            telemetry: Telemetry::default(),
-            cause: None,
-            started,
-        };
+        let interval = state.config().discovery.rescan;
+        let schedule = ScanSchedule::new(interval, u64::from(std::process::id()));
+        let (scanning, trigger) = (None, None);
+        let owner = Self { root, inputs, state, schedule, scanning, trigger, snapshots, telemetry };
         (owner, receiver)
     }
 
-    /// From now on hears what the kubelet says of holders.
-    #[must_use]
-    pub fn hearing(mut self, answers: PodUsageReceiver) -> Self {
-        self.answers = Some(answers);
-        self
+    /// Scans, takes in and publishes until `stop`.
+    ///
+    /// # Errors
+    /// [`ImpossibleConfig`] where the first list would be larger than a kubelet receives.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), ImpossibleConfig> {
+        while !stop.is_cancelled() {
+            self.wait(&stop).await;
+            self.publish()?;
+        }
+        Ok(())
     }
 
-    /// From now on tells how its looks go, and answers `pings` in between.
-    #[must_use]
-    pub fn telling(mut self, telemetry: Telemetry, pings: mpsc::Receiver<Ping>) -> Self {
-        self.telemetry = telemetry;
-        self.pings = Some(pings);
-        self
-    }
-
-    /// Looks, judges, publishes what changed, and waits for a reason to look again; until `stop`.
-    pub async fn run(mut self, stop: CancellationToken) {
-        loop {
-            let look_at = self.started + self.rescan.next();
-            let judge_at = self.judge_at.map(|at| self.started + at);
-            let expiry = self.removed_devices.next_expiry().map(|at| self.started + at);
-            tokio::select! {
-                // A stop goes first, then a due look: hints that pour in must not put it off.
-                biased;
-                () = stop.cancelled() => break,
-                // Who asks has gone where nobody waits for the answer.
-                Some(ping) = pinged(&mut self.pings) => drop(ping.send(())),
-                () = tokio::time::sleep_until(look_at) => self.look().await,
-                () = until(judge_at) => self.publish(),
-                () = until(expiry) => self.publish(),
-                Some(answer) = heard(&mut self.answers) => self.take_answer(&answer),
-                Some(look) = self.looks.recv() => match look {
-                    HealthReport::Sysfs(vitals) => self.take_sample(vitals),
-                    HealthReport::Ixml(reading) => self.take_ixml(reading),
-                },
-                Some(trigger) = self.triggers.recv() => {
-                    debug!(?trigger, "a hint to look again");
-                    self.hint(trigger.cause());
-                }
-                Ok(()) = self.config.changed() => self.hint(RescanTrigger::Configuration),
-            }
+    /// Waits for one thing to happen and takes it in.
+    async fn wait(&mut self, stop: &CancellationToken) {
+        let started = self.telemetry.started();
+        let scan_at = self.scanning.is_none().then(|| started + self.schedule.next());
+        let slow_at = self.scanning.as_ref().filter(|scan| !scan.is_slow);
+        let slow_at = slow_at.map(|scan| started + scan.began + SLOW_SCAN);
+        let deadline = self.state.next_deadline().map(|at| started + at);
+        tokio::select! {
+            // A stop goes first, then scans: hints that pour in must not put them off.
+            biased;
+            () = stop.cancelled() => {}
+            scanned = finished(&mut self.scanning) => self.scanned(scanned),
+            () = until(scan_at) => self.start_scan(),
+            // Who asks has gone where nobody waits for the answer.
+            Some(ping) = self.inputs.pings.recv() => drop(ping.send(())),
+            () = until(deadline) => {}
+            () = until(slow_at) => self.scan_is_slow(),
+            Ok(()) = self.inputs.pods.changed() => self.pods_changed(),
+            Some(report) = self.inputs.health.recv() => self.health_changed(report),
+            Ok(()) = self.inputs.config.changed() => self.config_changed(),
+            Some(trigger) = self.inputs.triggers.recv() => self.hint(trigger),
         }
     }
 
     fn now(&self) -> Duration {
-        self.started.elapsed()
+        self.telemetry.started().elapsed()
     }
 
-    fn hint(&mut self, cause: RescanTrigger) {
-        self.cause.get_or_insert(cause);
-        self.rescan.hint(self.now());
+    fn hint(&mut self, trigger: RescanTrigger) {
+        debug!(?trigger, "rescan requested");
+        self.trigger.get_or_insert(trigger);
+        self.schedule.hint(self.now());
     }
 
-    /// Why a look is due.
-    fn take_cause(&mut self) -> RescanTrigger {
-        let hinted = self.cause.take();
-        if self.rescan.failures() > 0 {
-            return RescanTrigger::Retry;
-        }
-        match (&self.facts, hinted) {
+    fn start_scan(&mut self) {
+        let trigger = self.take_trigger();
+        self.telemetry.rescan_started(trigger);
+        let (root, config) = (Arc::clone(&self.root), Arc::clone(&self.inputs.config.borrow()));
+        let reads = Arc::clone(&config);
+        let task = tokio::task::spawn_blocking(move || scan(&root, &reads.discovery));
+        let began = self.now();
+        self.scanning = Some(RunningScan { task, config, began, is_slow: false });
+    }
+
+    /// Why a scan is due.
+    fn take_trigger(&mut self) -> RescanTrigger {
+        let hinted = self.trigger.take();
+        match (self.state.observed(), hinted) {
+            _ if self.schedule.failures() > 0 => RescanTrigger::Retry,
             (None, _) => RescanTrigger::Start,
-            (Some(_), Some(cause)) => cause,
-            (Some(_), None) if self.rescan.is_settling(self.now()) => RescanTrigger::Settling,
+            (Some(_), Some(trigger)) => trigger,
+            (Some(_), None) if self.schedule.is_settling(self.now()) => RescanTrigger::Settling,
             (Some(_), None) => RescanTrigger::Timer,
         }
     }
 
-    async fn look(&mut self) {
-        let cause = self.take_cause();
-        self.telemetry.rescan_started(cause);
-        let root = Arc::clone(&self.root);
-        let config = Arc::clone(&self.config.borrow_and_update());
-        let scanned = Arc::clone(&config);
-        let began = self.now();
-        let looking = tokio::task::spawn_blocking(move || scan(&root, &scanned));
-        let looked = warn_if_slow(looking, slow::LOOK, || {
-            warn!(
-                after = ?slow::LOOK,
-                "a look at the machine hangs, perhaps in the driver; the last list stays until it \
-                 is over"
-            );
-        });
-        let looked = looked.await;
-        match looked {
-            Ok(Ok(scan)) => {
-                self.rescan.set_interval(config.discovery.rescan);
-                let took = self.now().saturating_sub(began);
-                debug!(scan.functions_seen, ?took, "looked at the machine");
+    fn scan_is_slow(&mut self) {
+        warn!(
+            event = "ScanSlow", after = ?SLOW_SCAN,
+            "scan has not finished (driver hung?); keeping the last inventory"
+        );
+        if let Some(scan) = &mut self.scanning {
+            scan.is_slow = true;
+        }
+    }
+
+    fn scanned(&mut self, (scan, result): (ScanContext, Result<SysfsScan, String>)) {
+        let now = self.now();
+        match result {
+            Ok(found) => {
                 self.telemetry.rescan_succeeded();
-                self.rescan.looked(began, self.now(), &incomplete(&scan.facts));
-                self.take_scan(scan, &config);
+                debug!(functions = found.functions.len(), took = ?now.saturating_sub(scan.began), "scan finished");
+                self.schedule.set_interval(scan.config.discovery.rescan);
+                let had_chips = self.state.observed().is_none_or(|node| !node.boards.is_empty());
+                self.state.recorded(&self.inputs.allocations.allocations());
+                self.state.scanned(Arc::new(found), &scan.config.discovery, now);
+                self.schedule.scanned(scan.began, now, &self.state.incomplete_chips());
+                self.log_no_chips(had_chips);
             }
-            Ok(Err(error)) => self.failed(&format!("{error}")),
-            Err(error) => self.failed(&format!("the scan ended early: {error}")),
+            Err(error) => self.scan_failed(&error, now),
         }
     }
 
-    fn take_scan(&mut self, mut scan: Scan, config: &Config) {
-        self.board_history.correct(&mut scan.facts, &config.boards);
-        let (chips, seen) = inventory::seen(&scan.facts);
-        self.judge.observe(self.now(), &chips, health::SCOPE, &seen, &config.health);
-        self.last_sample.retain(|chip, _| chips.contains(chip));
-        let had_boards = self.facts.as_ref().is_none_or(|facts| !facts.boards.is_empty());
-        if scan.facts.boards.is_empty() && had_boards {
-            info!(functions_seen = scan.functions_seen, "no Iluvatar chips found; waiting for one");
+    fn log_no_chips(&self, had_chips: bool) {
+        let Some(node) = self.state.observed() else { return };
+        if node.boards.is_empty() && had_chips {
+            info!(
+                event = "NoChips",
+                functions = node.functions_seen,
+                "no Iluvatar chips found; waiting for one"
+            );
         }
-        self.facts = Some(scan.facts);
-        self.publish();
     }
 
-    fn take_sample(&mut self, vitals: HealthSample) {
-        let Some(facts) = &self.facts else { return };
-        let is_outdated = vitals::is_outdated(facts, &vitals);
-        let (chips, _) = inventory::seen(facts);
-        if is_outdated {
-            self.hint(RescanTrigger::Health);
-        }
-        let findings = vitals::findings(&self.last_sample, &vitals);
-        let rules = &self.config.borrow().health.clone();
-        self.judge.observe(self.now(), &chips, vitals::SCOPE, &findings, rules);
-        self.last_sample = vitals;
-        self.publish();
-    }
-
-    fn take_ixml(&mut self, reading: Option<Arc<IxmlReading>>) {
-        let Some(facts) = &self.facts else { return };
-        let (chips, _) = inventory::seen(facts);
-        let before = self.last_ixml.as_deref();
-        let said = reading.as_ref().map(|now| ixml_signals::findings(before, now));
-        let rules = &self.config.borrow().health.clone();
-        let (now, said) = (self.now(), said.unwrap_or_default());
-        self.judge.observe(now, &chips, ixml_signals::SCOPE, &said, rules);
-        self.last_ixml = reading;
-        self.publish();
-    }
-
-    fn take_answer(&mut self, answer: &PodUsage) {
-        self.removed_devices.hear(answer);
-        self.publish();
-    }
-
-    fn failed(&mut self, error: &str) {
+    fn scan_failed(&mut self, error: &str, now: Duration) {
         self.telemetry.rescan_failed(error);
-        self.rescan.failed(self.started.elapsed());
-        let failures = self.rescan.failures();
-        if failures == 1 {
-            warn!(%error, "cannot look at the machine; the last list stays, trying again");
-        } else {
-            debug!(%error, failures, "still cannot look at the machine");
+        self.schedule.failed(now);
+        match self.schedule.failures() {
+            1 => warn!(
+                event = "ScanFailed",
+                error, "scan failed; keeping the last inventory and retrying"
+            ),
+            failures => debug!(error, failures, "scan failed again"),
         }
     }
 
-    fn publish(&mut self) {
-        let Some(facts) = &self.facts else { return };
-        let config = Arc::clone(&self.config.borrow());
-        let judgement = self.judge.judge(self.started.elapsed(), &config.health);
-        self.judge_at = judgement.next;
-        let inventory = inventory::judged(facts, &judgement, &config.health);
-        self.removed_devices.observe(NodeSnapshot::new(inventory, &config), self.now());
-        let Some(snapshot) = self.removed_devices.snapshot(self.now()) else { return };
-        self.board_history.forget_departed(&snapshot.inventory, &self.removed_devices.chips());
+    fn health_changed(&mut self, report: HealthReport) {
+        let now = self.now();
+        match report {
+            HealthReport::Sysfs(sample) => {
+                if self.state.sampled(sample, now) == RescanAdvice::Rescan {
+                    self.hint(RescanTrigger::Health);
+                }
+            }
+            HealthReport::Ixml(reading) => self.state.ixml(reading, now),
+        }
+    }
+
+    fn pods_changed(&mut self) {
+        let now = self.now();
+        let report = self.inputs.pods.borrow_and_update().clone();
+        self.state.recorded(&self.inputs.allocations.allocations());
+        match report {
+            Some(PodsReport::Usage(usage)) => self.state.pods(&usage, now),
+            Some(PodsReport::Unavailable) => self.state.pods_unavailable(now),
+            None => {}
+        }
+    }
+
+    fn config_changed(&mut self) {
+        let config = Arc::clone(&self.inputs.config.borrow_and_update());
+        self.state.recorded(&self.inputs.allocations.allocations());
+        self.state.configured(config, self.now());
+        self.hint(RescanTrigger::Configuration);
+    }
+
+    fn publish(&mut self) -> Result<(), ImpossibleConfig> {
+        let now = self.now();
+        let Some(snapshot) = self.state.snapshot(now) else { return Ok(()) };
         let last = self.snapshots.borrow().clone();
-        let snapshot = snapshot.following(last.as_deref(), time_of_day());
-        if last.as_deref() != Some(&snapshot) {
-            log_changes(last.as_deref(), &snapshot);
-            self.snapshots.send_replace(Some(Arc::new(snapshot)));
+        if last.as_ref() == Some(&snapshot) {
+            return Ok(());
         }
+        if let Some(problem) = oversized(&snapshot.resources).filter(|_| last.is_none()) {
+            return Err(ImpossibleConfig(problem));
+        }
+        log_changes(last.as_deref(), &snapshot, (now, time_of_day()));
+        self.snapshots.send_replace(Some(snapshot));
+        Ok(())
     }
 }
 
-/// None, at once, where nobody asks; `select!` then ignores it.
-async fn pinged(pings: &mut Option<mpsc::Receiver<Ping>>) -> Option<Ping> {
-    pings.as_mut()?.recv().await
+/// What a scan was started with.
+struct ScanContext {
+    config: Arc<Config>,
+    began: Duration,
 }
 
-/// None, at once, where nobody asks the kubelet; `select!` then ignores it.
-async fn heard(answers: &mut Option<PodUsageReceiver>) -> Option<Arc<PodUsage>> {
-    let answers = answers.as_mut()?;
-    answers.changed().await.ok()?;
-    answers.borrow_and_update().clone()
-}
-
-/// Chips whose driver or node may still be on its way.
-fn incomplete(inventory: &Inventory) -> Vec<PciAddress> {
-    let chips = inventory.chips_by_board();
-    let waits = |chip: &&Chip| chip.reasons.iter().any(|reason| reason.code.may_pass());
-    chips.filter(waits).map(|chip| chip.address).collect()
+/// The end of the running scan; for ever where none runs.
+async fn finished(scanning: &mut Option<RunningScan>) -> (ScanContext, Result<SysfsScan, String>) {
+    let Some(scan) = scanning else { return std::future::pending().await };
+    let result = match (&mut scan.task).await {
+        Ok(Ok(found)) => Ok(found),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(error) => Err(format!("the scan ended early: {error}")),
+    };
+    let context = ScanContext { config: Arc::clone(&scan.config), began: scan.began };
+    *scanning = None;
+    (context, result)
 }

@@ -1,5 +1,5 @@
 //! Asks libixml at intervals, and hands what it says to the inventory's owner. A loop of its own:
-//! whatever the library does, the looks at /sys go on.
+//! whatever the library does, the reports at /sys go on.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ pub struct IxmlMonitor {
     is_this_machine: bool,
     config: watch::Receiver<Arc<Config>>,
     snapshots: SnapshotReceiver,
-    looks: mpsc::Sender<HealthReport>,
+    reports: mpsc::Sender<HealthReport>,
     state: watch::Sender<IxmlState>,
     choice: IxmlChoice,
     source: IxmlSource,
@@ -36,7 +36,7 @@ impl IxmlMonitor {
         settings: IxmlSettings,
         is_this_machine: bool,
         (config, snapshots): (watch::Receiver<Arc<Config>>, SnapshotReceiver),
-        looks: mpsc::Sender<HealthReport>,
+        reports: mpsc::Sender<HealthReport>,
     ) -> (Self, watch::Receiver<IxmlState>) {
         let (state, receiver) = watch::channel(IxmlState::Off);
         let (choice, last) = (IxmlChoice::Off, None);
@@ -46,7 +46,7 @@ impl IxmlMonitor {
             is_this_machine,
             config,
             snapshots,
-            looks,
+            reports,
             state,
             choice,
             source,
@@ -108,7 +108,7 @@ impl IxmlMonitor {
         };
         self.last.clone_from(&reading);
         // Where the owner is gone, the daemon is about to end.
-        let _ = self.looks.send(HealthReport::Ixml(reading)).await;
+        let _ = self.reports.send(HealthReport::Ixml(reading)).await;
     }
 }
 
@@ -116,7 +116,7 @@ fn start(settings: &IxmlSettings, choice: IxmlChoice) -> IxmlSource {
     IxmlSource::start(IxmlSettings { choice, ..settings.clone() })
 }
 
-/// The chips that have a driver: the library cannot find others, and looks for all anew whenever it
+/// The chips that have a driver: the library cannot find others, and reports for all anew whenever it
 /// is asked about one.
 fn bound_chips(snapshots: &SnapshotReceiver) -> Vec<PciAddress> {
     let snapshot = snapshots.borrow().clone();

@@ -1,75 +1,93 @@
-//! What the log says when the offer changes: one line for each device, board and warning.
+//! What the log says when the snapshot changes: one line for each device, board and warning.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tracing::{info, warn};
 
-use crate::decide::node::advertise::NodeSnapshot;
+use crate::decide::node::snapshot::NodeSnapshot;
 use crate::model::board::Board;
 use crate::model::device::{Device, Resource};
 use crate::model::health::{Health, Reason};
 
-/// Says what is different in `now`.
-pub fn log_changes(last: Option<&NodeSnapshot>, now: &NodeSnapshot) {
-    announce_boards(last, now);
-    announce_devices(last, now);
-    let warned: Vec<_> = last.into_iter().flat_map(NodeSnapshot::warnings).collect();
-    for warning in now.warnings().filter(|warning| !warned.contains(warning)) {
-        warn!("{warning}");
+/// Logs what differs in `now`; `clocks` are the daemon's clock and the time of day.
+pub fn log_changes(
+    last: Option<&NodeSnapshot>,
+    now: &NodeSnapshot,
+    clocks: (Duration, SystemTime),
+) {
+    log_boards(last, now);
+    log_devices(last, now, clocks);
+    let known = last.map_or(&[][..], |last| &last.warnings);
+    for warning in &now.warnings {
+        if !known.iter().any(|known| known.is_same(warning)) {
+            warn!(event = warning.code.name(), "{warning}");
+        }
     }
 }
 
-/// Boards that came and went; how they are, their devices tell.
-fn announce_boards(last: Option<&NodeSnapshot>, now: &NodeSnapshot) {
+/// Boards that came and went; their health is logged with their devices.
+fn log_boards(last: Option<&NodeSnapshot>, now: &NodeSnapshot) {
     let before = last.map_or(&[][..], |snapshot| &snapshot.inventory.boards);
     let after = &now.inventory.boards;
     let is_in =
         |boards: &[Board], board: &Board| boards.iter().any(|it| it.address == board.address);
     for board in after.iter().filter(|board| !is_in(before, board)) {
         let Board { address, model, evidence, chips, .. } = board;
-        info!(board = %address, model, chips = chips.len(), %evidence, "board found");
+        let chips = chips.len();
+        info!(event = "BoardFound", board = %address, model, chips, %evidence, "board found");
     }
     for board in before.iter().filter(|board| !is_in(after, board)) {
-        warn!(board = %board.address, model = board.model, "board left");
+        let Board { address, model, .. } = board;
+        warn!(event = "BoardLeft", board = %address, model, "board left");
     }
 }
 
 /// Devices whose health or reasons changed, that are new and not healthy, or listed no longer.
-fn announce_devices(last: Option<&NodeSnapshot>, now: &NodeSnapshot) {
-    for (resource, device) in now.devices() {
-        match last.and_then(|last| device_of(last, resource, device).map(|old| (last, old))) {
+fn log_devices(last: Option<&NodeSnapshot>, now: &NodeSnapshot, clocks: (Duration, SystemTime)) {
+    for (resource, device) in now.devices().filter(|(_, device)| is_settled(device)) {
+        let before = last.and_then(|last| Some((last, device_of(last, resource, device)?)));
+        match before {
             Some((last, old)) if (old.health, &old.reasons) != (device.health, &device.reasons) => {
                 let since = last.since(&resource.name, old.id);
-                announce_health(resource, device, Some((old.health, since)));
+                let since = since.map(|since| wall_time(since, clocks));
+                log_health(resource, device, Some(old.health), since.as_deref());
             }
-            None if device.health == Health::Unhealthy => announce_health(resource, device, None),
+            None if device.health == Health::Unhealthy => log_health(resource, device, None, None),
             _ => {}
         }
     }
     for (resource, device) in last.into_iter().flat_map(NodeSnapshot::devices) {
         if device_of(now, resource, device).is_none() {
-            info!(resource = resource.name, device = %device.id, "device is no longer listed");
+            let (resource, device) = (&resource.name, device.id);
+            info!(event = "DeviceDelisted", resource, %device, "device is no longer listed");
         }
     }
 }
 
+/// Whether what is said of the device will stay: the kubelet's answer about one that left, or about
+/// one that is withheld, comes within milliseconds and is logged instead.
+fn is_settled(device: &Device) -> bool {
+    !device.awaits_kubelet
+}
+
+fn wall_time(since: Duration, (now, time_of_day): (Duration, SystemTime)) -> String {
+    let since = time_of_day - now.saturating_sub(since);
+    humantime::format_rfc3339_seconds(since).to_string()
+}
+
 /// `since` is when the device became what it was until now.
-fn announce_health(
-    resource: &Resource,
-    device: &Device,
-    before: Option<(Health, Option<SystemTime>)>,
-) {
+fn log_health(resource: &Resource, device: &Device, before: Option<Health>, since: Option<&str>) {
     let (resource, reasons, to) = (&resource.name, shown(&device.reasons), device.health);
-    let from = before.map_or("none".to_owned(), |(health, _)| health.to_string());
-    let since = before.and_then(|(_, since)| since);
-    let since = since.map(|since| humantime::format_rfc3339_seconds(since).to_string());
+    let from = before.map_or("none".to_owned(), |health| health.to_string());
+    let device = device.id;
     match to {
-        Health::Healthy => {
-            info!(resource, device = %device.id, %from, since, %to, "device is healthy again");
-        }
-        Health::Unhealthy => {
-            warn!(resource, device = %device.id, %from, since, %to, reasons, "device is unhealthy");
-        }
+        Health::Healthy => info!(
+            event = "DeviceHealthy", resource, %device, %from, since, %to, "device is healthy again"
+        ),
+        Health::Unhealthy => warn!(
+            event = "DeviceUnhealthy", resource, %device, %from, since, %to, reasons,
+            "device is unhealthy"
+        ),
     }
 }
 

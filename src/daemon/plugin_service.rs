@@ -1,9 +1,10 @@
 //! The five RPCs of v1beta1 for one resource, answered from the latest snapshot.
 //!
-//! Allocate and GetPreferredAllocation never wait, read or call anybody: the kubelet admits pods one
-//! by one behind them, without a timeout.
+//! Allocate and GetPreferredAllocation never wait and do no I/O: the kubelet admits pods one at a time,
+//! and calls these without a timeout.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -23,12 +24,12 @@ use super::allocation_store::AllocationStore;
 use super::cdi_writer::CdiView;
 use super::inventory_owner::SnapshotReceiver;
 use super::telemetry::Telemetry;
-use crate::decide::allocation::allocate::{AllocateError, Grant, allocate};
-use crate::decide::allocation::cdi::named;
-use crate::decide::allocation::records::{self, NodeDelivery, VerificationError};
-use crate::decide::node::advertise::NodeSnapshot;
+use crate::decide::allocation::allocate::{AllocationContext, Grant, allocate};
+use crate::decide::allocation::cdi::CdiNames;
+use crate::decide::allocation::records::{self, VerificationError};
+use crate::decide::node::snapshot::NodeSnapshot;
 use crate::host::kubelet::Peer;
-use crate::model::cdi::CdiSpec;
+use crate::model::allocation::AllocationRecord;
 use crate::model::device::{DeviceId, Resource};
 use crate::wire::device_plugin;
 use crate::wire::metrics::meters::{AllocationResult, ResourceMeters, StartResult};
@@ -39,27 +40,28 @@ use crate::wire::v1beta1::{
     PreferredAllocationResponse,
 };
 
-/// How long a container's start waits for its CDI names.
-const MOMENT: Duration = Duration::from_secs(2);
+/// How long a container's start waits until its CDI names are on disk.
+const CDI_SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// ListAndWatch streams of one server.
 #[derive(Debug, Default)]
 pub struct Streams {
-    /// Open ones by number, with the process at the other end of each.
+    /// Open streams by number, each with the process at its other end.
     open: BTreeMap<u64, Peer>,
-    /// Processes of which a stream ended: no more than there are process ids.
+    /// Processes of which a stream ended; at most one entry for each process id.
     ended: BTreeSet<Peer>,
 }
 
 impl Streams {
-    /// Open streams of the kubelet, which is the process that answered Register; of anybody where
-    /// none did yet. A debugging client's stream is no sign that the kubelet has our list.
+    /// Open streams of the kubelet, which is the process that answered Register; of all processes
+    /// where none did yet. The stream of a debugging client does not show that the kubelet has our
+    /// list.
     #[must_use]
     pub fn open_of(&self, kubelet: Option<Peer>) -> usize {
         self.open.values().filter(|peer| is(kubelet, **peer)).count()
     }
 
-    /// Whether a stream of the kubelet has ended, whatever others are open.
+    /// Whether a stream of the kubelet has ended, even if others are open.
     #[must_use]
     pub fn has_ended_of(&self, kubelet: Option<Peer>) -> bool {
         self.ended.iter().any(|peer| is(kubelet, *peer))
@@ -70,20 +72,20 @@ fn is(kubelet: Option<Peer>, peer: Peer) -> bool {
     kubelet.is_none_or(|kubelet| kubelet == peer)
 }
 
-/// What every answer is taken from; clones see the same.
+/// What every RPC is answered from; clones share it.
 #[derive(Clone, Debug)]
 pub struct Sources {
     /// The latest snapshot.
     pub snapshots: SnapshotReceiver,
-    /// What was handed out.
+    /// The allocation records.
     pub store: AllocationStore,
-    /// The names that a container runtime would find.
+    /// The CDI spec that a container runtime finds.
     pub cdi: CdiView,
-    /// Where every answer is counted.
+    /// Counts every call.
     pub telemetry: Telemetry,
 }
 
-/// One resource's service on one server.
+/// The service of one resource on one server.
 pub struct PluginService {
     resource: String,
     sources: Sources,
@@ -107,53 +109,7 @@ impl PluginService {
 
     fn snapshot(&self) -> Result<Arc<NodeSnapshot>, Status> {
         let snapshot = self.sources.snapshots.borrow().clone();
-        snapshot.ok_or_else(|| Status::unavailable("the machine has not been looked at yet"))
-    }
-
-    fn remember(&self, snapshot: &NodeSnapshot, resource: &Resource, grant: &Grant) {
-        info!(resource = self.resource, devices = grant.ids_text(), "allocated");
-        let given = if grant.nodes.is_empty() { NodeDelivery::Names } else { NodeDelivery::Nodes };
-        let records = grant.ids.iter().filter_map(|id| {
-            let device = resource.find(*id)?;
-            Some((*id, records::record(&snapshot.inventory, device, given)))
-        });
-        self.sources.store.record(&self.resource, records);
-    }
-
-    /// A container may start with an id of which nothing is known: it was handed out by another
-    /// plugin, whose ids may have any form, or what we knew was lost.
-    fn check(&self, snapshot: &NodeSnapshot, text: &str) -> Result<(), Status> {
-        let known = text
-            .parse()
-            .ok()
-            .and_then(|id: DeviceId| Some((id, self.sources.store.find(&self.resource, id)?)));
-        let Some((id, record)) = known else {
-            debug!(resource = self.resource, device = text, "started; not known what it was given");
-            return Ok(());
-        };
-        let there = self.sources.cdi.borrow().clone();
-        records::check(id, &record, &snapshot.inventory, there.as_deref()).map_err(|outdated| {
-            warn!(resource = self.resource, "a container may not start: {outdated}");
-            Status::failed_precondition(format!("{}: {outdated}", self.resource))
-        })
-    }
-
-    /// Waits until the names that these ids were handed out by lead to their chips. The spec
-    /// follows the machine within moments, for which no container should fail.
-    async fn names_settled(&self, ids: &[String]) {
-        let mut cdi = self.sources.cdi.clone();
-        let settled =
-            cdi.wait_for(|there| !ids.iter().any(|id| self.is_unnamed(id, there.as_deref())));
-        // Should it not come to that, the check says so.
-        let _ = tokio::time::timeout(MOMENT, settled).await;
-    }
-
-    fn is_unnamed(&self, id: &str, there: Option<&CdiSpec>) -> bool {
-        let Ok(id) = id.parse() else { return false };
-        let Some(record) = self.sources.store.find(&self.resource, id) else { return false };
-        let Some(snapshot) = self.sources.snapshots.borrow().clone() else { return false };
-        let checked = records::check(id, &record, &snapshot.inventory, there);
-        matches!(checked, Err(VerificationError::Unnamed { .. }))
+        snapshot.ok_or_else(|| Status::unavailable("the machine has not been scanned yet"))
     }
 
     fn prefer(
@@ -161,35 +117,83 @@ impl PluginService {
         request: PreferredAllocationRequest,
     ) -> Result<PreferredAllocationResponse, Status> {
         let snapshot = self.snapshot()?;
-        let resource = snapshot.resource(&self.resource).ok_or_else(|| self.unknown_resource())?;
+        let resource = self.resource(&snapshot)?;
         Ok(device_plugin::preferred_response(&snapshot.inventory.tree, resource, request))
     }
 
-    fn grant(&self, request: AllocateRequest) -> Result<AllocateResponse, Status> {
+    fn grant(&self, request: &AllocateRequest) -> Result<AllocateResponse, Status> {
         let snapshot = self.snapshot()?;
-        let resource = snapshot.resource(&self.resource).ok_or_else(|| self.unknown_resource())?;
-        let there = self.sources.cdi.borrow().clone();
-        let grant = |ids: &[String]| {
-            let grant =
-                allocate(resource, &snapshot.inventory.control_nodes, snapshot.container, ids)?;
-            Ok(named(grant, &snapshot, there.as_deref()))
+        let on_disk = self.sources.cdi.borrow().clone();
+        let context = AllocationContext {
+            resource: self.resource(&snapshot)?,
+            inventory: &snapshot.inventory,
+            container: snapshot.container,
+            cdi: CdiNames::new(&snapshot.cdi, snapshot.cdi_spec.as_ref(), on_disk.as_deref()),
         };
-        let requests = request.container_requests;
-        let grants: Result<Vec<_>, AllocateError> =
-            requests.iter().map(|container| grant(&container.devices_ids)).collect();
-        let grants = grants.map_err(|error| {
-            warn!(%error, "allocation refused");
+        let containers = request.container_requests.iter();
+        let grants = containers.map(|container| allocate(&context, &container.devices_ids));
+        let mut grants: Vec<Grant> = grants.collect::<Result<_, _>>().map_err(|error| {
+            warn!(resource = self.resource, %error, "allocation refused");
             device_plugin::status(&error)
         })?;
-        for grant in &grants {
-            self.remember(&snapshot, resource, grant);
-        }
+        let records = grants.iter_mut().flat_map(|grant| mem::take(&mut grant.records)).collect();
+        info!(resource = self.resource, devices = ids_text(&records), "allocated");
+        self.sources.store.record(&self.resource, records);
         Ok(device_plugin::allocate_response(grants))
     }
 
-    fn unknown_resource(&self) -> Status {
-        Status::not_found(format!("{} is no longer configured", self.resource))
+    /// The records of these ids. There is none for an id that another plugin allocated, whose ids may
+    /// have any form, or whose record was lost; its container starts unverified.
+    fn records_of(&self, ids: &[String]) -> Vec<(DeviceId, AllocationRecord)> {
+        let records = ids.iter().filter_map(|text| {
+            let id = text.parse().ok();
+            let record = id.and_then(|id| Some((id, self.sources.store.find(&self.resource, id)?)));
+            if record.is_none() {
+                debug!(resource = self.resource, device = text, "no allocation record to verify");
+            }
+            record
+        });
+        records.collect()
     }
+
+    fn verify(&self, records: &[(DeviceId, AllocationRecord)]) -> Result<(), Status> {
+        let snapshot = self.snapshot()?;
+        let on_disk = self.sources.cdi.borrow().clone();
+        records.iter().try_for_each(|(id, record)| {
+            let verified = records::verify(*id, record, &snapshot.inventory, on_disk.as_deref());
+            verified.map_err(|error| {
+                warn!(resource = self.resource, device = %id, %error, "container start refused");
+                Status::failed_precondition(format!("{}: {error}", self.resource))
+            })
+        })
+    }
+
+    /// Waits until the CDI names in `records` resolve to their chips. The spec is written shortly
+    /// after the machine changed, and no container should fail in between.
+    async fn wait_for_names(&self, records: &[(DeviceId, AllocationRecord)]) {
+        let mut cdi = self.sources.cdi.clone();
+        let resolved = cdi.wait_for(|on_disk| {
+            let Some(snapshot) = self.sources.snapshots.borrow().clone() else { return true };
+            !records.iter().any(|(id, record)| {
+                let verified =
+                    records::verify(*id, record, &snapshot.inventory, on_disk.as_deref());
+                matches!(verified, Err(VerificationError::Unnamed { .. }))
+            })
+        });
+        // After a timeout, the verification names the chip.
+        let _ = tokio::time::timeout(CDI_SETTLE_TIMEOUT, resolved).await;
+    }
+
+    fn resource<'a>(&self, snapshot: &'a NodeSnapshot) -> Result<&'a Resource, Status> {
+        snapshot
+            .resource(&self.resource)
+            .ok_or_else(|| Status::not_found(format!("{} is no longer configured", self.resource)))
+    }
+}
+
+/// The ids of these records, for the log.
+fn ids_text(records: &BTreeMap<DeviceId, AllocationRecord>) -> String {
+    records.keys().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 #[tonic::async_trait]
@@ -201,7 +205,7 @@ impl DevicePlugin for PluginService {
         Ok(Response::new(device_plugin::options()))
     }
 
-    type ListAndWatchStream = Lists;
+    type ListAndWatchStream = ListStream;
 
     async fn list_and_watch(
         &self,
@@ -209,7 +213,7 @@ impl DevicePlugin for PluginService {
     ) -> Result<Response<Self::ListAndWatchStream>, Status> {
         let peer = peer(&request);
         debug!(resource = self.resource, ?peer, "stream opened");
-        Ok(Response::new(Lists {
+        Ok(Response::new(ListStream {
             resource: self.resource.clone(),
             snapshots: WatchStream::new(self.sources.snapshots.clone()),
             last: None,
@@ -224,9 +228,9 @@ impl DevicePlugin for PluginService {
         request: Request<PreferredAllocationRequest>,
     ) -> Result<Response<PreferredAllocationResponse>, Status> {
         let began = Instant::now();
-        let answer = self.prefer(request.into_inner());
+        let response = self.prefer(request.into_inner());
         self.meters.preferred_allocation_duration.observe(began.elapsed().as_secs_f64());
-        answer.map(Response::new)
+        response.map(Response::new)
     }
 
     async fn allocate(
@@ -234,13 +238,13 @@ impl DevicePlugin for PluginService {
         request: Request<AllocateRequest>,
     ) -> Result<Response<AllocateResponse>, Status> {
         let began = Instant::now();
-        let answer = self.grant(request.into_inner());
+        let response = self.grant(request.get_ref());
         self.meters.allocation_duration.observe(began.elapsed().as_secs_f64());
         let granted = AllocationResult::Granted;
         self.meters
             .allocations
-            .count(answer.as_ref().map_or(AllocationResult::Refused, |_| granted));
-        answer.map(Response::new)
+            .count(response.as_ref().map_or(AllocationResult::Refused, |_| granted));
+        response.map(Response::new)
     }
 
     async fn pre_start_container(
@@ -248,16 +252,15 @@ impl DevicePlugin for PluginService {
         request: Request<PreStartContainerRequest>,
     ) -> Result<Response<PreStartContainerResponse>, Status> {
         let ids = request.into_inner().devices_ids;
-        self.sources.store.settled().await;
-        self.names_settled(&ids).await;
-        let checked = self
-            .snapshot()
-            .and_then(|snapshot| ids.iter().try_for_each(|text| self.check(&snapshot, text)));
+        self.sources.store.synchronised().await;
+        let records = self.records_of(&ids);
+        self.wait_for_names(&records).await;
+        let verified = self.verify(&records);
         let allowed = StartResult::Allowed;
         self.meters
             .container_starts
-            .count(checked.as_ref().map_or(StartResult::Refused, |()| allowed));
-        checked.map(|()| Response::new(PreStartContainerResponse {}))
+            .count(verified.as_ref().map_or(StartResult::Refused, |()| allowed));
+        verified.map(|()| Response::new(PreStartContainerResponse {}))
     }
 }
 
@@ -266,9 +269,9 @@ fn peer<T>(request: &Request<T>) -> Peer {
     Peer::of(connection.and_then(|connection| connection.peer_cred))
 }
 
-/// One ListAndWatch stream: the full list, then again whenever it changed. It holds the latest
-/// snapshot only, so a slow reader delays nobody and skips what is outdated.
-pub struct Lists {
+/// One ListAndWatch stream: the whole list, and again whenever it changes. It holds only the latest
+/// snapshot, so a slow reader delays no other stream and skips outdated lists.
+pub struct ListStream {
     resource: String,
     snapshots: WatchStream<Option<Arc<NodeSnapshot>>>,
     last: Option<ListAndWatchResponse>,
@@ -277,7 +280,7 @@ pub struct Lists {
     _open: OpenStream,
 }
 
-impl Stream for Lists {
+impl Stream for ListStream {
     type Item = Result<ListAndWatchResponse, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -302,7 +305,7 @@ impl Stream for Lists {
     }
 }
 
-/// Counts a stream for as long as it lives.
+/// Counts a stream while it is open.
 struct OpenStream {
     number: u64,
     peer: Peer,
@@ -350,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn another_process_s_stream_is_no_sign_of_the_kubelet() {
+    fn a_stream_of_another_process_does_not_count_as_the_kubelets() {
         check(&streams(&[CLIENT], &[]), Some(KUBELET), 0, false);
         check(&streams(&[CLIENT], &[KUBELET]), Some(KUBELET), 0, true);
         check(&streams(&[KUBELET], &[CLIENT]), Some(KUBELET), 1, false);
@@ -364,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn processes_that_cannot_be_seen_all_count_as_the_kubelet_that_cannot() {
+    fn processes_without_a_visible_id_count_as_a_kubelet_without_one() {
         check(&streams(&[UNSEEN, UNSEEN], &[UNSEEN]), Some(UNSEEN), 2, true);
     }
 }

@@ -1,5 +1,5 @@
-//! One resource's session with the kubelet: does what `decide::kubelet::session` says, and tells it what is
-//! seen. Inotify, streams and answers are hints to look; a look at intervals is the truth.
+//! One resource's session with the kubelet: carries out what `decide::kubelet::session` decides, and
+//! reports to it what is observed. Inotify, streams and outcomes are hints; a poll does the same.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,24 +15,25 @@ use tracing::{debug, info, warn};
 
 use super::plugin_service::{PluginService, Sources, Streams};
 use super::telemetry::{ResourceTelemetry, WatchMethod};
-pub use crate::decide::kubelet::probes::Progress;
 use crate::decide::kubelet::session::{
-    Action, Observation, OwnSocket, Reason, RegisterOutcome, Session, SocketIdentity,
+    Action, BindOutcome, Observation, OwnSocketState, RestartReason, Session, SocketIdentity,
 };
+use crate::decide::kubelet::session_log::{SessionLog, Visibility};
 use crate::host::abortable_stream::AbortableStream;
 use crate::host::accept::accept_with_backoff;
 use crate::host::authority_stream::NormalisedStream;
 use crate::host::directory_watch::DirectoryWatch;
 use crate::host::kubelet::{self, KUBELET_SOCKET, Peer, PlacedSocket, RegisterError};
+use crate::model::session::{Progress, RegisterOutcome};
 use crate::wire::device_plugin::register_request;
 use crate::wire::v1beta1::device_plugin_server::DevicePluginServer;
 
-/// How often to look when nothing is heard.
-const LOOK: Duration = Duration::from_millis(500);
-/// How long an ending server may take to end its streams by itself.
-const CLOSING: Duration = Duration::from_millis(250);
+/// How often to observe without a hint.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// How long a server may take to end its streams before its connections are cut.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// What a session is for.
+/// What a session serves, and where.
 #[derive(Clone, Debug)]
 pub struct SessionSettings {
     /// The kubelet's device plugin directory.
@@ -41,11 +42,12 @@ pub struct SessionSettings {
     pub socket_name: String,
     /// For example `iluvatar.com/gpu`.
     pub resource: String,
-    /// False where changes of the directory are only to be polled.
+    /// False: the directory is only polled.
     pub inotify: bool,
 }
 
-/// Serves and registers until `stop`, whatever happens to the kubelet.
+/// Serves and registers until `stop`, whatever happens to the kubelet. When this returns, the server
+/// and its streams have ended and the socket is removed.
 pub async fn run(
     settings: SessionSettings,
     sources: Sources,
@@ -62,18 +64,18 @@ pub async fn run(
         server: None,
         registering: JoinSet::new(),
         watch: None,
-        last_sight: None,
+        last_observation: None,
         kubelet_peer: None,
-        last_complaint: String::new(),
-        is_quiet: false,
+        log: SessionLog::default(),
         started: Instant::now(),
     };
     driver.telemetry.note(|notes| notes.followed = WatchMethod::Polls);
     while !stop.is_cancelled() {
-        let observation = driver.look().await;
+        let observation = driver.observe().await;
         driver.advance(observation, &stop).await;
     }
     driver.close().await;
+    driver.progress.send_replace(Progress::Waiting);
 }
 
 struct Driver {
@@ -86,13 +88,10 @@ struct Driver {
     /// At most one call.
     registering: JoinSet<Result<Peer, RegisterError>>,
     watch: Option<DirectoryWatch>,
-    last_sight: Option<Observation>,
-    /// Who answered our last registration; streams of other processes are no sign of the kubelet.
+    last_observation: Option<Observation>,
+    /// The process that accepted our last registration. Only its streams count.
     kubelet_peer: Option<Peer>,
-    /// So that a failure that repeats is said once.
-    last_complaint: String,
-    /// Whether the present session goes the way of many before it, which were said.
-    is_quiet: bool,
+    log: SessionLog,
     started: Instant,
 }
 
@@ -101,8 +100,8 @@ struct RunningServer {
     streams: watch::Receiver<Streams>,
     closing: CancellationToken,
     task: JoinSet<Result<(), tonic::transport::Error>>,
-    /// Cuts the connections that a client still holds when the server is gone.
-    _severed: DropGuard,
+    /// Cuts the connections that clients still hold when the server has ended.
+    severed: DropGuard,
 }
 
 impl Driver {
@@ -114,30 +113,32 @@ impl Driver {
         self.settings.directory.join(&self.settings.socket_name)
     }
 
-    async fn look(&mut self) -> Observation {
+    async fn observe(&mut self) -> Observation {
         if self.watch.is_none() && self.settings.inotify {
             let opened = DirectoryWatch::open(&self.settings.directory);
             self.telemetry.note(|notes| notes.followed = WatchMethod::of(&opened));
             self.watch = opened.ok();
         }
+        // The kubelet's socket first: a kubelet removes our socket before it makes its own, so after
+        // a new one is observed, ours is observed to be missing.
+        let kubelet = kubelet::socket_identity(&self.settings.directory.join(KUBELET_SOCKET));
         let own_socket = self.own_socket().await;
         let (streams, lost_stream) = self.streams();
-        let kubelet = kubelet::socket_identity(&self.settings.directory.join(KUBELET_SOCKET));
         Observation { own_socket, kubelet, streams, lost_stream }
     }
 
-    async fn own_socket(&mut self) -> OwnSocket {
+    async fn own_socket(&mut self) -> OwnSocketState {
         let path = self.own_path();
         match (kubelet::socket_identity(&path), &mut self.server) {
-            (None, _) => OwnSocket::Missing,
+            (None, _) => OwnSocketState::Missing,
             // A server that ended by itself has left a dead socket.
             (Some(seen), Some(server)) if seen == server.identity => {
                 match server.task.try_join_next() {
-                    None if !server.task.is_empty() => OwnSocket::Ours,
-                    _ => OwnSocket::Foreign { alive: false },
+                    None if !server.task.is_empty() => OwnSocketState::Ours,
+                    _ => OwnSocketState::Foreign { alive: false },
                 }
             }
-            (Some(_), _) => OwnSocket::Foreign { alive: kubelet::is_alive(&path).await },
+            (Some(_), _) => OwnSocketState::Foreign { alive: kubelet::is_alive(&path).await },
         }
     }
 
@@ -150,25 +151,24 @@ impl Driver {
 
     async fn advance(&mut self, observation: Observation, stop: &CancellationToken) {
         let next = self.machine.next(observation, self.now());
-        self.report();
-        self.tell(observation);
+        self.publish_progress();
+        self.publish_observation(observation);
         match next {
             Action::Bind => {
-                let bound = self.serve();
-                self.machine.bound(bound, observation, self.now());
+                let outcome = self.bind();
+                self.machine.bound(outcome, self.now());
             }
-            Action::Register { patience } => self.register(patience),
+            Action::Register { timeout } => self.register(timeout),
             Action::Close(reason) => {
-                self.say_why(reason);
+                self.log_restart(reason);
                 self.close().await;
             }
             Action::Wait { until } => self.wait(until, stop).await,
         }
     }
 
-    /// A kubelet that was killed leaves its socket behind; `registered` notes that nobody is there.
-    fn tell(&mut self, observation: Observation) {
-        let last = self.last_sight.replace(observation);
+    fn publish_observation(&mut self, observation: Observation) {
+        let last = self.last_observation.replace(observation);
         let is_new = last.is_none_or(|last| last.kubelet != observation.kubelet);
         self.telemetry
             .meters
@@ -176,40 +176,42 @@ impl Driver {
             .set(i64::try_from(observation.streams).unwrap_or(i64::MAX));
         self.telemetry.note(|notes| {
             notes.turned = Instant::now();
+            // A killed kubelet leaves its socket behind: only a call shows that it is away.
             if is_new {
                 notes.has_kubelet = observation.kubelet.is_some();
             }
         });
     }
 
-    fn report(&self) {
+    fn publish_progress(&mut self) {
         let progress = match &self.machine {
             machine if machine.is_streaming() => Progress::Streaming,
             machine if machine.has_yielded() => Progress::Yielded,
             _ => Progress::Waiting,
         };
-        let changed = self.progress.send_if_modified(|last| {
-            let changed = *last != progress;
+        let has_changed = self.progress.send_if_modified(|last| {
+            let has_changed = *last != progress;
             *last = progress;
-            changed
+            has_changed
         });
-        if changed && progress == Progress::Streaming {
-            self.say("the kubelet has our list");
+        if has_changed && progress == Progress::Streaming {
+            let visibility = self.log.streaming(self.now());
+            self.log_success(visibility, "the kubelet has our list");
             self.telemetry.has_list();
             self.telemetry.note(|notes| notes.trouble = None);
         }
     }
 
-    fn serve(&mut self) -> bool {
-        match kubelet::place_socket(&self.own_path()) {
+    fn bind(&mut self) -> BindOutcome {
+        let path = self.own_path();
+        match kubelet::place_socket(&path) {
             Ok(socket) => {
                 self.server = Some(self.start_server(socket));
-                true
+                BindOutcome::Bound
             }
             Err(error) => {
-                let path = self.own_path().display().to_string();
-                self.complain(&format!("cannot listen on {path}: {error}; trying again"));
-                false
+                self.log_failure("cannot listen", &format!("{}: {error}", path.display()));
+                BindOutcome::Failed
             }
         }
     }
@@ -234,46 +236,40 @@ impl Driver {
             streams,
             closing,
             task,
-            _severed: severed.drop_guard(),
+            severed: severed.drop_guard(),
         }
     }
 
-    fn register(&mut self, patience: Duration) {
+    fn register(&mut self, timeout: Duration) {
         let directory = self.settings.directory.clone();
         let request = register_request(&self.settings.socket_name, &self.settings.resource);
         self.registering.abort_all();
         self.registering.detach_all();
         self.registering
-            .spawn(async move { kubelet::register(&directory, request, patience).await });
+            .spawn(async move { kubelet::register(&directory, request, timeout).await });
     }
 
-    fn registered(&mut self, answer: Result<Peer, RegisterError>) {
-        match answer {
+    fn registered(&mut self, result: Result<Peer, RegisterError>) {
+        match result {
             Ok(peer) => {
-                self.last_complaint.clear();
                 self.kubelet_peer = Some(peer);
-                self.say("registered with the kubelet");
-                self.answered(RegisterOutcome::Accepted, true);
+                let visibility = self.log.registered();
+                self.log_success(visibility, "registered with the kubelet");
+                self.record_outcome(RegisterOutcome::Accepted, true);
             }
             Err(error) => {
-                self.complain(&format!("cannot register: {error}; trying again"));
-                let answer = match error {
-                    RegisterError::TimedOut(_) => RegisterOutcome::TimedOut,
-                    RegisterError::Connect(..) | RegisterError::Refused(_) => {
-                        RegisterOutcome::Refused
-                    }
-                };
-                self.answered(answer, !error.is_absent());
+                self.log_failure("cannot register", &error.to_string());
+                self.record_outcome(error.outcome(), !error.is_absent());
             }
         }
     }
 
-    fn answered(&mut self, answer: RegisterOutcome, has_kubelet: bool) {
-        self.machine.registered(answer, self.now());
-        self.telemetry.meters.registrations.count(answer);
+    fn record_outcome(&mut self, outcome: RegisterOutcome, has_kubelet: bool) {
+        self.machine.registered(outcome, self.now());
+        self.telemetry.meters.registrations.count(outcome);
         self.telemetry.note(|notes| {
             notes.has_kubelet = has_kubelet;
-            notes.is_registered = answer == RegisterOutcome::Accepted;
+            notes.is_registered = outcome == RegisterOutcome::Accepted;
             if notes.is_registered {
                 notes.trouble = None;
             }
@@ -281,7 +277,7 @@ impl Driver {
     }
 
     async fn wait(&mut self, until: Option<Duration>, stop: &CancellationToken) {
-        let latest = self.now() + LOOK;
+        let latest = self.now() + POLL_INTERVAL;
         let until = self.started + until.unwrap_or(latest).min(latest);
         let streams = self.server.as_mut().map(|server| &mut server.streams);
         tokio::select! {
@@ -293,60 +289,72 @@ impl Driver {
                 }
             }
             () = stream_changed(streams) => {}
-            Some(answer) = self.registering.join_next() => {
-                // A call that was given up is no answer.
-                if let Ok(answer) = answer {
-                    self.registered(answer);
+            Some(ended) = self.registering.join_next() => {
+                // A cancelled call has no result.
+                if let Ok(result) = ended {
+                    self.registered(result);
                 }
             }
         }
     }
 
-    fn say_why(&mut self, reason: Reason) {
-        self.is_quiet = !self.machine.is_worth_saying(self.now());
-        let (resource, why) = (&self.settings.resource, reason.sentence());
-        self.telemetry.note(|notes| notes.trouble = Some(why.to_owned()));
-        if self.is_quiet {
-            debug!(resource, "starting the session again: {why}");
+    fn log_restart(&mut self, reason: RestartReason) {
+        let (resource, reason) = (&self.settings.resource, reason.sentence());
+        self.telemetry.note(|notes| notes.trouble = Some(reason.to_owned()));
+        if self.log.restarted(self.started.elapsed()) == Visibility::Warn {
+            warn!(resource, reason, "session ended; starting it again");
         } else {
-            warn!(resource, "starting the session again: {why}");
+            debug!(resource, reason, "session ended; starting it again");
         }
     }
 
-    fn say(&self, progress: &str) {
+    fn log_success(&self, visibility: Visibility, event: &str) {
         let resource = &self.settings.resource;
-        if self.is_quiet {
-            debug!(resource, "{progress}");
+        if visibility == Visibility::Info {
+            info!(resource, "{event}");
         } else {
-            info!(resource, "{progress}");
+            debug!(resource, "{event}");
         }
     }
 
-    fn complain(&mut self, complaint: &str) {
-        if self.last_complaint == complaint {
-            debug!(resource = self.settings.resource, "{complaint}");
+    fn log_failure(&mut self, event: &str, error: &str) {
+        let resource = &self.settings.resource;
+        let trouble = format!("{event}: {error}; trying again");
+        self.telemetry.note(|notes| notes.trouble = Some(trouble));
+        if self.log.failed(error) == Visibility::Warn {
+            warn!(resource, error, "{event}; trying again");
         } else {
-            warn!(resource = self.settings.resource, "{complaint}");
-            self.telemetry.note(|notes| notes.trouble = Some(complaint.to_owned()));
-            complaint.clone_into(&mut self.last_complaint);
+            debug!(resource, error, "{event}; trying again");
         }
     }
 
-    /// Ends the server: first its streams, then whatever connection is still open. Takes its socket
-    /// away, unless another instance's stands there. The directory is watched anew: another one may
-    /// have been put in its place, as a mount does without a word.
+    /// Ends the server: first its streams, then its connections. Removes its socket, but not
+    /// another instance's. The directory is watched anew, since a mount may have replaced it.
     async fn close(&mut self) {
         self.registering.shutdown().await;
         self.kubelet_peer = None;
         self.watch = None;
         self.telemetry.meters.open_streams.set(0);
         self.telemetry.note(|notes| notes.is_registered = false);
-        let Some(mut server) = self.server.take() else { return };
-        server.closing.cancel();
-        if tokio::time::timeout(CLOSING, server.task.join_next()).await.is_err() {
-            server.task.shutdown().await;
+        let Some(server) = self.server.take() else { return };
+        let identity = server.identity;
+        server.close().await;
+        kubelet::remove_socket(&self.own_path(), identity);
+    }
+}
+
+impl RunningServer {
+    /// When this returns, nobody has a stream or a connection of this server.
+    async fn close(self) {
+        let Self { closing, mut task, severed, mut streams, .. } = self;
+        closing.cancel();
+        if tokio::time::timeout(CLOSE_TIMEOUT, task.join_next()).await.is_err() {
+            task.shutdown().await;
         }
-        kubelet::remove_socket(&self.own_path(), server.identity);
+        drop(severed);
+        // Each connection holds a sender, in a task of its own that ends once it is cut.
+        let ended = async { while streams.changed().await.is_ok() {} };
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, ended).await;
     }
 }
 
@@ -356,45 +364,6 @@ async fn stream_changed(streams: Option<&mut watch::Receiver<Streams>>) {
     {
         return;
     }
-    // The sender lives in the server; where it is gone, the look at intervals will tell.
+    // The sender is dropped when the server ends by itself; the poll notices that.
     std::future::pending::<()>().await;
-}
-
-/// The socket that existing probes list.
-pub const FIRST_SOCKET: &str = "iluvatar-gpu.sock";
-
-/// Longest part of a resource's name that goes into its socket's. A socket's path has at most 107
-/// bytes, while a resource's name may have more than 300.
-const LONGEST_NAME: usize = 32;
-
-/// The file name of a resource's socket: the one that probes list, or one that carries its name.
-#[must_use]
-pub fn socket_name(resource: &str, is_first: bool) -> String {
-    if is_first {
-        return FIRST_SOCKET.to_owned();
-    }
-    let name = resource.replace('/', "_");
-    match name.get(..LONGEST_NAME) {
-        Some(start) if name.len() > LONGEST_NAME => {
-            // The checksum keeps two long names apart.
-            format!("iluvatar-gpu-{start}-{:08x}.sock", crc32fast::hash(resource.as_bytes()))
-        }
-        _ => format!("iluvatar-gpu-{name}.sock"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_resource_has_a_socket_name_of_its_own_that_fits_into_a_socket_address() {
-        assert_eq!(socket_name("iluvatar.com/gpu", true), "iluvatar-gpu.sock");
-        assert_eq!(socket_name("a.b/c", false), "iluvatar-gpu-a.b_c.sock");
-        let long = |last: char| format!("{}.b/{}{last}", "a".repeat(200), "c".repeat(62));
-        let (one, other) = (socket_name(&long('1'), false), socket_name(&long('2'), false));
-        assert_ne!(one, other);
-        let placed_under = format!("/var/lib/kubelet/device-plugins/.{one}.4194304");
-        assert!(placed_under.len() <= 107, "{}", placed_under.len());
-    }
 }

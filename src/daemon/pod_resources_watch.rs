@@ -3,64 +3,70 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::inventory_owner::{PodUsageReceiver, SnapshotReceiver};
+use super::inventory_owner::{PodsReport, SnapshotReceiver};
 use super::telemetry::Telemetry;
 use super::timer::until;
-use crate::decide::node::pod_resources_schedule::PodResourcesSchedule;
-use crate::decide::node::removed::PodUsage;
+use crate::decide::node::pod_resources_schedule::{
+    FailedQuestion, PodResourcesSchedule, kubelet_instance,
+};
+use crate::host::clock::time_of_day;
+use crate::host::kubelet::socket_identity;
 use crate::host::pod_resources::{self, PodResourcesError};
+use crate::model::pod_usage::{KubeletInstance, PodUsage};
 
 /// How long the kubelet may take to answer.
-const PATIENCE: Duration = Duration::from_secs(2);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The least time between two questions: a flapping device must not have the kubelet asked more
 /// often than it answers anybody.
-const PAUSE: Duration = Duration::from_millis(100);
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Where and how the kubelet is asked.
+#[derive(Clone, Debug)]
+pub struct PodResourcesSettings {
+    /// The kubelet's PodResources socket.
+    pub socket: PathBuf,
+    /// How long a kubelet runs until it knows all of its pods.
+    pub kubelet_start: Duration,
+}
 
 /// Owns the questions.
 #[derive(Debug)]
 pub struct PodResourcesWatch {
-    socket: PathBuf,
-    /// The moment that answers count their time from.
-    began: Instant,
+    settings: PodResourcesSettings,
     snapshots: SnapshotReceiver,
-    answers: watch::Sender<Option<Arc<PodUsage>>>,
-    questions: PodResourcesSchedule,
+    reports: watch::Sender<Option<PodsReport>>,
+    schedule: PodResourcesSchedule,
+    /// The socket of the last question, and when it was first seen.
+    kubelet: Option<((u64, i128), Instant)>,
     telemetry: Telemetry,
 }
 
 impl PodResourcesWatch {
-    /// A watch on the kubelet's `socket`, and where its answers are to be seen.
+    /// A watch whose answers go to `reports`; times count from the daemon's start.
     #[must_use]
     pub fn new(
-        socket: PathBuf,
-        began: Instant,
+        settings: PodResourcesSettings,
         snapshots: SnapshotReceiver,
-    ) -> (Self, PodUsageReceiver) {
-        let (answers, receiver) = watch::channel(None);
-        let (questions, telemetry) = (PodResourcesSchedule::default(), Telemetry::default());
-        (Self { socket, began, snapshots, answers, questions, telemetry }, receiver)
-    }
-
-    /// From now on tells how it goes.
-    #[must_use]
-    pub fn telling(mut self, telemetry: Telemetry) -> Self {
-        self.telemetry = telemetry;
-        self
+        reports: watch::Sender<Option<PodsReport>>,
+        telemetry: Telemetry,
+    ) -> Self {
+        let schedule = PodResourcesSchedule::default();
+        Self { settings, snapshots, reports, schedule, kubelet: None, telemetry }
     }
 
     /// Asks when there is something to ask, until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         let asked = stop.run_until_cancelled(self.ask_when_needed()).await;
         if asked.is_some() {
-            // No more offers will come; ending early would be taken for a fault of ours.
+            // No more snapshots will come; ending early would be taken for a fault.
             stop.cancelled().await;
         }
     }
@@ -73,16 +79,16 @@ impl PodResourcesWatch {
         self.is_due();
         loop {
             self.ask().await;
-            sleep(PAUSE).await;
+            sleep(SHORTEST_INTERVAL).await;
             if !self.time_to_ask().await {
                 return;
             }
         }
     }
 
-    /// False once there will be no more offers.
+    /// False once there will be no more snapshots.
     async fn time_to_ask(&mut self) -> bool {
-        let again = self.questions.interval().map(|interval| Instant::now() + interval);
+        let again = self.schedule.interval().map(|interval| Instant::now() + interval);
         loop {
             if self.is_due() {
                 return true;
@@ -96,33 +102,56 @@ impl PodResourcesWatch {
 
     fn is_due(&mut self) -> bool {
         let snapshot = self.snapshots.borrow_and_update().clone();
-        self.questions.is_due(snapshot.as_deref())
+        self.schedule.follow(snapshot.as_deref())
     }
 
     async fn ask(&mut self) {
-        let asked = self.began.elapsed();
-        match pod_resources::list(&self.socket, PATIENCE).await {
-            Ok(holders) => {
+        let asked = self.telemetry.started().elapsed();
+        let kubelet = self.kubelet();
+        match pod_resources::list(&self.settings.socket, ANSWER_TIMEOUT).await {
+            Ok(held) => {
                 self.telemetry.pod_resources(None);
-                if self.questions.answered() {
-                    info!("the kubelet tells which pods hold devices");
+                if self.schedule.answered() > 0 {
+                    info!(event = "PodResourcesAnswering", "the kubelet's PodResources answer");
                 }
-                self.answers.send_replace(Some(Arc::new(PodUsage { asked, holders })));
+                let usage = Arc::new(PodUsage { asked, kubelet, held });
+                self.reports.send_replace(Some(PodsReport::Usage(usage)));
             }
             Err(error) => self.failed(&error),
         }
     }
 
+    /// Which kubelet is asked. Without a socket nobody answers.
+    fn kubelet(&mut self) -> KubeletInstance {
+        let identity = socket_identity(&self.settings.socket);
+        let id = identity.map_or((0, 0), |socket| (socket.inode, socket.modified));
+        let (_, since) = *match &mut self.kubelet {
+            Some(known) if known.0 == id => known,
+            other => other.insert((id, Instant::now())),
+        };
+        let now = time_of_day().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        kubelet_instance(id, now, since.elapsed(), self.settings.kubelet_start)
+    }
+
     fn failed(&mut self, error: &PodResourcesError) {
         self.telemetry.pod_resources(Some(&error.to_string()));
-        let socket = self.socket.display();
-        match self.questions.failed() {
+        let socket = self.settings.socket.display();
+        match self.schedule.failed() {
             1 if error.is_absent() => info!(
                 %socket,
-                "no pod resources socket: devices that leave stay listed for a fixed time"
+                "no PodResources socket: it is not known which pods hold devices"
             ),
-            1 => warn!(%socket, %error, "it is not known which pods hold devices; asking again"),
-            failures => debug!(%socket, %error, failures, "still not known who holds devices"),
+            1 => warn!(%socket, %error, "PodResources do not answer; retrying"),
+            failures => debug!(%socket, %error, failures, "PodResources still do not answer"),
+        }
+        let failed =
+            if error.is_absent() { FailedQuestion::Absent } else { FailedQuestion::Failed };
+        if self.schedule.is_unavailable(failed) {
+            self.reports.send_if_modified(|report| {
+                let is_new = !matches!(report, Some(PodsReport::Unavailable));
+                *report = Some(PodsReport::Unavailable);
+                is_new
+            });
         }
     }
 }

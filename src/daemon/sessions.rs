@@ -1,18 +1,19 @@
-//! A session for each resource that is configured: started, kept and ended as the configuration
-//! changes.
+//! Starts and ends the session of each configured resource, as `decide::kubelet::session_plan` says.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::plugin_service::Sources;
-use super::plugin_session::{self, FIRST_SOCKET, Progress, SessionSettings, socket_name};
+use super::plugin_session::{self, SessionSettings};
+use crate::decide::kubelet::session_plan::{SessionChange, SessionPlan};
+use crate::model::session::Progress;
 
-/// How far each resource's session is, by resource name.
+/// The progress of each configured resource's session, by resource name.
 pub type SessionsView = BTreeMap<String, watch::Receiver<Progress>>;
 
 /// Owns the sessions.
@@ -20,14 +21,18 @@ pub struct Sessions {
     directory: PathBuf,
     inotify: bool,
     sources: Sources,
+    plan: SessionPlan,
+    /// By configured resource; passed on from one of its sessions to the next.
+    progress: BTreeMap<String, watch::Sender<Progress>>,
     view: watch::Sender<SessionsView>,
-    /// By resource: the name of its socket, and the token that ends its session.
-    running: BTreeMap<String, (String, CancellationToken)>,
-    tasks: JoinSet<()>,
+    /// Ends the session of a resource.
+    running: BTreeMap<String, CancellationToken>,
+    /// Each returns its resource once its session has closed.
+    tasks: JoinSet<String>,
 }
 
 impl Sessions {
-    /// No session yet, and a view of those that will be.
+    /// No session yet, and a view of those to come.
     #[must_use]
     pub fn new(
         directory: PathBuf,
@@ -35,14 +40,24 @@ impl Sessions {
         sources: Sources,
     ) -> (Self, watch::Receiver<SessionsView>) {
         let (view, receiver) = watch::channel(SessionsView::new());
-        let (running, tasks) = (BTreeMap::new(), JoinSet::new());
-        (Self { directory, inotify, sources, view, running, tasks }, receiver)
+        let sessions = Self {
+            directory,
+            inotify,
+            sources,
+            plan: SessionPlan::default(),
+            progress: BTreeMap::new(),
+            view,
+            running: BTreeMap::new(),
+            tasks: JoinSet::new(),
+        };
+        (sessions, receiver)
     }
 
-    /// Keeps the sessions in step with the offer, from the first scan that succeeded until `stop`.
+    /// Runs the sessions of the configured resources, from the first snapshot until `stop`. Returns
+    /// when all have closed.
     pub async fn run(mut self, stop: CancellationToken) {
         loop {
-            self.keep_in_step(&stop);
+            self.follow_snapshot(&stop);
             tokio::select! {
                 () = stop.cancelled() => break,
                 changed = self.sources.snapshots.changed() => {
@@ -50,64 +65,81 @@ impl Sessions {
                         break;
                     }
                 }
-                // Only sessions that were told to end do; the pattern keeps the set tidy.
-                Some(_) = self.tasks.join_next() => {}
+                Some(ended) = self.tasks.join_next() => {
+                    let changes = self.plan.closed(&closed_resource(ended));
+                    self.carry_out(changes, &stop);
+                }
             }
         }
-        for (_, token) in self.running.values() {
+        for token in self.running.values() {
             token.cancel();
         }
         while self.tasks.join_next().await.is_some() {}
     }
 
-    fn keep_in_step(&mut self, stop: &CancellationToken) {
+    fn follow_snapshot(&mut self, stop: &CancellationToken) {
         let snapshot = self.sources.snapshots.borrow_and_update().clone();
         let Some(snapshot) = snapshot else { return };
-        let names: Vec<_> = snapshot.resources.iter().map(|resource| &*resource.name).collect();
-        self.sources.telemetry.keep_resources(names.iter().copied());
-        let wanted = self.sockets(&names);
-        self.running.retain(|resource, (socket, token)| {
-            let keep = wanted.get(&**resource) == Some(socket);
-            if !keep {
-                token.cancel();
-                info!(resource, socket, "no longer offering a resource under this socket");
-            }
-            keep
-        });
-        for resource in names {
-            if !self.running.contains_key(resource) {
-                self.start(resource, &wanted[resource], stop);
+        let resources: Vec<_> = snapshot.resources.iter().map(|resource| &*resource.name).collect();
+        self.sources.telemetry.keep_resources(resources.iter().copied());
+        self.publish_progress(&resources);
+        let changes = self.plan.configure(&resources);
+        self.carry_out(changes, stop);
+    }
+
+    fn publish_progress(&mut self, resources: &[&str]) {
+        let is_known = |resource: &&str| self.progress.contains_key(*resource);
+        if resources.len() == self.progress.len() && resources.iter().all(is_known) {
+            return;
+        }
+        let mut before = std::mem::take(&mut self.progress);
+        for &resource in resources {
+            let progress =
+                before.remove(resource).unwrap_or_else(|| watch::Sender::new(Progress::Waiting));
+            self.progress.insert(resource.to_owned(), progress);
+        }
+        let views = self.progress.iter();
+        self.view.send_replace(
+            views.map(|(resource, progress)| (resource.clone(), progress.subscribe())).collect(),
+        );
+    }
+
+    fn carry_out(&mut self, changes: Vec<SessionChange>, stop: &CancellationToken) {
+        for change in changes {
+            match change {
+                SessionChange::End { resource } => self.end(&resource),
+                SessionChange::Start { resource, socket } => self.start(resource, socket, stop),
             }
         }
-        let running = &self.running;
-        self.view.send_modify(|sessions| sessions.retain(|name, _| running.contains_key(name)));
     }
 
-    /// A socket name for each resource. The name that probes look for is always taken: by the
-    /// resource that has it, so that its session stays, or else by the first.
-    fn sockets<'a>(&self, names: &[&'a str]) -> BTreeMap<&'a str, String> {
-        let has_it = |name: &&&str| {
-            self.running.get(**name).is_some_and(|(socket, _)| socket == FIRST_SOCKET)
-        };
-        let holder = names.iter().find(has_it).or(names.first()).copied();
-        names.iter().map(|name| (*name, socket_name(name, holder == Some(*name)))).collect()
+    fn end(&mut self, resource: &str) {
+        if let Some(token) = self.running.remove(resource) {
+            info!(resource, "ending the session of a resource");
+            token.cancel();
+        }
     }
 
-    fn start(&mut self, resource: &str, socket_name: &str, stop: &CancellationToken) {
+    fn start(&mut self, resource: String, socket_name: String, stop: &CancellationToken) {
+        let Some(progress) = self.progress.get(&resource).cloned() else { return };
+        info!(resource, socket = socket_name, "starting the session of a resource");
         let settings = SessionSettings {
             directory: self.directory.clone(),
-            socket_name: socket_name.to_owned(),
-            resource: resource.to_owned(),
+            socket_name,
+            resource: resource.clone(),
             inotify: self.inotify,
         };
-        info!(resource, socket = socket_name, "offering a resource");
-        let (progress, view) = watch::channel(Progress::Waiting);
         let token = stop.child_token();
-        let sources = self.sources.clone();
-        self.tasks.spawn(plugin_session::run(settings, sources, progress, token.clone()));
-        self.view.send_modify(|sessions| {
-            sessions.insert(resource.to_owned(), view);
+        self.running.insert(resource.clone(), token.clone());
+        let session = plugin_session::run(settings, self.sources.clone(), progress, token);
+        self.tasks.spawn(async move {
+            session.await;
+            resource
         });
-        self.running.insert(resource.to_owned(), (socket_name.to_owned(), token));
     }
+}
+
+/// A session that panics ends the daemon, as any task does.
+fn closed_resource(ended: Result<String, JoinError>) -> String {
+    ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-/// How long a look may take. A look at 64 chips takes a few milliseconds.
-pub const LOOK: Duration = Duration::from_secs(10);
+/// How long a health sample may take. One of 64 chips takes a few milliseconds.
+pub const LIMIT: Duration = Duration::from_secs(10);
 
 /// Waits for `work`, and calls `say` once where it takes longer than `limit`.
 pub async fn warn_if_slow<T>(
@@ -35,7 +35,7 @@ mod tests {
                 sleep(Duration::from_secs(takes)).await;
                 takes
             };
-            assert_eq!(warn_if_slow(work, LOOK, || said = true).await, takes);
+            assert_eq!(warn_if_slow(work, LIMIT, || said = true).await, takes);
             assert_eq!(said, is_said, "{takes} s");
         }
     }

@@ -12,9 +12,7 @@ use tokio::time::timeout;
 use super::inventory_owner::{Ping, SnapshotReceiver};
 use super::sessions::SessionsView;
 use super::telemetry::{LastError, ResourceTelemetry, SourceState, State, Telemetry, WatchMethod};
-use crate::decide::kubelet::probes::{
-    ScanStatus, SessionStatusInput, Verdict, liveness, readiness,
-};
+use crate::decide::kubelet::probes::{ProbeResult, ScanState, SessionState, liveness, readiness};
 use crate::host::clock::time_of_day;
 use crate::model::config::Config;
 use crate::model::ixml::IxmlState;
@@ -47,11 +45,8 @@ pub struct StatusService {
 
 impl StatusService {
     /// Whether our own loops come round.
-    pub async fn live(&self) -> Verdict {
-        // A look may take longer than a probe waits, so who looks is not asked.
-        let is_looking = self.telemetry.state().looks.began.is_some();
-        let owner_answers = !is_looking && self.owner_answers().await;
-        liveness(owner_answers, &self.look(), &self.session_standings())
+    pub async fn live(&self) -> ProbeResult {
+        liveness(self.owner_answers().await, &self.look(), &self.session_standings())
     }
 
     async fn owner_answers(&self) -> bool {
@@ -62,7 +57,7 @@ impl StatusService {
 
     /// Whether the kubelet has everything.
     #[must_use]
-    pub fn ready(&self) -> Verdict {
+    pub fn ready(&self) -> ProbeResult {
         readiness(&self.look(), &self.session_standings())
     }
 
@@ -81,6 +76,7 @@ impl StatusService {
             snapshot: snapshot.as_deref(),
             resources: &resources.into_iter().map(meters).collect(),
             node: &self.telemetry.node,
+            scanning: state.scans.began.map(|began| began.elapsed()),
             config_is_current: state.refused_config.is_none(),
             sources_up: &sources_up.collect::<BTreeSet<_>>(),
             ixml: match &ixml {
@@ -105,33 +101,34 @@ impl StatusService {
             config: &config,
             config_file: self.config_file.as_ref().map(|path| path.display().to_string()),
             refused_config: state.refused_config.as_ref().map(aged),
-            looked: state.looks.succeeded.map(|(at, took)| (at.elapsed(), took)),
-            look_trouble: state.looks.trouble.as_ref().map(aged),
+            scanning: state.scans.began.map(|began| began.elapsed()),
+            scanned: state.scans.succeeded.map(|(at, took)| (at.elapsed(), took)),
+            scan_error: state.scans.trouble.as_ref().map(aged),
             snapshot: snapshot.as_deref(),
             sessions: &self.sessions(),
             sources: sources.map(|(source, facts)| (source.name(), facts)).collect(),
         })
     }
 
-    fn look(&self) -> ScanStatus {
-        let looks = self.telemetry.state().looks;
-        ScanStatus {
+    fn look(&self) -> ScanState {
+        let looks = self.telemetry.state().scans;
+        ScanState {
             has_succeeded: looks.succeeded.is_some(),
             trouble: looks.trouble.map(|trouble| trouble.text),
             under_way: looks.began.map(|began| began.elapsed()),
         }
     }
 
-    fn session_standings(&self) -> Vec<SessionStatusInput> {
+    fn session_standings(&self) -> Vec<SessionState> {
         self.sessions().into_iter().map(|(standing, _)| standing).collect()
     }
 
-    fn sessions(&self) -> Vec<(SessionStatusInput, ResourceMeters)> {
+    fn sessions(&self) -> Vec<(SessionState, ResourceMeters)> {
         let sessions = self.sessions.borrow().clone();
         let standing = |(resource, progress): (String, watch::Receiver<_>)| {
             let told = self.telemetry.resource(&resource);
             let (notes, progress) = (told.notes(), *progress.borrow());
-            let standing = SessionStatusInput {
+            let standing = SessionState {
                 resource,
                 progress,
                 has_kubelet: notes.has_kubelet,

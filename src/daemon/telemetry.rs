@@ -11,7 +11,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::wire::metrics::meters::{NodeMeters, ReloadResult, RescanTrigger, ResourceMeters};
+use crate::model::rescan::RescanTrigger;
+use crate::wire::metrics::meters::{NodeMeters, ReloadResult, ResourceMeters};
 
 /// Clones tell the same.
 #[derive(Clone, Debug)]
@@ -23,11 +24,11 @@ pub struct Telemetry {
     state: Arc<watch::Sender<State>>,
 }
 
-/// What is known of the node's sources and looks.
+/// What is known of the node's sources and scans.
 #[derive(Clone, Debug, Default)]
 pub struct State {
-    /// The looks at the machine.
-    pub looks: Looks,
+    /// Scans of the machine.
+    pub scans: Scans,
     /// Why the file's configuration is not in force.
     pub refused_config: Option<LastError>,
     /// How changes of the configuration's directory are noticed.
@@ -38,9 +39,9 @@ pub struct State {
     pub pod_resources: SourceState,
 }
 
-/// The looks at the machine.
+/// Scans of the machine.
 #[derive(Clone, Debug, Default)]
-pub struct Looks {
+pub struct Scans {
     /// When one began that has not ended.
     pub began: Option<Instant>,
     /// When the last one that succeeded ended, and how long it took.
@@ -173,32 +174,32 @@ impl Telemetry {
         self.resources.borrow().get(name).cloned().unwrap_or_default()
     }
 
-    /// A look at the machine begins.
+    /// A scan begins.
     pub fn rescan_started(&self, cause: RescanTrigger) {
         self.node.rescans.count(cause);
-        self.state.send_modify(|state| state.looks.began = Some(Instant::now()));
+        self.state.send_modify(|state| state.scans.began = Some(Instant::now()));
     }
 
     /// It succeeded.
     pub fn rescan_succeeded(&self) {
-        self.rescan_ended(|looks, took| {
-            looks.succeeded = Some((Instant::now(), took));
-            looks.trouble = None;
+        self.rescan_ended(|scans, took| {
+            scans.succeeded = Some((Instant::now(), took));
+            scans.trouble = None;
         });
     }
 
     /// It failed.
     pub fn rescan_failed(&self, error: &str) {
-        self.rescan_ended(|looks, _| {
-            looks.trouble = Some(LastError::again(looks.trouble.take(), error));
+        self.rescan_ended(|scans, _| {
+            scans.trouble = Some(LastError::again(scans.trouble.take(), error));
         });
     }
 
-    fn rescan_ended(&self, end: impl FnOnce(&mut Looks, Duration)) {
+    fn rescan_ended(&self, end: impl FnOnce(&mut Scans, Duration)) {
         self.state.send_modify(|state| {
-            let took = state.looks.began.take().map_or(Duration::ZERO, |began| began.elapsed());
+            let took = state.scans.began.take().map_or(Duration::ZERO, |began| began.elapsed());
             self.node.rescan_duration.observe(took.as_secs_f64());
-            end(&mut state.looks, took);
+            end(&mut state.scans, took);
         });
     }
 
@@ -302,10 +303,10 @@ mod tests {
         telemetry.rescan_failed("one");
         tokio::time::advance(Duration::from_secs(5)).await;
         telemetry.rescan_failed("two");
-        let trouble = telemetry.state().looks.trouble.unwrap();
+        let trouble = telemetry.state().scans.trouble.unwrap();
         assert_eq!((&*trouble.text, trouble.since), ("two", began));
         telemetry.rescan_succeeded();
-        assert!(telemetry.state().looks.trouble.is_none());
+        assert!(telemetry.state().scans.trouble.is_none());
     }
 
     #[tokio::test(start_paused = true)]

@@ -11,10 +11,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, trace, warn};
 
-use super::inventory_owner::Trigger;
 use super::telemetry::Telemetry;
 use crate::host::uevents::{Received, Uevent, Uevents};
 use crate::model::config::Config;
+use crate::model::rescan::RescanTrigger;
 
 /// How often to look, and to try netlink again, where no uevents are to be had.
 const POLL: Duration = Duration::from_secs(2);
@@ -24,7 +24,7 @@ const REMIND: Duration = Duration::from_secs(60);
 /// Listens until `stop`; polls while netlink cannot be opened or fails.
 pub async fn run(
     config: watch::Receiver<Arc<Config>>,
-    triggers: mpsc::Sender<Trigger>,
+    triggers: mpsc::Sender<RescanTrigger>,
     telemetry: Telemetry,
     stop: CancellationToken,
 ) {
@@ -37,7 +37,7 @@ pub async fn run(
                 }
                 telemetry.netlink(None);
                 // What happened before the socket was open, nobody told.
-                notify(&triggers, Trigger::Poll);
+                notify(&triggers, RescanTrigger::Poll);
                 tokio::select! {
                     () = stop.cancelled() => return,
                     error = pump(&mut uevents, &config, &triggers, &telemetry) => error,
@@ -49,7 +49,7 @@ pub async fn run(
         if !std::mem::replace(&mut polls, true) {
             warn!(%error, every = ?POLL, "no uevents from the kernel; looking at intervals instead");
         }
-        notify(&triggers, Trigger::Poll);
+        notify(&triggers, RescanTrigger::Poll);
         stop.run_until_cancelled(tokio::time::sleep(POLL)).await;
     }
 }
@@ -58,7 +58,7 @@ pub async fn run(
 async fn pump(
     uevents: &mut Uevents,
     config: &watch::Receiver<Arc<Config>>,
-    triggers: &mpsc::Sender<Trigger>,
+    triggers: &mpsc::Sender<RescanTrigger>,
     telemetry: &Telemetry,
 ) -> io::Error {
     let mut warned = None;
@@ -74,7 +74,7 @@ async fn pump(
         }
         let config = Arc::clone(&config.borrow());
         if is_a_hint(&received, &config) {
-            notify(triggers, Trigger::Uevent);
+            notify(triggers, RescanTrigger::Uevent);
         }
         // Whoever reads what is there already never waits: a storm must leave the thread to the
         // look that it asks for.
@@ -102,7 +102,7 @@ fn say_overflow(warned: &mut Option<Instant>) {
 }
 
 /// A full channel already holds a reason to look.
-fn notify(triggers: &mpsc::Sender<Trigger>, trigger: Trigger) {
+fn notify(triggers: &mpsc::Sender<RescanTrigger>, trigger: RescanTrigger) {
     match triggers.try_send(trigger) {
         Ok(()) | Err(TrySendError::Full(_)) => {}
         Err(TrySendError::Closed(_)) => debug!("nobody waits for uevents any more"),

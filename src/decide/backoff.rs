@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-const FIRST: Duration = Duration::from_millis(10);
-/// Half of the second in which a session must be back, the other half is for the attempt itself.
-const LONGEST: Duration = Duration::from_millis(500);
+const FIRST_WAIT: Duration = Duration::from_millis(10);
+/// Half of the second in which a session must recover; the other half is for the attempt itself.
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
 
-/// The wait after the `failures`-th failure in a row (counted from 1): 10 ms, doubled each time, at
-/// most 500 ms; of which between half and all is taken, as `seed` says, so that many waiters part.
+/// The wait after the `failures`-th failure in a row, counted from 1: 10 ms, doubled each time, at most
+/// 500 ms. `seed` reduces it by up to half, so that many waiters do not retry together.
 #[must_use]
 pub fn backoff(failures: u32, seed: u64) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
-    let whole = FIRST.saturating_mul(1 << doublings).min(LONGEST);
+    let whole = FIRST_WAIT.saturating_mul(1 << doublings).min(LONGEST_WAIT);
     let share = u32::try_from(mix(seed ^ u64::from(failures)) % 1000).unwrap_or(0);
     whole / 2 + whole / 2 * share / 1000
 }
@@ -32,9 +32,9 @@ mod tests {
     fn waits_grow_from_ten_milliseconds_to_half_a_second_and_differ() {
         for seed in 0..100 {
             let first = backoff(1, seed);
-            assert!(first >= FIRST / 2 && first <= FIRST, "{first:?}");
+            assert!(first >= FIRST_WAIT / 2 && first <= FIRST_WAIT, "{first:?}");
             let late = backoff(u32::MAX, seed);
-            assert!(late >= LONGEST / 2 && late <= LONGEST, "{late:?}");
+            assert!(late >= LONGEST_WAIT / 2 && late <= LONGEST_WAIT, "{late:?}");
         }
         assert_ne!(backoff(9, 1), backoff(9, 2));
     }

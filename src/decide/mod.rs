@@ -8,9 +8,9 @@ pub mod machine;
 
 pub mod health;
 
-pub mod node;
-
 pub mod allocation;
+
+pub mod node;
 
 pub mod ixml;
 pub mod kubelet;

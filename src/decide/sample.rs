@@ -114,7 +114,7 @@ impl Sample {
         self
     }
 
-    pub(in crate::decide) fn survey(mut self) -> SysfsScan {
+    pub(in crate::decide) fn scan(mut self) -> SysfsScan {
         self.survey.functions = self.functions.into_values().collect();
         self.survey.chips.sort_by_key(|chip| chip.function.address);
         self.survey

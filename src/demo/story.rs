@@ -17,13 +17,15 @@ use super::kubelet::{
 use super::machine::PlayMachine;
 use super::timeline::{Actor, Timeline};
 use crate::app::{self, Settings};
-use crate::daemon::inventory_owner::{SnapshotReceiver, Trigger};
-use crate::decide::node::advertise::NodeSnapshot;
-use crate::decide::node::removed::{Retention, removed};
+use crate::daemon::inventory_owner::SnapshotReceiver;
+use crate::decide::node::removed::Retention;
+use crate::decide::node::snapshot::NodeSnapshot;
 use crate::model::board::Board;
 use crate::model::config::{Config, HealthRules};
 use crate::model::health::Health;
 use crate::model::machine::Machine;
+use crate::model::rescan::RescanTrigger;
+use crate::wire::counted::counted;
 
 /// The machine that is played on unless another is named.
 pub const SHIPPED: &str = include_str!("../../fixtures/nodes/bi-v150-x8.node");
@@ -97,7 +99,7 @@ pub async fn play(
         told
     };
     let (told, daemon) = tokio::join!(telling, daemon);
-    told.and(daemon)?;
+    told.and(daemon.map_err(anyhow::Error::from))?;
     stage.close().await
 }
 
@@ -115,7 +117,7 @@ fn settings(
         kubelet_directory: directory.to_owned(),
         pod_resources_socket: kubelet.pod_resources_socket.clone(),
         // This kubelet knows its pods at any time.
-        retention: Retention { released: Duration::ZERO, ..Retention::default() },
+        retention: Retention { kubelet_start: Duration::ZERO, ..Retention::default() },
         ixml: None,
         http: None,
         inotify: true,
@@ -138,7 +140,7 @@ struct Stage<'a> {
     kubelet: EmbeddedKubelet,
     resource: String,
     snapshots: SnapshotReceiver,
-    triggers: mpsc::Sender<Trigger>,
+    triggers: mpsc::Sender<RescanTrigger>,
     told: Summary,
     /// Which pod has which device.
     held: BTreeMap<String, String>,
@@ -197,12 +199,14 @@ impl Stage<'_> {
         .await?;
         let snapshot = self.snapshot()?;
         let boards = &snapshot.inventory.boards;
-        let models = boards.first().map_or("", |board| &board.model);
-        let text = format!(
-            "found {} boards with {} chips in /sys ({models})",
-            boards.len(),
-            snapshot.inventory.chips().len(),
-        );
+        let chips = counted(snapshot.inventory.chips().len(), "chip");
+        let text = match boards.first() {
+            None => "found no boards in /sys".to_owned(),
+            Some(board) => {
+                let (boards, model) = (counted(boards.len(), "board"), board.model_or_id());
+                format!("found {boards} with {chips} in /sys ({model})")
+            }
+        };
         self.tell(Actor::Plugin, &text, &Value::Null)?;
         self.last_board()?;
         self.node("registered; the node has")
@@ -306,7 +310,7 @@ impl Stage<'_> {
     }
 
     async fn look_again(&self) -> anyhow::Result<()> {
-        self.triggers.send(Trigger::Uevent).await.context("nobody looks any more")
+        self.triggers.send(RescanTrigger::Uevent).await.context("nobody looks any more")
     }
 
     async fn hotplug(&mut self) -> anyhow::Result<()> {
@@ -342,7 +346,7 @@ impl Stage<'_> {
         let is_known = |snapshot: &Option<Arc<NodeSnapshot>>| {
             let snapshot = snapshot.iter();
             snapshot
-                .flat_map(|snapshot| removed(snapshot))
+                .flat_map(|snapshot| snapshot.removed())
                 .any(|(_, device)| device.reasons.iter().any(|reason| reason.detail.contains(&pod)))
         };
         timeout(PATIENCE, snapshots.wait_for(is_known))
@@ -402,7 +406,7 @@ impl Stage<'_> {
                 self.tell(Actor::Plugin, &text, &facts)?;
             }
         }
-        for (_, device) in removed(&snapshot) {
+        for (_, device) in snapshot.removed() {
             for reason in &device.reasons {
                 let text = format!("device {}: {}: {}", device.id, reason.code, reason.detail);
                 let facts =
@@ -417,8 +421,10 @@ impl Stage<'_> {
         let Summary { pods, refused, restarts, changes } = self.told;
         self.tell(Actor::Plugin, "stopped cleanly", &Value::Null)?;
         let text = format!(
-            "{pods} pods admitted, {refused} refused for want of devices, \
-             {restarts} kubelet restarts, {changes} changes of the hardware"
+            "{} admitted, {refused} refused for lack of devices, {}, {}",
+            counted(pods, "pod"),
+            counted(restarts, "kubelet restart"),
+            counted(changes, "hardware change"),
         );
         let facts = json!({
             "admitted": pods, "refused": refused, "restarts": restarts, "changes": changes,

@@ -1,4 +1,4 @@
-//! A Unix stream that can be cut from outside, as the end of a process cuts it: tonic serves each
+//! A Unix stream that can be ended from outside, as the end of a process does. tonic serves each
 //! connection in a task of its own, which outlives the server that accepted it.
 
 use std::io;
@@ -10,23 +10,23 @@ use tokio::net::UnixStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::{Connected, UdsConnectInfo};
 
-/// A stream that ends for both sides once its token is cancelled.
+/// A stream that is reset for both sides once its token is cancelled.
 #[derive(Debug)]
 pub struct AbortableStream {
     stream: UnixStream,
-    severed: Pin<Box<WaitForCancellationFutureOwned>>,
+    aborted: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl AbortableStream {
-    /// Wraps a stream that `severed` cuts.
+    /// Wraps a stream that `abort` ends.
     #[must_use]
-    pub fn new(stream: UnixStream, severed: &CancellationToken) -> Self {
-        Self { stream, severed: Box::pin(severed.clone().cancelled_owned()) }
+    pub fn new(stream: UnixStream, abort: &CancellationToken) -> Self {
+        Self { stream, aborted: Box::pin(abort.clone().cancelled_owned()) }
     }
 
-    /// Ready once the stream is cut; until then the task is woken when that happens.
-    fn poll_severed(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        match self.severed.as_mut().poll(context) {
+    /// Fails once the stream is aborted; until then, wakes the task when that happens.
+    fn poll_aborted(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        match self.aborted.as_mut().poll(context) {
             Poll::Ready(()) => Err(io::ErrorKind::ConnectionReset.into()),
             Poll::Pending => Ok(()),
         }
@@ -39,7 +39,7 @@ impl AsyncRead for AbortableStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.poll_severed(context)?;
+        self.poll_aborted(context)?;
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
@@ -50,7 +50,7 @@ impl AsyncWrite for AbortableStream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.poll_severed(context)?;
+        self.poll_aborted(context)?;
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
@@ -59,7 +59,7 @@ impl AsyncWrite for AbortableStream {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll_severed(context)?;
+        self.poll_aborted(context)?;
         Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
 
@@ -91,12 +91,12 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn cutting_wakes_a_reader_that_waits() {
+    async fn an_abort_wakes_a_reader_that_waits() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        let severed = CancellationToken::new();
-        let mut stream = AbortableStream::new(ours, &severed);
+        let abort = CancellationToken::new();
+        let mut stream = AbortableStream::new(ours, &abort);
         let mut buffer = [0; 1];
-        let (read, ()) = tokio::join!(stream.read(&mut buffer), async { severed.cancel() });
+        let (read, ()) = tokio::join!(stream.read(&mut buffer), async { abort.cancel() });
         assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     }
 }

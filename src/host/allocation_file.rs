@@ -1,4 +1,4 @@
-//! The file beside our socket that remembers what was handed out. The kubelet wipes sockets only.
+//! The file of allocation records, beside the sockets. A kubelet that starts removes sockets only.
 
 #![expect(clippy::disallowed_methods, reason = "host/ is the door to the file system")]
 
@@ -9,54 +9,69 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 
+use super::files::{self, FileVersion};
 use crate::model::allocation::AllocationRecords;
 use crate::parse::allocations::{AllocationRecordsError, parse_allocations, write_allocations};
 
-/// What was there.
+/// What is at the file's path.
 #[derive(Debug)]
-pub enum Remembered {
-    /// A good file, or none yet.
-    AllocationRecords(AllocationRecords),
-    /// A file that cannot be believed, and where it was put aside.
+pub enum AllocationFile {
+    /// Nothing.
+    Absent,
+    /// Records, and the version of the file that holds them.
+    Valid(FileVersion, AllocationRecords),
+    /// A damaged file, and where it was moved.
     Damaged(AllocationRecordsError, PathBuf),
 }
 
-/// Reads the file; a damaged one is renamed, so that it can be looked at and is not in the way.
-/// Never waits for a writer, should it turn out to be a FIFO.
+/// Reads the file, unless it still has the version `last`; none then. A damaged one is renamed, so
+/// that it can be examined and the next write does not replace it. Never waits for a writer, should
+/// the file be a FIFO.
 ///
 /// # Errors
-/// As `open`, `read` and `rename`; a missing file is an empty one.
-pub fn read(path: &Path) -> io::Result<Remembered> {
-    let bytes = match read_bytes(path) {
+/// As `stat`, `open`, `read` and `rename`.
+pub fn read(path: &Path, last: Option<FileVersion>) -> io::Result<Option<AllocationFile>> {
+    let read = read_changed(path, last);
+    let (version, bytes) = match read {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Ok(Remembered::AllocationRecords(AllocationRecords::new()));
+            return Ok(Some(AllocationFile::Absent));
         }
-        other => other?,
+        Ok(None) => return Ok(None),
+        Ok(Some(read)) => read,
+        Err(error) => return Err(error),
     };
-    match parse_allocations(&String::from_utf8_lossy(&bytes)) {
-        Ok(records) => Ok(Remembered::AllocationRecords(records)),
+    Ok(Some(match parse_allocations(&String::from_utf8_lossy(&bytes)) {
+        Ok(records) => AllocationFile::Valid(version, records),
         Err(error) => {
             let aside = path.with_extension("damaged");
             fs::rename(path, &aside)?;
-            Ok(Remembered::Damaged(error, aside))
+            AllocationFile::Damaged(error, aside)
         }
-    }
+    }))
 }
 
-fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+fn read_changed(
+    path: &Path,
+    last: Option<FileVersion>,
+) -> io::Result<Option<(FileVersion, Vec<u8>)>> {
+    if last.is_some() && last == Some(files::stamp(path)?) {
+        return Ok(None);
+    }
     let mut file =
         OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+    // Of the open file: the path may lead to another one by now.
+    let version = files::open_version(&file)?;
+    let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
-    Ok(bytes)
+    Ok(Some((version, bytes)))
 }
 
-/// Replaces the file at once: a reader, or a crash at any point, sees the old or the new one whole,
-/// also while another instance writes.
+/// Replaces the file in one step: a reader, or a crash at any point, finds the old or the new one
+/// whole, also while another instance writes.
 ///
 /// # Errors
 /// As `open`, `write`, `fdatasync` and `rename`; the old file stays.
-pub fn write(path: &Path, records: &AllocationRecords) -> io::Result<()> {
+pub fn write(path: &Path, records: &AllocationRecords) -> io::Result<FileVersion> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     let new = |at: &Path| OpenOptions::new().write(true).create_new(true).mode(0o644).open(at);
     // A random name: in containers all instances may have the same process id, and two that wrote
@@ -67,8 +82,8 @@ pub fn write(path: &Path, records: &AllocationRecords) -> io::Result<()> {
     let file = unplaced.as_file_mut();
     file.write_all(write_allocations(records).as_bytes())?;
     file.sync_data()?;
-    unplaced.persist(path).map_err(|failed| failed.error)?;
-    Ok(())
+    let placed = unplaced.persist(path).map_err(|failed| failed.error)?;
+    files::open_version(&placed)
 }
 
 #[cfg(test)]
@@ -100,20 +115,20 @@ mod tests {
     #[test]
     fn instances_of_the_same_process_id_never_put_half_a_file_in_place() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("gpu.handouts");
+        let path = directory.path().join("gpu.allocations");
         let written = [records(200, "/dev/iluvatar0"), records(100, "/dev/iluvatar1")];
         write(&path, &written[0]).unwrap();
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let instances = written.each_ref().map(|records| {
                 let path = &path;
-                scope.spawn(move || (0..100).try_for_each(|_| write(path, records)))
+                scope.spawn(move || (0..100).try_for_each(|_| write(path, records).map(drop)))
             });
             scope.spawn(|| {
                 while !is_over.load(Ordering::Relaxed) {
-                    match read(&path).unwrap() {
-                        Remembered::AllocationRecords(read) => assert!(written.contains(&read)),
-                        Remembered::Damaged(error, _) => panic!("half a file: {error}"),
+                    match read(&path, None).unwrap().unwrap() {
+                        AllocationFile::Valid(_, read) => assert!(written.contains(&read)),
+                        other => panic!("not a whole file: {other:?}"),
                     }
                 }
             });
@@ -123,24 +138,44 @@ mod tests {
                 result.unwrap();
             }
         });
-        assert_eq!(names_in(directory.path()), ["gpu.handouts"]);
+        assert_eq!(names_in(directory.path()), ["gpu.allocations"]);
     }
 
     #[test]
     fn a_file_that_cannot_be_placed_leaves_nothing_behind() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("gpu.handouts");
+        let path = directory.path().join("gpu.allocations");
         fs::create_dir(&path).unwrap();
         write(&path, &records(1, "/dev/iluvatar0")).unwrap_err();
-        assert_eq!(names_in(directory.path()), ["gpu.handouts"]);
+        assert_eq!(names_in(directory.path()), ["gpu.allocations"]);
     }
 
     #[test]
-    fn a_fifo_in_its_place_is_set_aside_and_does_not_hold_up_the_start() {
+    fn a_file_is_read_once_until_it_changes() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("gpu.handouts");
+        let path = directory.path().join("gpu.allocations");
+        assert!(matches!(read(&path, None).unwrap(), Some(AllocationFile::Absent)));
+        let version = write(&path, &records(1, "/dev/iluvatar0")).unwrap();
+        assert!(read(&path, Some(version)).unwrap().is_none());
+        // While it is open, its inode is given to no other file.
+        let _held = fs::File::open(&path).unwrap();
+        write(&path, &records(1, "/dev/iluvatar1")).unwrap();
+        let Some(AllocationFile::Valid(newer, read_records)) = read(&path, Some(version)).unwrap()
+        else {
+            panic!("it changed");
+        };
+        assert_eq!(read_records, records(1, "/dev/iluvatar1"));
+        assert!(read(&path, Some(newer)).unwrap().is_none());
+        fs::remove_file(&path).unwrap();
+        assert!(matches!(read(&path, Some(newer)).unwrap(), Some(AllocationFile::Absent)));
+    }
+
+    #[test]
+    fn a_fifo_in_its_place_is_moved_aside_and_does_not_block_the_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("gpu.allocations");
         mkfifo(&path, Mode::S_IRWXU).unwrap();
-        assert!(matches!(read(&path).unwrap(), Remembered::Damaged(..)));
+        assert!(matches!(read(&path, None).unwrap(), Some(AllocationFile::Damaged(..))));
         assert_eq!(names_in(directory.path()), ["gpu.damaged"]);
     }
 }

@@ -1,6 +1,5 @@
-//! An accepted connection whose client half is read through [`AuthorityNormaliser`], so that
-//! tonic can serve kubelets that send the socket's path as `:authority`. What is written passes as
-//! it is.
+//! An accepted connection whose incoming bytes pass through [`AuthorityNormaliser`], so that tonic can
+//! serve kubelets that send the socket's path as `:authority`. Outgoing bytes are unchanged.
 
 use std::io;
 use std::ops::Range;
@@ -12,30 +11,30 @@ use tonic::transport::server::Connected;
 
 use crate::wire::http2::authority::{AuthorityNormaliser, Malformed};
 
-/// Bytes that are read from the stream at once.
+/// How many bytes are read from the stream at once.
 const RECEIVED_SIZE: usize = 8 * 1024;
 
-/// Wraps any stream that tonic could serve by itself.
+/// Wraps any stream that tonic can serve.
 ///
-/// The stream is read only when all that came before was passed on: besides the normaliser's own
-/// bound, at most 8 KiB as received and [`AuthorityNormaliser::MAX_GROWTH`] more as passed on are
-/// held. A malformed connection reads as an error of the kind [`io::ErrorKind::InvalidData`], after
-/// everything that was still good.
+/// The stream is read only after all earlier bytes were passed on. Beyond the normaliser's own bound
+/// it buffers at most 8 KiB as received and [`AuthorityNormaliser::MAX_GROWTH`] more as normalised.
+/// A malformed connection reads as an error of the kind [`io::ErrorKind::InvalidData`], after all bytes
+/// before the fault.
 #[derive(Debug)]
 pub struct NormalisedStream<S> {
     stream: S,
     normaliser: AuthorityNormaliser,
     received: Box<[u8]>,
-    /// The part of `received` that the normaliser has not taken.
+    /// The part of `received` that the normaliser has not consumed.
     waiting: Range<usize>,
     normalised: Vec<u8>,
-    /// How much of `normalised` was passed on.
+    /// How many bytes of `normalised` were passed on.
     passed: usize,
     fault: Option<Malformed>,
 }
 
 impl<S> NormalisedStream<S> {
-    /// Wraps a connection of which nothing was read.
+    /// Wraps a connection of which nothing was read yet.
     #[must_use]
     pub fn new(stream: S) -> Self {
         Self {
@@ -49,7 +48,7 @@ impl<S> NormalisedStream<S> {
         }
     }
 
-    /// Lets the normaliser take what it will of the bytes that wait.
+    /// Normalises the waiting bytes, or the first part of them.
     fn normalise(&mut self) {
         self.normalised.clear();
         self.passed = 0;
@@ -69,7 +68,7 @@ impl<S> NormalisedStream<S> {
 }
 
 impl<S: AsyncRead + Unpin> NormalisedStream<S> {
-    /// Waits for more of the client; nothing waits afterwards if it has closed its half.
+    /// Receives more bytes; `waiting` is empty afterwards if the client has closed its half.
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut buffer = ReadBuf::new(&mut self.received);
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
@@ -176,7 +175,7 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         assert_eq!(
             error.to_string(),
-            "HEADERS frame on stream 3: index 0 means nothing: the tables end at 62"
+            "HEADERS frame on stream 3: index 0 is invalid: the tables end at 62"
         );
     }
 

@@ -1,7 +1,7 @@
-//! The directory where container runtimes look for CDI specs: our file in it, and those of others.
+//! The directory where container runtimes find CDI specs: our file in it, and those of others.
 //!
-//! The directory is never made here. Below a mount that is missing it would be our container's
-//! own, and no runtime would ever see what is in it.
+//! The directory is never created here. Below a missing mount it would belong to our container only,
+//! and no runtime would ever see its content.
 
 #![expect(clippy::disallowed_methods, reason = "host/ is the door to the file system")]
 
@@ -13,34 +13,35 @@ use std::path::Path;
 use tempfile::NamedTempFile;
 
 use super::files;
-use crate::model::cdi::{CdiDirectory, CdiSpec, FILE_NAME, KIND, OtherSpec, Place};
+use crate::model::cdi::{CdiDirectory, CdiSpec, FILE_NAME, KIND, OtherSpec, SpecFile, SpecWriter};
 use crate::parse::doctor::cdi_spec::parse_cdi_spec;
 use crate::wire::cdi;
 
-/// More than the spec of any node.
-const LONGEST_SPEC: u64 = 4 << 20;
+/// Larger than the spec of any node, in bytes.
+const SPEC_SIZE_LIMIT: u64 = 4 << 20;
 
-/// Not `.json`: runtimes take everything of that name for a spec, finished or not.
-const UNFINISHED: (&str, &str) = (".iluvatar.com-gpu.", ".new");
+/// Of a file that is not complete yet. Not `.json`: runtimes read every file of that name.
+const UNFINISHED_PREFIX: &str = ".iluvatar.com-gpu.";
+const UNFINISHED_SUFFIX: &str = ".new";
 
-/// A file that this instance wrote, by its inode. It is kept open, so that no other file is given
-/// the same number once this one is replaced.
+/// A file that this instance wrote, known by its inode. It is kept open, so that no other file gets
+/// the same inode once this one is replaced.
 #[derive(Debug)]
 pub struct OwnFile(File);
 
 impl OwnFile {
-    fn is(&self, there: &Metadata) -> bool {
+    fn is_same(&self, file: &Metadata) -> bool {
         let own = self.0.metadata();
-        own.is_ok_and(|own| (own.dev(), own.ino()) == (there.dev(), there.ino()))
+        own.is_ok_and(|own| (own.dev(), own.ino()) == (file.dev(), file.ino()))
     }
 }
 
-/// Looks at everything of our kind in `directory`; `own` is what this instance wrote there last.
+/// Reads every spec of our kind in `directory`; `own` is what this instance wrote there last.
 ///
 /// # Errors
-/// The directory or our own file cannot be read. Others' files that cannot be read or understood
-/// are left out: no runtime has names from them either.
-pub fn look(directory: &Path, own: Option<&OwnFile>) -> io::Result<CdiDirectory> {
+/// The directory or our own file cannot be read. Other files that cannot be read or parsed are left
+/// out: no runtime has names from them either.
+pub fn read_directory(directory: &Path, own: Option<&OwnFile>) -> io::Result<CdiDirectory> {
     let names = files::list_directory(directory)?.into_iter().map(|listed| listed.name);
     let others = names.filter(|name| name != FILE_NAME && is_spec(name)).filter_map(|name| {
         let path = directory.join(name);
@@ -49,51 +50,65 @@ pub fn look(directory: &Path, own: Option<&OwnFile>) -> io::Result<CdiDirectory>
         (spec.kind == KIND).then_some(OtherSpec { path, names })
     });
     let others = others.collect();
-    Ok(CdiDirectory { place: look_at(&directory.join(FILE_NAME), own)?, others })
+    Ok(CdiDirectory { spec_file: read_spec_file(&directory.join(FILE_NAME), own)?, others })
 }
 
 fn is_spec(name: &str) -> bool {
     matches!(Path::new(name).extension().and_then(|it| it.to_str()), Some("json" | "yaml"))
 }
 
-fn look_at(path: &Path, own: Option<&OwnFile>) -> io::Result<Place> {
+fn read_spec_file(path: &Path, own: Option<&OwnFile>) -> io::Result<SpecFile> {
     let metadata = match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Place::Empty),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(SpecFile::Absent),
         other => other?,
     };
     if !metadata.is_file() {
-        return Ok(Place::Foreign);
+        return Ok(SpecFile::Foreign);
     }
-    let own = own.is_some_and(|own| own.is(&metadata));
-    Ok(cdi::read_own(&read(path)?).map_or(Place::Foreign, |spec| Place::Ours { spec, own }))
+    let is_own = own.is_some_and(|own| own.is_same(&metadata));
+    let writer = if is_own { SpecWriter::ThisInstance } else { SpecWriter::AnotherInstance };
+    let spec = cdi::parse_own_spec(&read(path)?);
+    Ok(spec.map_or(SpecFile::Foreign, |spec| SpecFile::Ours { spec, writer }))
 }
 
-/// What is no UTF-8 is no spec of ours; it comes back as a text that is none either.
+/// A file that is not UTF-8 is not a spec of ours, and neither is the text that this returns for it.
 fn read(path: &Path) -> io::Result<String> {
-    let bytes = files::read_start(path, LONGEST_SPEC)?;
+    let bytes = files::read_start(path, SPEC_SIZE_LIMIT)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Writes our file: a runtime sees the old one, or the new one whole. Where `replace` is false,
-/// nothing that came there meanwhile is written over.
+/// Whether a file that is there already may be replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// It may.
+    Replace,
+    /// It may not: that is an error.
+    Refuse,
+}
+
+/// Writes our file in one step: a runtime sees the old or the new one whole.
 ///
 /// # Errors
-/// As the calls that make, write and rename files; what was there stays.
-pub fn write(directory: &Path, spec: &CdiSpec, replace: bool) -> io::Result<OwnFile> {
-    let (prefix, suffix) = UNFINISHED;
-    let mut file = tempfile::Builder::new().prefix(prefix).suffix(suffix).tempfile_in(directory)?;
+/// As the calls that create, write and rename files; an old file stays.
+pub fn write(directory: &Path, spec: &CdiSpec, existing: Existing) -> io::Result<OwnFile> {
+    let mut builder = tempfile::Builder::new();
+    let builder = builder.prefix(UNFINISHED_PREFIX).suffix(UNFINISHED_SUFFIX);
+    let mut file = builder.tempfile_in(directory)?;
     file.write_all(cdi::spec_json(spec).as_bytes())?;
     // Runtimes need not run as root, and our umask must not decide.
     file.as_file().set_permissions(Permissions::from_mode(0o644))?;
-    // The name must not outlive the content in a crash. The directory itself need not be synced:
-    // what a crash forgets there, the next start writes.
+    // After a crash the name must not lead to an empty file. The directory itself need not be synced:
+    // the next start writes a file that was lost.
     file.as_file().sync_data()?;
     let path = directory.join(FILE_NAME);
-    let persist = if replace { NamedTempFile::persist } else { NamedTempFile::persist_noclobber };
+    let persist = match existing {
+        Existing::Replace => NamedTempFile::persist,
+        Existing::Refuse => NamedTempFile::persist_noclobber,
+    };
     Ok(OwnFile(persist(file, path)?))
 }
 
-/// Removes our file; what is not there is removed.
+/// Removes our file; succeeds where there is none.
 ///
 /// # Errors
 /// As `unlink`.
@@ -101,13 +116,13 @@ pub fn remove(directory: &Path) -> io::Result<()> {
     files::remove(&directory.join(FILE_NAME))
 }
 
-/// Removes our file if it is still the one that this instance wrote; tells whether it was.
+/// Removes our file if it is still the one that this instance wrote; returns whether it was.
 ///
 /// # Errors
 /// As `lstat` and `unlink`.
 pub fn remove_own(directory: &Path, own: &OwnFile) -> io::Result<bool> {
-    let place = look_at(&directory.join(FILE_NAME), Some(own))?;
-    let is_own = matches!(place, Place::Ours { own: true, .. });
+    let found = read_spec_file(&directory.join(FILE_NAME), Some(own))?;
+    let is_own = matches!(found, SpecFile::Ours { writer: SpecWriter::ThisInstance, .. });
     if is_own {
         remove(directory)?;
     }
@@ -125,32 +140,32 @@ mod tests {
     }
 
     fn is_own(directory: &Path, own: &OwnFile) -> bool {
-        let place = look(directory, Some(own)).unwrap().place;
-        matches!(place, Place::Ours { own: true, .. })
+        let found = read_directory(directory, Some(own)).unwrap().spec_file;
+        matches!(found, SpecFile::Ours { writer: SpecWriter::ThisInstance, .. })
     }
 
-    /// A file system gives a number anew as soon as nobody holds it.
+    /// A file system reuses an inode number as soon as nobody holds the file.
     #[test]
-    fn a_file_that_replaced_this_instances_is_never_taken_for_it() {
+    fn a_file_that_replaced_this_instances_is_never_mistaken_for_it() {
         let directory = TempDir::new().unwrap();
-        let own = write(directory.path(), &spec("0000:13:00.0"), false).unwrap();
+        let own = write(directory.path(), &spec("0000:13:00.0"), Existing::Refuse).unwrap();
         assert!(is_own(directory.path(), &own));
         for _ in 0..20 {
-            drop(write(directory.path(), &spec("0000:13:00.0"), true).unwrap());
+            drop(write(directory.path(), &spec("0000:13:00.0"), Existing::Replace).unwrap());
             assert!(!is_own(directory.path(), &own));
         }
         assert!(!remove_own(directory.path(), &own).unwrap());
-        assert_ne!(look(directory.path(), None).unwrap().place, Place::Empty);
+        assert_ne!(read_directory(directory.path(), None).unwrap().spec_file, SpecFile::Absent);
     }
 
     #[test]
-    fn a_file_that_came_meanwhile_is_not_written_over_and_nothing_unfinished_stays() {
+    fn a_file_that_appeared_meanwhile_is_not_replaced_and_no_unfinished_file_stays() {
         let directory = TempDir::new().unwrap();
         fs::write(directory.path().join(FILE_NAME), "{}").unwrap();
-        let error = write(directory.path(), &spec("0000:13:00.0"), false).unwrap_err();
+        let error = write(directory.path(), &spec("0000:13:00.0"), Existing::Refuse).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AlreadyExists);
-        let there = files::list_directory(directory.path()).unwrap();
-        assert_eq!(there.len(), 1);
+        let listed = files::list_directory(directory.path()).unwrap();
+        assert_eq!(listed.len(), 1);
         assert_eq!(read(&directory.path().join(FILE_NAME)).unwrap(), "{}");
     }
 }

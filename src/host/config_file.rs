@@ -1,4 +1,4 @@
-//! The configuration file, read as it is now together with what flags and environment override.
+//! The configuration file, read as it is now, with flags and environment variables over it.
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -23,16 +23,16 @@ pub struct ConfigSource {
 /// Why there is no configuration.
 #[derive(Debug, Error)]
 pub enum ConfigError {
-    /// Not there though it was named, or not to be read.
+    /// It was named and does not exist, or cannot be read.
     #[error("cannot read the configuration {0}: {1}")]
     Unreadable(PathBuf, io::Error),
-    /// Every problem at once.
-    #[error("{0} has {1}")]
+    /// Every problem at once, of the file and of what overrides it.
+    #[error("{}", .1.of_file(.0.display()))]
     Wrong(PathBuf, ConfigProblems),
 }
 
 impl ConfigSource {
-    /// The file at `path`, which must be there; or the one at the default place, which need not.
+    /// The file at `path`, which must exist; or the one at the default path, which need not.
     #[must_use]
     pub fn new(path: Option<&Path>, overrides: Overrides) -> Self {
         match path {
@@ -47,19 +47,19 @@ impl ConfigSource {
         Self { path: path.to_owned(), must_exist: false, overrides }
     }
 
-    /// The file that is read; it need not be there.
+    /// The file that is read; it need not exist.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where the file lies: what a ConfigMap volume changes when it swaps its link.
+    /// The directory of the file: what a ConfigMap volume changes when it swaps its link.
     #[must_use]
     pub fn directory(&self) -> Option<&Path> {
         self.path.parent()
     }
 
-    /// What tells whether the file is still the one it was; the same wherever there is none.
+    /// The version of the file, which changes with it; none where there is no file.
     #[must_use]
     pub fn stamp(&self) -> Option<FileVersion> {
         files::stamp(&self.path).ok()
@@ -75,6 +75,7 @@ impl ConfigSource {
         parse_config_with(&text, &self.overrides)
             .map_err(|problems| ConfigError::Wrong(self.path.clone(), problems))
     }
+
     fn read(&self) -> io::Result<String> {
         let is_absent = |read: &io::Result<_>| {
             read.as_ref().is_err_and(|error: &io::Error| error.kind() == ErrorKind::NotFound)

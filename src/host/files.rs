@@ -2,7 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "host/ is the door to the file system")]
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -138,9 +138,20 @@ pub struct FileVersion {
 /// # Errors
 /// As `stat`.
 pub fn stamp(path: &Path) -> io::Result<FileVersion> {
-    let is = fs::metadata(path)?;
+    Ok(version(&fs::metadata(path)?))
+}
+
+/// The version of an open file.
+///
+/// # Errors
+/// As `fstat`.
+pub fn open_version(file: &File) -> io::Result<FileVersion> {
+    Ok(version(&file.metadata()?))
+}
+
+fn version(is: &Metadata) -> FileVersion {
     let (file, changed) = ((is.dev(), is.ino()), (is.ctime(), is.ctime_nsec()));
-    Ok(FileVersion { file, length: is.len(), changed })
+    FileVersion { file, length: is.len(), changed }
 }
 
 /// Reads a text file.

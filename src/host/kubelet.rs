@@ -16,16 +16,17 @@ use tokio::net::{UnixListener, UnixStream};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::decide::kubelet::session::SocketIdentity;
+use crate::model::session::RegisterOutcome;
 use crate::wire::v1beta1::RegisterRequest;
 use crate::wire::v1beta1::registration_client::RegistrationClient;
 
 /// The kubelet's own socket in its device plugin directory.
 pub const KUBELET_SOCKET: &str = "kubelet.sock";
 
-/// How long a peer on the same machine has to accept a connection.
-const CONNECT_PATIENCE: Duration = Duration::from_millis(500);
+/// How long a peer on the same machine may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// A listening socket at its place.
+/// A listening socket at its path.
 #[derive(Debug)]
 pub struct PlacedSocket {
     /// Accepts the kubelet.
@@ -34,20 +35,20 @@ pub struct PlacedSocket {
     pub identity: SocketIdentity,
 }
 
-/// Listens at `path`. The socket is made under another name and renamed, so that the path always
-/// shows a socket that accepts, whatever was there before.
+/// Listens at `path`. The socket is made under another name and renamed, so a client of `path`
+/// always finds a socket that accepts, whatever was there before.
 ///
 /// # Errors
 /// As `bind`, `stat` and `rename`, and a path of more than 107 bytes; nothing is left behind.
 pub fn place_socket(path: &Path) -> io::Result<PlacedSocket> {
-    // Binding another name and renaming it would not notice that nobody can connect to this one.
+    // The rename would succeed even where the path is too long to connect to.
     SocketAddr::from_pathname(path)?;
     let directory = path.parent().unwrap_or(Path::new("/"));
-    // A random name: in containers all instances may have the same process id. A short one, so
-    // that it fits wherever `path` does.
+    // A random name, because in containers all instances may have the same process id; a short one,
+    // so that it fits where `path` does.
     let unplaced =
         tempfile::Builder::new().prefix(".ix").make_in(directory, |at| UnixListener::bind(at))?;
-    // Before the rename: afterwards the path may show another instance's.
+    // Before the rename: afterwards the path may be another instance's socket.
     let identity = socket_identity(unplaced.path())
         .ok_or_else(|| io::Error::other("another process removed the new socket"))?;
     let listener = unplaced.persist(path).map_err(|failed| failed.error)?;
@@ -74,10 +75,10 @@ pub fn remove_socket(path: &Path, identity: SocketIdentity) {
     }
 }
 
-/// Whether somebody accepts connections at `path`. Silence counts as alive: only a refusal proves
-/// that nobody is there.
+/// Whether somebody accepts connections at `path`. A timeout counts as alive: only a refusal proves
+/// that nobody listens.
 pub async fn is_alive(path: &Path) -> bool {
-    match tokio::time::timeout(CONNECT_PATIENCE, UnixStream::connect(path)).await {
+    match tokio::time::timeout(CONNECT_TIMEOUT, UnixStream::connect(path)).await {
         Ok(Err(error)) => {
             !matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
         }
@@ -85,22 +86,31 @@ pub async fn is_alive(path: &Path) -> bool {
     }
 }
 
-/// Why the kubelet does not know us.
+/// Why a registration failed.
 #[derive(Debug, Error)]
 pub enum RegisterError {
-    /// Nobody accepts on the kubelet's socket.
+    /// Cannot connect to the kubelet's socket.
     #[error("cannot connect to {0}: {1}")]
     Connect(PathBuf, #[source] io::Error),
-    /// It answered no.
+    /// The kubelet returned an error.
     #[error("the kubelet refused: {}", .0.message())]
     Refused(#[source] tonic::Status),
-    /// It did not answer.
+    /// No answer in time.
     #[error("the kubelet did not answer within {0:?}")]
     TimedOut(Duration),
 }
 
 impl RegisterError {
-    /// True where nobody is there: a kubelet that was killed leaves its socket behind.
+    /// What to record of the call.
+    #[must_use]
+    pub fn outcome(&self) -> RegisterOutcome {
+        match self {
+            Self::Connect(..) | Self::Refused(_) => RegisterOutcome::Refused,
+            Self::TimedOut(_) => RegisterOutcome::TimedOut,
+        }
+    }
+
+    /// True where no kubelet listens: a kubelet that was killed leaves its socket behind.
     #[must_use]
     pub fn is_absent(&self) -> bool {
         matches!(self, Self::Connect(_, error) if matches!(
@@ -110,29 +120,29 @@ impl RegisterError {
     }
 }
 
-/// The process at the other end of a connection, as far as it can be seen from here: none where it
-/// lives in another process id namespace. Two that cannot be seen look the same.
+/// The process at the other end of a connection; none where it is in another process id namespace.
+/// Two such processes are equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Peer(pub Option<i32>);
 
 impl Peer {
-    /// From what the kernel tells of a connection.
+    /// From the kernel's credentials of a connection.
     #[must_use]
     pub fn of(credentials: Option<UCred>) -> Self {
-        // The kernel writes 0 for a process of a namespace that is not ours.
+        // The kernel reports 0 for a process of another namespace.
         Self(credentials.and_then(|credentials| credentials.pid()).filter(|pid| *pid != 0))
     }
 }
 
-/// Calls Register on the kubelet's socket in `directory`. Serve first: the kubelet calls back
-/// before it answers.
+/// Calls Register on the kubelet's socket in `directory` and returns who accepted. Serve first: the
+/// kubelet dials our socket before it answers.
 ///
 /// # Errors
-/// [`RegisterError`], after `patience` at the latest.
+/// [`RegisterError`], after `timeout` at the latest.
 pub async fn register(
     directory: &Path,
     request: RegisterRequest,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<Peer, RegisterError> {
     let path = directory.join(KUBELET_SOCKET);
     let call = async {
@@ -142,10 +152,10 @@ pub async fn register(
         let channel = channel_over(stream).await.map_err(|error| {
             RegisterError::Connect(path.clone(), io::Error::other(error.to_string()))
         })?;
-        let answer = RegistrationClient::new(channel).register(request).await;
-        answer.map(|_| peer).map_err(RegisterError::Refused)
+        let response = RegistrationClient::new(channel).register(request).await;
+        response.map(|_| peer).map_err(RegisterError::Refused)
     };
-    tokio::time::timeout(patience, call).await.unwrap_or(Err(RegisterError::TimedOut(patience)))
+    tokio::time::timeout(timeout, call).await.unwrap_or(Err(RegisterError::TimedOut(timeout)))
 }
 
 /// A gRPC channel over one connected stream; it does not reconnect.
@@ -154,7 +164,7 @@ pub async fn register(
 /// As the HTTP/2 handshake.
 pub async fn channel_over(stream: UnixStream) -> Result<Channel, tonic::transport::Error> {
     let mut stream = Some(stream);
-    // tonic wants a URI; `localhost` is what it sends as `:authority`.
+    // tonic needs a URI; it sends `localhost` as `:authority`.
     Endpoint::from_static("http://localhost")
         .connect_with_connector(tower::service_fn(move |_| {
             let stream = stream.take().map(TokioIo::new);
@@ -173,7 +183,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_placed_socket_takes_the_place_of_whatever_was_there_and_leaves_no_other() {
+    async fn a_placed_socket_replaces_whatever_was_at_its_path_and_leaves_no_other_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("gpu.sock");
         fs::write(&path, "no socket").unwrap();
@@ -202,7 +212,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_the_socket_that_is_meant_is_removed() {
+    async fn another_socket_at_the_same_path_is_not_removed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("gpu.sock");
         let (ours, theirs) = (place_socket(&path).unwrap(), place_socket(&path).unwrap());

@@ -7,12 +7,15 @@ use super::function::Link;
 use super::health::{Health, Reason};
 use super::pci::{PciAddress, PciId};
 
+/// The model of a board whose device id nothing names.
+pub const UNKNOWN_MODEL: &str = "unknown";
+
 /// What a person plugs in: one chip, or two (BI-V150) behind an on-board bridge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Board {
     /// Address of its lowest chip: the board's id.
     pub address: PciAddress,
-    /// `MR-V100`, or `Iluvatar 1e3e:0003` where the device id is not in the table.
+    /// For example `MR-V100`; [`UNKNOWN_MODEL`] where nothing names the device id.
     pub model: String,
     /// Why these chips are one board.
     pub evidence: Evidence,
@@ -26,6 +29,17 @@ pub struct Board {
     pub reasons: Vec<Reason>,
     /// Of its chips, ascending, each once.
     pub numa_nodes: Vec<u32>,
+}
+
+impl Board {
+    /// The model, or `unknown model 1e3e:0003`: for places that do not show the id beside it.
+    #[must_use]
+    pub fn model_or_id(&self) -> String {
+        match self.chips.first() {
+            Some(chip) if self.model == UNKNOWN_MODEL => format!("unknown model {}", chip.id),
+            _ => self.model.clone(),
+        }
+    }
 }
 
 /// One PCI function that computes.
@@ -62,18 +76,38 @@ pub enum Evidence {
     DeviceId,
     /// Two chips alone under one switch, each behind a bridge of its own.
     Bridges,
+    /// A lone chip whose device id is on other boards of this node, which all have more chips: half
+    /// a board.
+    Siblings,
     /// No evidence that it has company: a board of its own.
     Single,
 }
 
+impl Evidence {
+    /// The stable name for machines.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Config => "configured",
+            Self::Slot => "same-slot",
+            Self::DeviceId => "device-id",
+            Self::Bridges => "own-bridges",
+            Self::Siblings => "sibling-boards",
+            Self::Single => "single-chip",
+        }
+    }
+}
+
+/// In words for people.
 impl fmt::Display for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Self::Config => "config",
-            Self::Slot => "slot",
-            Self::DeviceId => "device-id",
-            Self::Bridges => "bridges",
-            Self::Single => "single",
+            Self::Config => "configured",
+            Self::Slot => "same slot",
+            Self::DeviceId => "device id",
+            Self::Bridges => "own bridges",
+            Self::Siblings => "sibling boards",
+            Self::Single => "single-chip",
         })
     }
 }

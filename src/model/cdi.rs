@@ -1,5 +1,5 @@
-//! What container runtimes are told of us: names, and the device nodes that go with each. The
-//! Container Device Interface calls it a spec; it is one file in a directory that others share.
+//! The CDI spec (Container Device Interface): names that container runtimes resolve to device nodes.
+//! It is one file in a directory that other programs share.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -8,24 +8,24 @@ use std::str::FromStr;
 
 use super::pci::{PciAddress, PciAddressError};
 
-/// Vendor and class of every name of ours, whatever the resources are called.
+/// Vendor and class of all our names, whatever the resources are called.
 pub const KIND: &str = "iluvatar.com/gpu";
 
 /// `VENDOR-CLASS.json`, as the specification asks.
 pub const FILE_NAME: &str = "iluvatar.com-gpu.json";
 
-/// Names of this node and the paths of their nodes. Without a name there is nothing to say, and no
-/// file: the specification wants at least one.
+/// The names of this node and the paths of their device nodes. Without a name there is no file: the
+/// specification requires at least one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CdiSpec {
-    /// Nodes that go with every name.
+    /// Nodes that every container gets, whichever name it is given.
     pub common: Vec<String>,
-    /// Nodes of each name, never empty.
+    /// The nodes of each name; never empty.
     pub devices: BTreeMap<CdiName, Vec<String>>,
 }
 
-/// A name without its kind. It means the same under every configuration: the kubelet replays what
-/// it was once told whenever a container restarts, and a board must not have become a chip by then.
+/// A name without its kind. It means the same under every configuration: the kubelet repeats a cached
+/// answer whenever a container restarts, and a name must not mean a board first and a chip later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CdiName {
     /// One chip: `0000:13:00.0`.
@@ -64,36 +64,44 @@ impl FromStr for CdiName {
     }
 }
 
-/// What is in the directory of specs, as far as it concerns us.
+/// The part of the spec directory that concerns this plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CdiDirectory {
-    /// At our own file's path.
-    pub place: Place,
+    /// The file at our path.
+    pub spec_file: SpecFile,
     /// Other files of our kind, by path.
     pub others: Vec<OtherSpec>,
 }
 
-/// What is at our own file's path.
+/// The file at our path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// Nothing.
-    Empty,
-    /// A spec as this program writes it.
+pub enum SpecFile {
+    /// There is none.
+    Absent,
+    /// A spec exactly as this program writes it.
     Ours {
-        /// What it says.
+        /// Its content.
         spec: CdiSpec,
-        /// True where this very instance wrote it: not one before us, nor one beside us during a
-        /// rolling update.
-        own: bool,
+        /// Which instance wrote it.
+        writer: SpecWriter,
     },
-    /// Something that this program did not write.
+    /// Anything else.
     Foreign,
+}
+
+/// Which instance of this program wrote a spec.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpecWriter {
+    /// This process.
+    ThisInstance,
+    /// One before it, or one beside it during a rolling update.
+    AnotherInstance,
 }
 
 /// Another file of our kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OtherSpec {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
     /// Its names, without the kind.
     pub names: BTreeSet<String>,

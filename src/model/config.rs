@@ -8,20 +8,20 @@ use super::health::{ReasonCode, Severity};
 use super::ixml::IxmlChoice;
 use super::pci::{PciAddress, PciId};
 
-/// Everything the plugin can be told. `Config::default()` is what an empty file means.
+/// The whole configuration. `Config::default()` is what an empty file means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// What the kubelet is offered; at least one.
+    /// What is offered to the kubelet; at least one.
     pub resources: Vec<ResourceRule>,
     /// Which chips share a board.
     pub boards: BoardRules,
     /// Which functions are chips, and which nodes go with them.
     pub discovery: DiscoveryRules,
-    /// What containers are told.
+    /// What containers get.
     pub container: ContainerRules,
     /// What makes a device unhealthy, and for how long.
     pub health: HealthRules,
-    /// Whether container runtimes are told names of the devices.
+    /// Devices by name, through the Container Device Interface.
     pub cdi: CdiRules,
 }
 
@@ -89,9 +89,9 @@ pub enum Granularity {
 pub struct Sharing {
     /// At least 2.
     pub replicas: u32,
-    /// Refuse a container that asks for more than one replica.
+    /// Refuse a container that requests more than one replica.
     pub fail_requests_greater_than_one: bool,
-    /// Which device's replica goes first.
+    /// Which replicas are preferred.
     pub policy: SharingPolicy,
 }
 
@@ -108,7 +108,7 @@ pub enum SharingPolicy {
 /// Which chips share a board.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BoardRules {
-    /// Whether boards are looked for at all.
+    /// Whether boards are searched for at all.
     pub pairing: Pairing,
     /// How many chips a board of this device id has.
     pub chips_per_board: BTreeMap<PciId, usize>,
@@ -118,7 +118,7 @@ pub struct BoardRules {
     pub models: BTreeMap<PciId, String>,
 }
 
-/// Whether boards are looked for.
+/// Whether boards are searched for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Pairing {
     /// By slot, device id and bridges.
@@ -137,7 +137,7 @@ pub struct DiscoveryRules {
     pub drivers: Vec<String>,
     /// Nodes that every container with a GPU gets, where they exist.
     pub control_nodes: Vec<String>,
-    /// Longest time without a look at the machine: the safety net below lost uevents.
+    /// Longest time between two scans of the machine: the safety net for lost uevents.
     pub rescan: Duration,
 }
 
@@ -155,13 +155,13 @@ impl Default for DiscoveryRules {
 /// What makes a device unhealthy, and for how long.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthRules {
-    /// How often the chips are looked at.
+    /// Time between two health samples.
     pub interval: Duration,
     /// How long a device must show no fault before it is healthy again.
     pub recovery: Duration,
-    /// Which libixml is asked as well.
+    /// Which libixml is a second source of health.
     pub ixml: IxmlChoice,
-    /// Signals that are taken otherwise than by default.
+    /// Signals with another severity than their default.
     pub signals: BTreeMap<ReasonCode, Severity>,
 }
 
@@ -177,14 +177,14 @@ impl Default for HealthRules {
 }
 
 impl HealthRules {
-    /// How a signal is taken.
+    /// The severity of a signal.
     #[must_use]
     pub fn severity(&self, code: ReasonCode) -> Severity {
         self.signals.get(&code).copied().unwrap_or_else(|| code.default_severity())
     }
 }
 
-/// What containers are told.
+/// What containers get.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ContainerRules {
     /// The value of `IX_VISIBLE_DEVICES`.
@@ -204,9 +204,9 @@ pub enum VisibleDevices {
 /// Devices by name, through the Container Device Interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CdiRules {
-    /// Whether a spec is written and containers get their devices by its names.
+    /// Whether a spec is written and devices are allocated by its names.
     pub enabled: bool,
-    /// Where runtimes look for specs; absolute.
+    /// Directory of the spec; absolute.
     pub spec_dir: PathBuf,
     /// Whether containers get plain device nodes as well.
     pub device_specs: bool,

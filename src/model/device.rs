@@ -3,9 +3,10 @@
 use std::fmt;
 
 use super::config::Sharing;
-use super::health::{Health, Reason};
+use super::health::{Health, Reason, ReasonCode};
 use super::machine::DeviceNumber;
 use super::pci::PciAddress;
+use super::serde_text::serde_as_text;
 
 /// The kubelet's name for one allocatable device.
 ///
@@ -52,6 +53,8 @@ impl std::str::FromStr for DeviceId {
     }
 }
 
+serde_as_text!(DeviceId);
+
 /// A character device node of the host.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeviceNode {
@@ -61,23 +64,23 @@ pub struct DeviceNode {
     pub number: Option<DeviceNumber>,
 }
 
-/// What makes us believe that a node belongs to a chip; the strongest first.
+/// Why a node counts as a chip's; the strongest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum NodeEvidence {
-    /// A directory below the chip's own has a `dev` file.
-    Child,
+    /// In sysfs, a directory below the chip's own has a `dev` file.
+    Sysfs,
     /// A class device leads to the chip.
     Class,
-    /// As many nodes as chips, paired in order: a guess, and said so.
+    /// There are as many nodes as chips, and they are paired in order: a guess.
     Inferred,
-    /// Nothing tells.
+    /// Nothing shows the chip's node.
     None,
 }
 
 impl fmt::Display for NodeEvidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Self::Child => "child",
+            Self::Sysfs => "sysfs",
             Self::Class => "class",
             Self::Inferred => "inferred",
             Self::None => "none",
@@ -115,18 +118,23 @@ impl Resource {
         healthy.map(|(id, _)| id)
     }
 
-    /// The device that an id names, if this resource has it: a replica's index must be one of the
-    /// resource's, and an unshared device has none.
+    /// The device that an id names, if this resource has it.
     #[must_use]
     pub fn find(&self, id: DeviceId) -> Option<&Device> {
-        let replicas = self.sharing.map(|sharing| sharing.replicas);
-        let fits = match (id.replica, replicas) {
+        let devices = &self.devices;
+        let index = devices.binary_search_by_key(&id.address, |device| device.id.address).ok()?;
+        self.lists(id).then(|| &devices[index])
+    }
+
+    /// Whether ids of this form are listed: a replica's index must be one of the resource's, and a
+    /// device that is not shared has none.
+    #[must_use]
+    pub fn lists(&self, id: DeviceId) -> bool {
+        match (id.replica, self.sharing) {
             (None, None) => true,
-            (Some(index), Some(replicas)) => index < replicas,
+            (Some(index), Some(sharing)) => index < sharing.replicas,
             _ => false,
-        };
-        let mut devices = self.devices.iter();
-        devices.find(|device| fits && device.id.address == id.address)
+        }
     }
 }
 
@@ -143,8 +151,24 @@ pub struct Device {
     pub health: Health,
     /// Why it is unhealthy; empty for a healthy device.
     pub reasons: Vec<Reason>,
+    /// Whether a reason waits for the kubelet to say which pod holds it, within milliseconds.
+    pub awaits_kubelet: bool,
     /// NUMA nodes of its chips, ascending; empty where none is known.
     pub numa_nodes: Vec<u32>,
+}
+
+impl Device {
+    /// Whether its hardware left and it is listed only because a pod holds it, or may.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.reasons.iter().any(|reason| reason.code == ReasonCode::Removed)
+    }
+
+    /// Whether a pod holds its chips under another id, or may.
+    #[must_use]
+    pub fn is_withheld(&self) -> bool {
+        self.reasons.iter().any(|reason| reason.code == ReasonCode::HeldByPod)
+    }
 }
 
 #[cfg(test)]

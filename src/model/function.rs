@@ -38,7 +38,7 @@ pub struct ChipFunction {
     pub driver: Option<String>,
     /// The physical function, where `physfn` makes this one an SR-IOV virtual function.
     pub virtual_of: Option<PciAddress>,
-    /// False once the configuration space reads all ones; true where it could not be read at all.
+    /// False once the configuration space is empty or reads all ones; true where it could not be read at all.
     pub answers: bool,
     /// From `numa_node`, its own or the nearest port's above; absent where all say -1.
     pub numa_node: Option<u32>,

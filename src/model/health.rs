@@ -1,5 +1,7 @@
 //! Whether a device can be given to a pod, and if not, why.
 
+mod remedy;
+
 use std::fmt;
 
 /// What the kubelet is told of a device; spelt as v1beta1 spells it.
@@ -9,6 +11,14 @@ pub enum Health {
     Healthy,
     /// Stays in the node's capacity, leaves its allocatable.
     Unhealthy,
+}
+
+impl Health {
+    /// Healthy only without any reason against it.
+    #[must_use]
+    pub fn of(reasons: &[Reason]) -> Self {
+        if reasons.is_empty() { Self::Healthy } else { Self::Unhealthy }
+    }
 }
 
 impl fmt::Display for Health {
@@ -33,7 +43,7 @@ pub struct Reason {
 /// Every signal. Names are stable: they appear in `discover`, logs, metrics and the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ReasonCode {
-    /// A board that is known to have more chips shows fewer.
+    /// A board has fewer chips than configuration, its own past or its sibling boards show.
     ChipMissing,
     /// No driver has the chip.
     DriverNotBound,
@@ -41,7 +51,7 @@ pub enum ReasonCode {
     DeviceNodeUnknown,
     /// The driver named a node, but /dev does not have it.
     DeviceNodeMissing,
-    /// The configuration space reads all ones: the chip no longer answers.
+    /// The configuration space is empty or reads all ones: the chip no longer answers.
     ConfigSpaceUnreadable,
     /// The counter of fatal PCIe errors rose (`aer_dev_fatal`).
     AerFatal,
@@ -78,6 +88,9 @@ pub enum ReasonCode {
     /// It left, and stays listed only because a pod holds it or may hold it. No signal of a chip
     /// that is there, so nothing to configure.
     Removed,
+    /// A pod holds its chips under another id, resource, granularity or kind of sharing, as an
+    /// earlier configuration offered them. Nothing to configure.
+    HeldByPod,
 }
 
 /// How a signal is taken.
@@ -158,6 +171,7 @@ impl ReasonCode {
             Self::IxmlEccCorrected => "IxmlEccCorrected",
             Self::IxmlCallFailed => "IxmlCallFailed",
             Self::Removed => "Removed",
+            Self::HeldByPod => "HeldByPod",
         }
     }
 
@@ -182,7 +196,8 @@ impl ReasonCode {
             | Self::DeviceNodeUnknown
             | Self::DeviceNodeMissing
             | Self::LinkBelowMaximum
-            | Self::Removed => Certainty::State,
+            | Self::Removed
+            | Self::HeldByPod => Certainty::State,
             Self::ConfigSpaceUnreadable | Self::AerFatal => Certainty::Hard,
             Self::IxmlGpuLost
             | Self::IxmlResetRequired

@@ -16,7 +16,7 @@ pub struct ChipHealthSample {
     pub driver: Option<String>,
     /// Whether its node is in /dev; none where it has none.
     pub has_node: Option<bool>,
-    /// False once the configuration space reads all ones; none where it could not be read.
+    /// False once the configuration space is empty or reads all ones; none where it could not be read.
     pub answers: Option<bool>,
     /// Fatal PCIe errors since the function came; none where the kernel does not count them.
     pub fatal_errors: Option<u64>,

@@ -1,5 +1,7 @@
 //! How much of a kubelet's list a shared device takes.
 
+use super::device::Resource;
+
 /// The largest list a kubelet reads, in bytes: the receive limit of grpc-go, which it does not
 /// change. A longer message ends the stream.
 pub const KUBELET_LIST_LIMIT: u64 = 4 << 20;
@@ -15,6 +17,14 @@ const HEALTH: u64 = FIELD + 9;
 const TOPOLOGY: u64 = FIELD + 2 * (FIELD + 1 + 5);
 /// What a replica takes in a list besides the digits of its index.
 const REPLICA: u64 = FIELD + FIELD + ADDRESS + REPLICA_SEPARATOR + HEALTH + TOPOLOGY;
+
+/// Whether a resource's list is one that a kubelet receives, in the worst case of
+/// [`largest_replicas`].
+#[must_use]
+pub fn fits(resource: &Resource) -> bool {
+    let replicas = resource.sharing.map_or(1, |sharing| sharing.replicas);
+    replicas <= largest_replicas(resource.devices.len())
+}
 
 /// The most replicas of each of `devices` devices that fit into one list in the worst case:
 /// every address of full length, all unhealthy, each on two NUMA nodes of large number.

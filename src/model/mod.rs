@@ -1,4 +1,7 @@
-//! Nouns: what a node is made of, as plain values. Standard library only; nothing here reads or decides.
+//! Nouns: what a node is made of, as plain values. Standard library and serde only;
+//! nothing here reads or decides.
+
+mod serde_text;
 
 pub mod pci;
 
@@ -20,7 +23,11 @@ pub mod cdi;
 pub mod health_sample;
 pub mod inventory;
 pub mod list_size;
+pub mod observed;
 pub mod pod_usage;
+pub mod rescan;
+pub mod session;
 pub mod sysfs;
+pub mod warning;
 
 pub mod doctor;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::serde_text::serde_as_text;
+
 /// Where a PCI function sits: domain, bus, device and function.
 ///
 /// Written as the kernel names the directory in `/sys/bus/pci/devices`: `0000:13:00.0`, lower case
@@ -71,6 +73,8 @@ fn hex(text: &str, digits: std::ops::RangeInclusive<usize>) -> Option<u32> {
     let valid = digits.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     valid.then(|| u32::from_str_radix(text, 16).ok()).flatten()
 }
+
+serde_as_text!(PciAddress);
 
 impl fmt::Display for PciAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -191,6 +195,8 @@ fn parse_id(text: &str) -> Option<PciId> {
     let device = u16::try_from(hex(device, 4..=4)?).ok()?;
     Some(PciId { vendor, device })
 }
+
+serde_as_text!(PciId);
 
 impl fmt::Display for PciId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,7 +1,29 @@
-//! Which containers hold which devices, as the kubelet tells it.
+//! Which containers hold which devices, as the kubelet's PodResources API lists them.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
+
+/// One answer of PodResources `List`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodUsage {
+    /// When the kubelet was asked, on the daemon's clock: a later allocation may be missing.
+    pub asked: Duration,
+    /// Which kubelet answered.
+    pub kubelet: KubeletInstance,
+    /// Who holds what.
+    pub held: HeldDevices,
+}
+
+/// One run of the kubelet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KubeletInstance {
+    /// Differs from that of every other run: the inode and the time of its socket.
+    pub id: (u64, i128),
+    /// True once it has run so long that it knows all of its pods. A kubelet that has just started
+    /// answers before it does.
+    pub knows_its_pods: bool,
+}
 
 /// One container that holds a device.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,16 +43,16 @@ impl fmt::Display for Holder {
     }
 }
 
-/// Every device id that some container holds, by resource. Ids are kept as the kubelet wrote them:
-/// it tells those of other plugins too, and those that earlier plugins gave.
+/// Every device id that some container holds, by resource. Ids stay as the kubelet wrote them: it
+/// also lists those of other plugins, and those that earlier plugins gave.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeldDevices {
     by_resource: BTreeMap<String, BTreeMap<String, Holder>>,
 }
 
 impl HeldDevices {
-    /// Notes that `holder` has the device `id` of `resource`. An init container and those after it
-    /// may share a device; the first that is told stands for all of them.
+    /// Adds that `holder` has the device `id` of `resource`. An init container and those after it
+    /// may share a device; the first that is added stands for all of them.
     pub fn insert(&mut self, resource: &str, id: String, holder: Holder) {
         let ids = self.by_resource.entry(resource.to_owned()).or_default();
         ids.entry(id).or_insert(holder);
@@ -43,8 +65,15 @@ impl HeldDevices {
     }
 
     /// What is held of `resource`: ids and holders, ascending by id.
-    pub fn held(&self, resource: &str) -> impl Iterator<Item = (&str, &Holder)> {
+    pub fn of_resource(&self, resource: &str) -> impl Iterator<Item = (&str, &Holder)> {
         let ids = self.by_resource.get(resource).into_iter().flatten();
         ids.map(|(id, holder)| (id.as_str(), holder))
+    }
+
+    /// Everything that is held: resource, id, holder.
+    pub fn all(&self) -> impl Iterator<Item = (&str, &str, &Holder)> {
+        self.by_resource.iter().flat_map(|(resource, ids)| {
+            ids.iter().map(move |(id, holder)| (resource.as_str(), id.as_str(), holder))
+        })
     }
 }

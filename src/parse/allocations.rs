@@ -1,115 +1,63 @@
-//! The file that keeps what was handed out across our restarts: a line with a checksum, then JSON.
+//! The file that keeps allocation records across restarts: a line with a checksum, then JSON.
 
-use std::collections::BTreeMap;
-
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
 use thiserror::Error;
 
-use crate::model::allocation::{AllocatedChip, AllocationRecord, AllocationRecords};
-use crate::model::device::DeviceId;
+use crate::model::allocation::AllocationRecords;
 
-const NAME: &str = "ix-device-plugin handouts 1";
+const HEADER: &str = "ix-device-plugin allocations 1";
 
-/// Why a text cannot be believed.
+/// The header of `iluvatar-gpu.handouts`, the same file under its former name.
+const FORMER_HEADER: &str = "ix-device-plugin handouts 1";
+
+/// Why a text is not a file of allocation records.
 #[derive(Debug, Error)]
 pub enum AllocationRecordsError {
-    /// Not ours, or of another version.
-    #[error("it does not begin with `{NAME}`")]
+    /// Another file, or one of another version.
+    #[error("it does not begin with `{HEADER}`")]
     Unknown,
-    /// Cut off or changed.
-    #[error("its checksum is {found:08x}, but it says {said}")]
+    /// Truncated or changed.
+    #[error("its checksum is {actual:08x}, but its header says {expected}")]
     Damaged {
-        /// Of what is there.
-        found: u32,
-        /// As it is written.
-        said: String,
+        /// The checksum of the JSON.
+        actual: u32,
+        /// The checksum in the header.
+        expected: String,
     },
-    /// The checksum is right, the rest is not.
-    #[error("it is not what this version writes: {0}")]
+    /// The checksum is right, but the JSON is not what this version writes.
+    #[error("its content is invalid: {0}")]
     Malformed(#[from] serde_json::Error),
-    /// An id, address or PCI id that is none.
-    #[error("`{0}` is no id of a device")]
-    BadId(String),
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ChipRecord {
-    address: String,
-    #[serde(rename = "pciId")]
-    pci_id: String,
-    node: Option<String>,
-}
-
-type Records = BTreeMap<String, BTreeMap<String, Vec<ChipRecord>>>;
-
-/// Reads what [`write_allocations`] wrote.
+/// Parses what [`write_allocations`] wrote, under its present or its former name.
 ///
 /// # Errors
-/// [`AllocationRecordsError`]; nothing of such a text counts.
+/// [`AllocationRecordsError`]; such a text is refused as a whole.
 pub fn parse_allocations(text: &str) -> Result<AllocationRecords, AllocationRecordsError> {
     let (first, body) = text.split_once('\n').ok_or(AllocationRecordsError::Unknown)?;
-    let said = first.strip_prefix(NAME).and_then(|rest| rest.strip_prefix(' '));
-    let said = said.ok_or(AllocationRecordsError::Unknown)?;
-    let found = crc32fast::hash(body.as_bytes());
-    if said != format!("{found:08x}") {
-        return Err(AllocationRecordsError::Damaged { found, said: said.to_owned() });
+    let rest = first.strip_prefix(HEADER).or_else(|| first.strip_prefix(FORMER_HEADER));
+    let expected = rest.and_then(|rest| rest.strip_prefix(' '));
+    let expected = expected.ok_or(AllocationRecordsError::Unknown)?;
+    let actual = crc32fast::hash(body.as_bytes());
+    if expected != format!("{actual:08x}") {
+        return Err(AllocationRecordsError::Damaged { actual, expected: expected.to_owned() });
     }
-    let records: Records = serde_json::from_str(body)?;
-    records
-        .into_iter()
-        .map(|(resource, devices)| {
-            let devices: Result<_, _> = devices.into_iter().map(parse_device).collect();
-            Ok((resource, devices?))
-        })
-        .collect()
+    Ok(serde_json::from_str(body)?)
 }
 
-fn parse_device(
-    (id, chips): (String, Vec<ChipRecord>),
-) -> Result<(DeviceId, AllocationRecord), AllocationRecordsError> {
-    let parsed: DeviceId = id.parse().map_err(|_| AllocationRecordsError::BadId(id))?;
-    let chips: Result<_, _> = chips.into_iter().map(parse_chip).collect();
-    Ok((parsed, AllocationRecord { chips: chips? }))
-}
-
-fn parse_chip(chip: ChipRecord) -> Result<AllocatedChip, AllocationRecordsError> {
-    Ok(AllocatedChip {
-        address: chip.address.parse().map_err(|_| AllocationRecordsError::BadId(chip.address))?,
-        id: chip.pci_id.parse().map_err(|_| AllocationRecordsError::BadId(chip.pci_id))?,
-        node: chip.node,
-    })
-}
-
-/// Writes so that [`parse_allocations`] reads it back.
+/// Writes a text that [`parse_allocations`] parses.
 #[must_use]
+#[expect(clippy::missing_panics_doc, reason = "maps of strings always serialise")]
 pub fn write_allocations(records: &AllocationRecords) -> String {
-    let resources: Map<_, _> = records
-        .iter()
-        .map(|(resource, devices)| {
-            let devices = devices.iter().map(|(id, record)| (id.to_string(), chips(record)));
-            (resource.clone(), Value::Object(devices.collect()))
-        })
-        .collect();
-    let body = format!("{:#}\n", Value::Object(resources));
-    format!("{NAME} {:08x}\n{body}", crc32fast::hash(body.as_bytes()))
-}
-
-fn chips(record: &AllocationRecord) -> Value {
-    let chips = record.chips.iter().map(|chip| {
-        json!({
-            "address": chip.address.to_string(),
-            "pciId": chip.id.to_string(),
-            "node": chip.node,
-        })
-    });
-    chips.collect()
+    let body = serde_json::to_string_pretty(records).expect("maps of strings always serialise");
+    let body = body + "\n";
+    format!("{HEADER} {:08x}\n{body}", crc32fast::hash(body.as_bytes()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::allocation::{AllocatedChip, AllocationRecord};
+    use crate::model::device::DeviceId;
     use crate::model::pci::{PciAddress, PciId};
     use proptest::prelude::*;
 
@@ -129,25 +77,62 @@ mod tests {
         proptest::collection::btree_map("[a-z./]{1,9}", devices, 0..3)
     }
 
+    /// As releases under the former name wrote it.
+    const FORMER: &str = r#"ix-device-plugin handouts 1 CRC
+{
+  "iluvatar.com/gpu": {
+    "0000:15:00.0::1": [
+      {
+        "address": "0000:15:00.0",
+        "pciId": "1e3e:0002",
+        "node": "/dev/iluvatar3"
+      }
+    ],
+    "0000:2d:00.0": [
+      {
+        "address": "0000:2d:00.0",
+        "pciId": "1e3e:0002",
+        "node": null
+      }
+    ]
+  }
+}
+"#;
+
+    #[test]
+    fn a_file_under_the_former_name_is_read_and_written_under_the_present_one() {
+        let former = FORMER.replace("CRC", "5c74691e");
+        let records = parse_allocations(&former).unwrap();
+        assert_eq!(records["iluvatar.com/gpu"].len(), 2);
+        assert_eq!(write_allocations(&records), former.replace("handouts", "allocations"));
+    }
+
     #[test]
     fn a_damaged_file_says_how_it_is_damaged() {
         let text = write_allocations(&AllocationRecords::new());
-        assert_eq!(text, "ix-device-plugin handouts 1 dda1b006\n{}\n");
+        assert_eq!(text, "ix-device-plugin allocations 1 dda1b006\n{}\n");
         let check = |text: &str, expected: &str| {
             assert_eq!(parse_allocations(text).unwrap_err().to_string(), expected);
         };
-        check("", "it does not begin with `ix-device-plugin handouts 1`");
-        check(&text.replace("{}", "{ }"), "its checksum is df7350c4, but it says dda1b006");
+        check("", "it does not begin with `ix-device-plugin allocations 1`");
+        check(&text.replace("{}", "{ }"), "its checksum is df7350c4, but its header says dda1b006");
+        let body = "{\"a.b/c\": {\"gpu0\": []}}";
+        let valid = format!("{HEADER} {:08x}\n{body}", crc32fast::hash(body.as_bytes()));
+        check(
+            &valid,
+            "its content is invalid: `gpu0` is not a PCI address such as `0000:13:00.0` at line 1 \
+             column 17",
+        );
     }
 
     proptest! {
         #[test]
-        fn what_is_written_reads_back(records in records()) {
+        fn written_records_are_parsed_as_they_were(records in records()) {
             prop_assert_eq!(parse_allocations(&write_allocations(&records)).unwrap(), records);
         }
 
         #[test]
-        fn a_changed_byte_is_noticed(records in records(), at: prop::sample::Index, to: u8) {
+        fn a_changed_byte_is_detected(records in records(), at: prop::sample::Index, to: u8) {
             let mut bytes = write_allocations(&records).into_bytes();
             let at = at.index(bytes.len());
             prop_assume!(bytes[at] != to);

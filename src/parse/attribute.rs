@@ -132,11 +132,14 @@ pub fn udev_model(bytes: &[u8]) -> Option<&str> {
     is_shown.then_some(name)
 }
 
-/// False where `config` starts with all ones: a function that left the bus answers every read so
-/// (PCIe Base Specification, Unsupported Request completion). Too short to tell counts as true.
+/// Whether `config` holds a vendor and a device id, its first four bytes.
+///
+/// A function that left the bus reads as all ones (PCIe Base Specification, Unsupported Request
+/// completion; the kernel puts the same in place of a read that fails). A file without its first
+/// four bytes shows no function either: the kernel lets every reader have the first 64.
 #[must_use]
 pub fn config_space_answers(bytes: &[u8]) -> bool {
-    !matches!(bytes, [0xff, 0xff, 0xff, 0xff, ..])
+    bytes.first_chunk::<4>().is_some_and(|ids| *ids != [0xff; 4])
 }
 
 fn parse_hex(bytes: &[u8], rule: &'static str) -> Result<u32> {
@@ -199,7 +202,12 @@ mod tests {
     fn a_chip_that_left_the_bus_reads_all_ones() {
         assert!(!config_space_answers(&[0xff; 64]));
         assert!(config_space_answers(&[0x3e, 0x1e, 2, 0]));
-        assert!(config_space_answers(&[]));
+    }
+
+    #[test]
+    fn a_configuration_space_too_short_for_its_ids_is_no_answer() {
+        assert!(!config_space_answers(&[]));
+        assert!(!config_space_answers(&[0x3e, 0x1e, 2]));
     }
 
     #[track_caller]

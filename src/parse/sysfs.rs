@@ -1,4 +1,4 @@
-//! A captured machine to a survey: which chips, slots, class devices and nodes the kernel shows.
+//! A captured machine to a scan: which chips, slots, class devices and nodes the kernel shows.
 //!
 //! One odd attribute costs that attribute, one unreadable function costs that function; neither
 //! hides the others, and both are said.
@@ -9,7 +9,7 @@ use super::attribute::{self, AttributeError};
 use crate::model::config::DiscoveryRules;
 use crate::model::device::DeviceNode;
 use crate::model::function::{ChipFunction, Function, FunctionKind, Link};
-use crate::model::inventory::Skipped;
+use crate::model::inventory::{SkipReason, Skipped};
 use crate::model::machine::{DeviceNumber, Entry, Machine};
 use crate::model::pci::{PciAddress, PciId, RootBus, SlotAddress};
 use crate::model::sysfs::{ClassDevice, SysfsScan};
@@ -20,7 +20,7 @@ pub const PCI_DEVICES: &str = "sys/bus/pci/devices";
 /// Reads what a capture holds.
 #[must_use]
 pub fn parse_sysfs_scan(machine: &Machine, rules: &DiscoveryRules) -> SysfsScan {
-    let mut survey = SysfsScan {
+    let mut scan = SysfsScan {
         functions: parse_functions(machine),
         slots: parse_slots(machine),
         class_devices: parse_class_devices(machine),
@@ -28,16 +28,17 @@ pub fn parse_sysfs_scan(machine: &Machine, rules: &DiscoveryRules) -> SysfsScan 
         driver_version: parse_driver_version(machine, rules),
         ..SysfsScan::default()
     };
-    for function in &survey.functions {
+    for function in &scan.functions {
         match parse_chip(machine, function, rules) {
-            Ok(Some(chip)) => survey.chips.push(chip),
+            Ok(Some(chip)) => scan.chips.push(chip),
             Ok(None) => {}
             Err(reason) => {
-                survey.unreadable.push(Skipped { address: function.address, reason });
+                let reason = SkipReason::Unreadable(reason);
+                scan.unreadable.push(Skipped { address: function.address, reason });
             }
         }
     }
-    survey
+    scan
 }
 
 /// Every function of [`PCI_DEVICES`] with its place in the tree, ascending by address.

@@ -1,9 +1,9 @@
-//! The CDI spec as JSON, in the specification's lowest version that has what we use: 0.5.0 let
-//! names begin with a digit. Runtimes refuse a version that they do not know, so every step less
-//! is a runtime more; annotations, for one, would cost 0.6.0.
+//! The CDI spec as JSON, in the lowest version of the specification that has what it uses: 0.5.0
+//! allows names that begin with a digit. Runtimes refuse versions that they do not know, so a lower
+//! version works with more of them; annotations, for example, require 0.6.0.
 //!
-//! Nodes are given by path alone. The runtime looks up their numbers when it makes the container,
-//! so no number in the file can be outdated.
+//! Nodes are given by path only. The runtime looks up their numbers when it creates the container,
+//! so the file holds no numbers that could be outdated.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::model::cdi::{CdiName, CdiSpec, KIND};
 
 const VERSION: &str = "0.5.0";
 
-/// Never `m`: a container has no need to make nodes. Without the field a runtime takes `rwm`.
+/// Not `m`: a container need not create device nodes. Without the field a runtime takes `rwm`.
 const PERMISSIONS: &str = "rw";
 
 #[derive(Deserialize, Serialize)]
@@ -48,7 +48,7 @@ struct TypedNode {
 
 /// The whole file.
 #[must_use]
-#[expect(clippy::missing_panics_doc, reason = "structs of texts always serialise")]
+#[expect(clippy::missing_panics_doc, reason = "structs of strings always serialise")]
 pub fn spec_json(spec: &CdiSpec) -> String {
     let devices = spec.devices.iter().map(|(name, nodes)| TypedDevice {
         name: name.to_string(),
@@ -60,7 +60,7 @@ pub fn spec_json(spec: &CdiSpec) -> String {
         devices: devices.collect(),
         container_edits: (!spec.common.is_empty()).then(|| typed_edits(&spec.common)),
     };
-    serde_json::to_string_pretty(&typed).expect("structs of texts always serialise") + "\n"
+    serde_json::to_string_pretty(&typed).expect("structs of strings always serialise") + "\n"
 }
 
 fn typed_edits(nodes: &[String]) -> TypedEdits {
@@ -69,10 +69,10 @@ fn typed_edits(nodes: &[String]) -> TypedEdits {
     TypedEdits { device_nodes: nodes.iter().map(node).collect() }
 }
 
-/// What a file says, if it is one of ours to the byte: nobody else writes this very form, and
-/// whoever edits our file makes it theirs. What former releases wrote must stay known here.
+/// The spec in a file that this program wrote, compared byte by byte: a file that was edited since
+/// belongs to whoever edited it. Files of earlier releases must still be recognised.
 #[must_use]
-pub fn read_own(text: &str) -> Option<CdiSpec> {
+pub fn parse_own_spec(text: &str) -> Option<CdiSpec> {
     let typed: TypedSpec = serde_json::from_str(text).ok()?;
     let paths = |edits: TypedEdits| edits.device_nodes.into_iter().map(|node| node.path).collect();
     let common: Vec<String> = typed.container_edits.map(paths).unwrap_or_default();
@@ -90,7 +90,7 @@ pub fn read_own(text: &str) -> Option<CdiSpec> {
 mod tests {
     use super::*;
 
-    /// As releases wrote it: a running node has such a file when it is updated.
+    /// As every release writes it: a node has such a file when it is updated.
     const WRITTEN: &str = r#"{
   "cdiVersion": "0.5.0",
   "kind": "iluvatar.com/gpu",
@@ -129,21 +129,21 @@ mod tests {
     }
 
     #[test]
-    fn the_form_that_was_once_written_is_written_and_known_for_ever() {
+    fn a_spec_is_written_in_the_known_form_and_recognised() {
         assert_eq!(spec_json(&written()), WRITTEN);
-        assert_eq!(read_own(WRITTEN), Some(written()));
+        assert_eq!(parse_own_spec(WRITTEN), Some(written()));
     }
 
     #[test]
-    fn without_control_nodes_nothing_is_common() {
+    fn without_control_nodes_there_are_no_common_edits() {
         let spec = CdiSpec { common: Vec::new(), ..written() };
         let text = spec_json(&spec);
         assert_eq!(text.matches("containerEdits").count(), 1);
-        assert_eq!(read_own(&text), Some(spec));
+        assert_eq!(parse_own_spec(&text), Some(spec));
     }
 
     #[test]
-    fn what_differs_in_anything_is_not_ours() {
+    fn a_file_that_differs_in_any_byte_is_not_ours() {
         let differs = [
             ("0.5.0", "0.6.0"),
             ("iluvatar.com/gpu", "iluvatar.com/npu"),
@@ -154,8 +154,8 @@ mod tests {
             ("}\n", "}"),
         ];
         for (from, to) in differs {
-            assert_eq!(read_own(&WRITTEN.replace(from, to)), None, "{to}");
+            assert_eq!(parse_own_spec(&WRITTEN.replace(from, to)), None, "{to}");
         }
-        assert_eq!(read_own(""), None);
+        assert_eq!(parse_own_spec(""), None);
     }
 }

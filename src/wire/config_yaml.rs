@@ -1,20 +1,22 @@
-//! The effective configuration as YAML: every value that is in force, in the form that reads back
-//! as the same configuration.
+//! The effective configuration as YAML: every active value, in the form that reads back as the same
+//! configuration.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde_json::{Map, Value, json};
 
 use crate::model::config::{
-    BoardRules, CdiRules, Config, DiscoveryRules, Granularity, HealthRules, Pairing, ResourceRule,
-    Selector, Sharing, SharingPolicy, VisibleDevices,
+    BoardRules, CdiRules, Config, ContainerRules, DiscoveryRules, Granularity, HealthRules,
+    ResourceRule, Selector, Sharing,
 };
-use crate::model::health::Severity;
 use crate::model::ixml::IxmlChoice;
 use crate::model::pci::PciAddress;
+use crate::parse::config::key::ConfigKey;
+use crate::parse::config::keys::{
+    self, PAIRING_WORDS, POLICY_WORDS, SEVERITY_WORDS, VISIBLE_DEVICES_WORDS, boards, cdi,
+    container, discovery, health, resource, selector, time_slicing, word_of,
+};
 
 /// The configuration with all defaults, resources in the form of the list, names as the kubelet
 /// has them.
@@ -22,217 +24,132 @@ use crate::model::pci::PciAddress;
 /// In the file `failRequestsGreaterThanOne` and `policy` are the same for all resources; those of
 /// the first shared one are written.
 #[must_use]
-#[expect(clippy::missing_panics_doc, reason = "structs of texts and numbers always serialise")]
+#[expect(clippy::missing_panics_doc, reason = "a JSON value always serialises")]
 pub fn effective_yaml(config: &Config) -> String {
-    serde_yaml::to_string(&typed(config)).expect("structs of texts and numbers always serialise")
+    serde_yaml::to_string(&effective_json(config)).expect("a JSON value always serialises")
 }
 
-/// The same in one line, for a log: JSON, which is YAML as well.
+/// The same as JSON, which is YAML as well.
 #[must_use]
-#[expect(clippy::missing_panics_doc, reason = "structs of texts and numbers always serialise")]
-pub fn effective_json(config: &Config) -> serde_json::Value {
-    serde_json::to_value(typed(config)).expect("structs of texts and numbers always serialise")
+pub fn effective_json(config: &Config) -> Value {
+    let sharing = config.resources.iter().find_map(|rule| rule.sharing).map(sharing_value);
+    mapping([
+        (&keys::SHARING, sharing),
+        (&keys::RESOURCES, Some(config.resources.iter().map(resource_value).collect())),
+        (&keys::BOARDS, Some(boards_value(&config.boards))),
+        (&keys::DISCOVERY, Some(discovery_value(&config.discovery))),
+        (&keys::CONTAINER, Some(container_value(config.container))),
+        (&keys::HEALTH, Some(health_value(&config.health))),
+        (&keys::CDI, Some(cdi_value(&config.cdi))),
+    ])
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct TypedConfig<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sharing: Option<TypedSharing>,
-    resources: Vec<TypedResource<'a>>,
-    boards: TypedBoards<'a>,
-    discovery: TypedDiscovery<'a>,
-    container: TypedContainer,
-    health: TypedHealth<'a>,
-    cdi: TypedCdi<'a>,
+/// A mapping in this order, without the keys that have no value.
+fn mapping<const N: usize>(entries: [(&'static ConfigKey, Option<Value>); N]) -> Value {
+    let entries = entries.into_iter().filter_map(|(key, value)| Some((key.name, value?)));
+    entries.map(|(name, value)| (name.to_owned(), value)).collect::<Map<_, _>>().into()
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct TypedSharing {
-    time_slicing: TypedSlicing,
+/// Nothing where a list or mapping is empty.
+fn some(value: Value) -> Option<Value> {
+    let is_empty =
+        value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(Map::is_empty);
+    (!is_empty).then_some(value)
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct TypedSlicing {
-    fail_requests_greater_than_one: bool,
-    policy: &'static str,
+fn sharing_value(sharing: Sharing) -> Value {
+    let fail = sharing.fail_requests_greater_than_one;
+    let slicing = mapping([
+        (&time_slicing::FAIL_REQUESTS_GREATER_THAN_ONE, Some(fail.into())),
+        (&time_slicing::POLICY, Some(word_of(&POLICY_WORDS, &sharing.policy).into())),
+    ]);
+    mapping([(&keys::sharing::TIME_SLICING, Some(slicing))])
 }
 
-#[derive(Serialize)]
-struct TypedResource<'a> {
-    name: &'a str,
-    #[serde(rename = "match", skip_serializing_if = "TypedMatch::is_empty")]
-    selector: TypedMatch<'a>,
-    splitboard: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    replicas: Option<u32>,
+fn resource_value(rule: &ResourceRule) -> Value {
+    mapping([
+        (&resource::NAME, Some(json!(rule.name))),
+        (&resource::MATCH, some(match_value(&rule.selector))),
+        (&resource::SPLITBOARD, Some(json!(rule.granularity == Granularity::Chip))),
+        (&resource::REPLICAS, rule.sharing.map(|sharing| sharing.replicas.into())),
+    ])
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct TypedMatch<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    model: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pci_id: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    addresses: Vec<String>,
+fn match_value(conditions: &Selector) -> Value {
+    let model = conditions.model.as_deref();
+    mapping([
+        (&selector::MODEL, model.map(Value::from)),
+        (&selector::PCI_ID, conditions.pci_id.map(|id| id.to_string().into())),
+        (&selector::ADDRESSES, some(texts(&conditions.addresses))),
+    ])
 }
 
-impl TypedMatch<'_> {
-    fn is_empty(&self) -> bool {
-        self.model.is_none() && self.pci_id.is_none() && self.addresses.is_empty()
-    }
+fn boards_value(rules: &BoardRules) -> Value {
+    let BoardRules { pairing, chips_per_board, pairs, models } = rules;
+    mapping([
+        (&boards::PAIRING, Some(word_of(&PAIRING_WORDS, pairing).into())),
+        (&boards::CHIPS_PER_BOARD, some(by_name(chips_per_board))),
+        (&boards::PAIRS, some(pairs.iter().map(|pair| texts(pair)).collect())),
+        (&boards::MODELS, some(by_name(models))),
+    ])
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct TypedBoards<'a> {
-    pairing: &'static str,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    chips_per_board: BTreeMap<String, usize>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pairs: Vec<Vec<String>>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    models: BTreeMap<String, &'a str>,
+fn discovery_value(rules: &DiscoveryRules) -> Value {
+    let DiscoveryRules { vendor_ids, drivers, control_nodes, rescan } = rules;
+    let vendor_ids = vendor_ids.iter().map(|vendor| format!("{vendor:#06x}"));
+    mapping([
+        (&discovery::VENDOR_IDS, Some(vendor_ids.collect())),
+        (&discovery::DRIVERS, Some(json!(drivers))),
+        (&discovery::CONTROL_NODES, Some(json!(control_nodes))),
+        (&discovery::RESCAN, Some(duration(*rescan))),
+    ])
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct TypedDiscovery<'a> {
-    vendor_ids: Vec<String>,
-    drivers: &'a [String],
-    control_nodes: &'a [String],
-    rescan: String,
+fn container_value(rules: ContainerRules) -> Value {
+    let word = word_of(&VISIBLE_DEVICES_WORDS, &rules.visible_devices);
+    mapping([(&container::VISIBLE_DEVICES, Some(word.into()))])
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct TypedContainer {
-    visible_devices: &'static str,
-}
-
-#[derive(Serialize)]
-struct TypedHealth<'a> {
-    interval: String,
-    recovery: String,
-    ixml: Cow<'a, str>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    signals: BTreeMap<&'static str, &'static str>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct TypedCdi<'a> {
-    enabled: bool,
-    spec_dir: &'a Path,
-    device_specs: bool,
-}
-
-fn typed(config: &Config) -> TypedConfig<'_> {
-    TypedConfig {
-        sharing: config.resources.iter().find_map(|rule| rule.sharing).map(typed_sharing),
-        resources: config.resources.iter().map(typed_resource).collect(),
-        boards: typed_boards(&config.boards),
-        discovery: typed_discovery(&config.discovery),
-        health: typed_health(&config.health),
-        cdi: typed_cdi(&config.cdi),
-        container: TypedContainer {
-            visible_devices: match config.container.visible_devices {
-                VisibleDevices::Addresses => "addresses",
-                VisibleDevices::Void => "void",
-            },
-        },
-    }
-}
-
-fn typed_sharing(sharing: Sharing) -> TypedSharing {
-    TypedSharing {
-        time_slicing: TypedSlicing {
-            fail_requests_greater_than_one: sharing.fail_requests_greater_than_one,
-            policy: match sharing.policy {
-                SharingPolicy::Spread => "spread",
-                SharingPolicy::Pack => "pack",
-            },
-        },
-    }
-}
-
-fn typed_resource(rule: &ResourceRule) -> TypedResource<'_> {
-    TypedResource {
-        name: &rule.name,
-        selector: typed_match(&rule.selector),
-        splitboard: rule.granularity == Granularity::Chip,
-        replicas: rule.sharing.map(|sharing| sharing.replicas),
-    }
-}
-
-fn typed_match(selector: &Selector) -> TypedMatch<'_> {
-    TypedMatch {
-        model: selector.model.as_deref(),
-        pci_id: selector.pci_id.map(|id| id.to_string()),
-        addresses: texts(&selector.addresses),
-    }
-}
-
-fn typed_boards(boards: &BoardRules) -> TypedBoards<'_> {
-    TypedBoards {
-        pairing: match boards.pairing {
-            Pairing::Auto => "auto",
-            Pairing::Off => "off",
-        },
-        chips_per_board: boards
-            .chips_per_board
-            .iter()
-            .map(|(id, chips)| (id.to_string(), *chips))
-            .collect(),
-        pairs: boards.pairs.iter().map(|pair| texts(pair)).collect(),
-        models: boards.models.iter().map(|(id, model)| (id.to_string(), model.as_str())).collect(),
-    }
-}
-
-fn typed_discovery(discovery: &DiscoveryRules) -> TypedDiscovery<'_> {
-    TypedDiscovery {
-        vendor_ids: discovery.vendor_ids.iter().map(|vendor| format!("{vendor:#06x}")).collect(),
-        drivers: &discovery.drivers,
-        control_nodes: &discovery.control_nodes,
-        rescan: duration(discovery.rescan),
-    }
-}
-
-fn typed_health(health: &HealthRules) -> TypedHealth<'_> {
-    let word = |severity: &Severity| match severity {
-        Severity::Ignore => "ignore",
-        Severity::Warn => "warn",
-        Severity::Unhealthy => "unhealthy",
+fn health_value(rules: &HealthRules) -> Value {
+    let HealthRules { interval, recovery, ixml, signals } = rules;
+    let ixml = match ixml {
+        IxmlChoice::Auto => "auto".into(),
+        IxmlChoice::Off => "off".into(),
+        IxmlChoice::Path(path) => path.to_string_lossy(),
     };
-    TypedHealth {
-        interval: duration(health.interval),
-        recovery: duration(health.recovery),
-        ixml: match &health.ixml {
-            IxmlChoice::Auto => "auto".into(),
-            IxmlChoice::Off => "off".into(),
-            IxmlChoice::Path(path) => path.to_string_lossy(),
-        },
-        signals: health.signals.iter().map(|(code, it)| (code.name(), word(it))).collect(),
-    }
+    let severity = |severity| Value::from(word_of(&SEVERITY_WORDS, severity));
+    let signals = signals.iter().map(|(code, taken)| (code.name().to_owned(), severity(taken)));
+    mapping([
+        (&health::INTERVAL, Some(duration(*interval))),
+        (&health::RECOVERY, Some(duration(*recovery))),
+        (&health::IXML, Some(ixml.into())),
+        (&health::SIGNALS, some(signals.collect::<Map<_, _>>().into())),
+    ])
 }
 
-fn typed_cdi(cdi: &CdiRules) -> TypedCdi<'_> {
-    let CdiRules { enabled, spec_dir, device_specs } = cdi;
-    TypedCdi { enabled: *enabled, spec_dir, device_specs: *device_specs }
+fn cdi_value(rules: &CdiRules) -> Value {
+    let CdiRules { enabled, spec_dir, device_specs } = rules;
+    mapping([
+        (&cdi::ENABLED, Some(json!(enabled))),
+        (&cdi::SPEC_DIR, Some(json!(spec_dir.to_string_lossy()))),
+        (&cdi::DEVICE_SPECS, Some(json!(device_specs))),
+    ])
 }
 
 /// Whole seconds where they are, as people write them.
-fn duration(duration: Duration) -> String {
-    match duration.subsec_nanos() {
+fn duration(duration: Duration) -> Value {
+    let text = match duration.subsec_nanos() {
         0 => format!("{}s", duration.as_secs()),
         _ => format!("{}ms", duration.as_millis()),
-    }
+    };
+    text.into()
 }
 
-fn texts(addresses: &[PciAddress]) -> Vec<String> {
+fn by_name<T: Clone + Into<Value>>(values: &BTreeMap<impl ToString, T>) -> Value {
+    let values = values.iter().map(|(name, value)| (name.to_string(), value.clone().into()));
+    values.collect::<Map<_, _>>().into()
+}
+
+fn texts(addresses: &[PciAddress]) -> Value {
     addresses.iter().map(ToString::to_string).collect()
 }

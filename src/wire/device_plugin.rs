@@ -1,4 +1,4 @@
-//! Devices and grants as v1beta1 messages, and the one place that picks a gRPC code.
+//! Devices and grants as v1beta1 messages, and the one place that chooses gRPC codes.
 
 use tonic::{Code, Status};
 
@@ -13,13 +13,13 @@ use crate::decide::allocation::prefer::{DeviceSupply, Request, prefer};
 use crate::model::device::{Device, DeviceId, Resource};
 use crate::model::topology::DistanceTree;
 
-/// What the kubelet may ask of us.
+/// The optional calls that the kubelet may make.
 #[must_use]
 pub fn options() -> DevicePluginOptions {
     DevicePluginOptions { pre_start_required: true, get_preferred_allocation_available: true }
 }
 
-/// How we introduce ourselves: `endpoint` is the socket's file name.
+/// The registration of a resource: `endpoint` is the socket's file name.
 #[must_use]
 pub fn register_request(endpoint: &str, resource_name: &str) -> RegisterRequest {
     RegisterRequest {
@@ -30,7 +30,7 @@ pub fn register_request(endpoint: &str, resource_name: &str) -> RegisterRequest 
     }
 }
 
-/// The whole list of a resource, as each ListAndWatch message must have it.
+/// The whole list of a resource: every ListAndWatch message has all devices.
 #[must_use]
 pub fn list_and_watch_response(resource: &Resource) -> ListAndWatchResponse {
     let devices = resource.listed().map(|(id, device)| WireDevice {
@@ -41,15 +41,15 @@ pub fn list_and_watch_response(resource: &Resource) -> ListAndWatchResponse {
     ListAndWatchResponse { devices: devices.collect() }
 }
 
-/// Absent where no NUMA node is known: under a strict topology policy a made-up node would keep
-/// pods away (kubelet, cm/topologymanager).
+/// None where no NUMA node is known: under a strict topology policy an invented node would reject pods
+/// (kubelet, cm/topologymanager).
 fn topology(device: &Device) -> Option<TopologyInfo> {
     let nodes: Vec<_> =
         device.numa_nodes.iter().map(|node| NumaNode { id: i64::from(*node) }).collect();
     (!nodes.is_empty()).then_some(TopologyInfo { nodes })
 }
 
-/// Nodes appear at the same path as on the host.
+/// Device nodes have the same path in the container as on the host.
 fn container_response(grant: Grant) -> ContainerAllocateResponse {
     let devices = grant.nodes.into_iter().map(|node| DeviceSpec {
         container_path: node.path.clone(),
@@ -65,14 +65,14 @@ fn container_response(grant: Grant) -> ContainerAllocateResponse {
     }
 }
 
-/// The answer to a whole request: a container each, in the request's order.
+/// The response to a whole request: one grant for each container, in the order of the request.
 #[must_use]
 pub fn allocate_response(grants: Vec<Grant>) -> AllocateResponse {
     AllocateResponse { container_responses: grants.into_iter().map(container_response).collect() }
 }
 
-/// The best devices for each container of a request. Whatever is asked gets the best valid answer:
-/// an error here would fail the pod (kubernetes#97131), so texts that are no ids are left out.
+/// The best devices for each container of a request. Every request gets the best valid response,
+/// because an error would fail the pod (kubernetes#97131): texts that are not ids are left out.
 #[must_use]
 pub fn preferred_response(
     tree: &DistanceTree,

@@ -7,7 +7,9 @@ pub mod v1beta1;
 pub mod ixml_agent;
 
 pub mod cdi;
+pub mod config_schema;
 pub mod config_yaml;
+pub mod counted;
 pub mod device_plugin;
 pub mod metrics;
 pub mod pod_resources;

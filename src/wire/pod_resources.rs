@@ -58,7 +58,8 @@ mod tests {
         let train = holders.holder("a.b/gpu", "0000:13:00.0").unwrap();
         assert_eq!(train.to_string(), "container main of pod team/train");
         assert_eq!(holders.holder("c.d/nic", "0000:13:00.0"), None);
-        let held: Vec<_> = holders.held("a.b/gpu").map(|(id, it)| (id, &it.pod[..])).collect();
+        let held: Vec<_> =
+            holders.of_resource("a.b/gpu").map(|(id, it)| (id, &it.pod[..])).collect();
         assert_eq!(held, [("0000:13:00.0", "train"), ("GPU-7::x", "serve")]);
     }
 

@@ -1,6 +1,5 @@
 //! What a kubelet gets when it asks for devices, over the socket and with an ordinary client.
 
-use ix_device_plugin::demo::kubelet::EmbeddedKubelet;
 use ix_device_plugin::model::config::{
     Config, ContainerRules, ResourceRule, Sharing, SharingPolicy, VisibleDevices,
 };
@@ -14,23 +13,24 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::support::clock::soon;
-use crate::support::daemon::{Daemon, FOUR_BOARDS, GPU, Host, node_with};
+use crate::support::fixtures::GPU;
+use crate::support::node_rig::{NodeRig, TestNode};
 use crate::support::plugin_client::connect;
 
-/// Eight boards of two chips each, without a control node.
-const EIGHT_BOARDS: &str = include_str!("../../fixtures/nodes/bi-v150-x8.node");
+/// Boards of one chip each, and a control node.
+const FOUR_BOARDS: &str = "mr-v100-x4";
+/// Boards of two chips each, without a control node.
+const EIGHT_BOARDS: &str = "bi-v150-x8";
 
 struct Plugin {
     client: DevicePluginClient<Channel>,
-    host: Host,
-    kubelet: EmbeddedKubelet,
-    daemon: Daemon,
+    node: NodeRig,
 }
 
 impl Plugin {
-    async fn start(node: &str, config: Config) -> Self {
-        let (host, kubelet, daemon) = node_with(node, config).await;
-        Self { client: connect(&host.socket()).await, host, kubelet, daemon }
+    async fn start(fixture: &str, config: Config) -> Self {
+        let node = TestNode::fixture(fixture).configured(config).start().await;
+        Self { client: connect(&node.socket()).await, node }
     }
 
     async fn allocate(
@@ -122,7 +122,7 @@ async fn every_container_of_a_request_gets_its_own() {
 }
 
 #[tokio::test]
-async fn replicas_of_one_device_hand_out_its_nodes_once() {
+async fn replicas_of_one_device_give_its_nodes_once() {
     let plugin = Plugin::start(FOUR_BOARDS, shared(false)).await;
     let ids: &[&str] = &["0000:15:00.0::2", "0000:15:00.0::0"];
     let granted = plugin.allocate(&[ids]).await.unwrap();
@@ -131,7 +131,7 @@ async fn replicas_of_one_device_hand_out_its_nodes_once() {
 }
 
 #[tokio::test]
-async fn void_tells_the_runtime_to_add_nothing() {
+async fn void_keeps_the_runtime_from_adding_gpus() {
     let container = ContainerRules { visible_devices: VisibleDevices::Void };
     let plugin = Plugin::start(FOUR_BOARDS, Config { container, ..Config::default() }).await;
     let granted = plugin.allocate(&[&["0000:15:00.0"]]).await.unwrap();
@@ -139,18 +139,18 @@ async fn void_tells_the_runtime_to_add_nothing() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_granted_is_refused_by_name() {
+async fn a_refused_allocation_names_the_device() {
     let plugin = Plugin::start(FOUR_BOARDS, Config::default()).await;
     let empty = "iluvatar.com/gpu: the request names no device";
     plugin.check_refused(&[&[]], Code::InvalidArgument, empty).await;
     for unknown in ["0000:99:00.0", "0000:15:00.0::0", "0", "", "../dev/sda"] {
         let message = format!(
-            "iluvatar.com/gpu: there is no device `{unknown}`; it may have left since the list \
-             was sent"
+            "iluvatar.com/gpu: there is no device `{unknown}`; it may have been removed \
+             since the last list"
         );
         plugin.check_refused(&[&[unknown]], Code::NotFound, &message).await;
     }
-    let twice = "iluvatar.com/gpu: device 0000:15:00.0 is asked for twice in one container";
+    let twice = "iluvatar.com/gpu: device 0000:15:00.0 is requested twice for one container";
     let ids: &[&str] = &["0000:15:00.0", "0000:15:00.0"];
     plugin.check_refused(&[ids], Code::InvalidArgument, twice).await;
 }
@@ -158,38 +158,40 @@ async fn what_cannot_be_granted_is_refused_by_name() {
 #[tokio::test]
 async fn a_device_that_broke_since_the_list_is_refused_with_the_reason() {
     let plugin = Plugin::start(FOUR_BOARDS, Config::default()).await;
-    plugin.host.machine.silence("0000:15:00.0".parse().unwrap()).unwrap();
-    plugin.daemon.look_again().await;
-    soon("it to break", plugin.kubelet.wait_for(|view| view.allocatable(GPU) == 3)).await.unwrap();
+    plugin.node.machine.silence("0000:15:00.0".parse().unwrap()).unwrap();
+    plugin.node.plugin().rescan().await;
+    soon("it to break", plugin.node.kubelet.wait_for(|view| view.allocatable(GPU) == 3))
+        .await
+        .unwrap();
     let message = "iluvatar.com/gpu: device 0000:15:00.0 is unhealthy: ConfigSpaceUnreadable \
-                   (0000:15:00.0 does not answer: its configuration space reads all ones)";
+                   (0000:15:00.0 does not answer: its configuration space is empty or all ones)";
     plugin.check_refused(&[&["0000:15:00.0"]], Code::FailedPrecondition, message).await;
 }
 
 #[tokio::test]
-async fn a_device_that_left_since_the_list_is_refused() {
+async fn a_device_that_was_removed_since_the_list_is_refused() {
     let plugin = Plugin::start(FOUR_BOARDS, Config::default()).await;
-    let board = plugin.daemon.last_board().await;
-    plugin.daemon.unplug(&plugin.host, &board).await;
+    let board = plugin.node.plugin().last_board().await;
+    plugin.node.unplug(&board).await;
     plugin
         .check_refused(
             &[&["0000:ad:00.0"]],
             Code::NotFound,
-            "iluvatar.com/gpu: there is no device `0000:ad:00.0`; it may have left since the list \
-             was sent",
+            "iluvatar.com/gpu: there is no device `0000:ad:00.0`; it may have been removed \
+             since the last list",
         )
         .await;
 }
 
 #[tokio::test]
-async fn more_than_one_replica_is_refused_where_that_is_asked_for() {
+async fn more_than_one_replica_is_refused_where_so_configured() {
     let plugin = Plugin::start(FOUR_BOARDS, shared(true)).await;
     plugin
         .check_refused(
             &[&["0000:15:00.0::0", "0000:2d:00.0::0"]],
             Code::InvalidArgument,
-            "iluvatar.com/gpu: 2 replicas are asked for, but a container may have one: more \
-             replicas are not more of a GPU (sharing.timeSlicing.failRequestsGreaterThanOne is \
+            "iluvatar.com/gpu: 2 replicas are requested, but a container may have one: more \
+             replicas do not give it more of a GPU (sharing.timeSlicing.failRequestsGreaterThanOne is \
              set)",
         )
         .await;
@@ -197,7 +199,7 @@ async fn more_than_one_replica_is_refused_where_that_is_asked_for() {
 }
 
 #[tokio::test]
-async fn one_container_that_is_refused_refuses_the_request() {
+async fn one_refused_container_refuses_the_whole_request() {
     let plugin = Plugin::start(FOUR_BOARDS, Config::default()).await;
     plugin
         .check_refused(
@@ -209,7 +211,7 @@ async fn one_container_that_is_refused_refuses_the_request() {
 }
 
 #[tokio::test]
-async fn no_request_for_a_preference_fails() {
+async fn no_preferred_allocation_fails() {
     let plugin = Plugin::start(FOUR_BOARDS, Config::default()).await;
     let all = ["0000:15:00.0", "0000:2d:00.0", "0000:95:00.0", "0000:ad:00.0"];
     let garbage = ["", "gpu-7", "0000:99:00.0", "0000:15:00.0", "0000:15:00.0", "0000:15:00.0::1"];
@@ -223,14 +225,14 @@ async fn no_request_for_a_preference_fails() {
 }
 
 #[tokio::test]
-async fn a_preference_keeps_what_must_be_included_and_takes_what_is_closest() {
+async fn a_preferred_allocation_has_the_required_devices_and_the_closest_others() {
     let plugin = Plugin::start(FOUR_BOARDS, Config::default()).await;
     let all = ["0000:15:00.0", "0000:2d:00.0", "0000:95:00.0", "0000:ad:00.0"];
     assert_eq!(plugin.prefer(&all, &["0000:ad:00.0"], 2).await, ["0000:95:00.0", "0000:ad:00.0"]);
 }
 
 #[tokio::test]
-async fn the_kubelet_is_told_that_preferences_can_be_asked_for() {
+async fn the_options_announce_preferred_allocation() {
     let plugin = Plugin::start(FOUR_BOARDS, Config::default()).await;
     let options = plugin.client.clone().get_device_plugin_options(Empty {}).await.unwrap();
     assert!(options.into_inner().get_preferred_allocation_available);

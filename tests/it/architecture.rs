@@ -1,5 +1,5 @@
 //! The law of the house, read from the source as text: a file uses floors below its own, never
-//! above; nouns need nothing but the standard library; functions and files stay short.
+//! above; nouns need nothing but the standard library and serde; functions and files stay short.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -151,7 +151,7 @@ fn every_folder_and_file_of_the_source_is_a_floor() {
 }
 
 #[test]
-fn the_nouns_need_nothing_but_the_standard_library() {
+fn the_nouns_need_nothing_but_the_standard_library_and_serde() {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
     let manifest = std::fs::read_to_string(manifest).unwrap();
     let (_, dependencies) = manifest.split_once("[dependencies]\n").unwrap();
@@ -160,9 +160,9 @@ fn the_nouns_need_nothing_but_the_standard_library() {
         .lines()
         .filter_map(|line| Some(line.split_once(" = ")?.0.replace('-', "_")))
         .collect();
-    assert!(crates.iter().any(|name| name == "serde"));
+    assert!(crates.iter().any(|name| name == "serde_json"));
     for source in sources().iter().filter(|source| source.path.starts_with("src/model")) {
-        for name in &crates {
+        for name in crates.iter().filter(|name| *name != "serde") {
             let used = source.code.contains(&format!("{name}::"));
             assert!(!used, "{} uses {name}", source.path.display());
         }

@@ -29,6 +29,6 @@ fn the_shipped_machines_are_good() {
     for node in files("fixtures/nodes", "node") {
         let Ran { code, stdout, stderr } = run(&["fixture", "check", node.to_str().unwrap()]);
         assert_eq!((code, &*stderr), (Some(0), ""), "{}", node.display());
-        assert!(stdout.starts_with(&format!("{}: ok, ", node.display())), "{stdout}");
+        assert!(stdout.starts_with(&format!("{}: ok: ", node.display())), "{stdout}");
     }
 }

@@ -13,17 +13,14 @@ use container_device_interface::spec::parse_spec;
 use container_device_interface::spec_dirs::with_spec_dirs;
 use container_device_interface::{schema, version};
 use ix_device_plugin::daemon::cdi_writer::CdiWriter;
-use ix_device_plugin::decide::node::advertise::NodeSnapshot;
-use ix_device_plugin::demo::kubelet::{Admission, EmbeddedKubelet, Settings};
+use ix_device_plugin::decide::node::snapshot::NodeSnapshot;
+use ix_device_plugin::demo::kubelet::Admission;
 use ix_device_plugin::host::config_file::ConfigSource;
 use ix_device_plugin::host::directory_watch::DirectoryWatch;
-use ix_device_plugin::host::files;
-use ix_device_plugin::host::root::Root;
-use ix_device_plugin::host::scan::scan;
 use ix_device_plugin::model::cdi::CdiSpec;
 use ix_device_plugin::model::device::DeviceNode;
 use ix_device_plugin::parse::config::{Overrides, parse_config};
-use ix_device_plugin::parse::node_file::parse_node_file;
+use nix::sys::signal::Signal;
 use oci_spec::runtime::Spec as OciSpec;
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -31,8 +28,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::stage::{GPU, Script, Stage, ids, node_text, within};
-use crate::support::daemon::{FOUR_BOARDS, Host};
+use crate::support::clock::soon;
+use crate::support::fixtures::{GPU, inventory_of, node_text};
+use crate::support::node_rig::{NodeRig, TestNode, ids};
+use crate::support::process::PluginProcess;
 
 const FILE: &str = "iluvatar.com-gpu.json";
 /// One spec of the kind of ours, as the vendor's tool writes it.
@@ -75,15 +74,15 @@ impl Specs {
         on(self.path(), more)
     }
 
-    fn script(&self) -> Script {
-        Script::fixed(&self.config(""))
+    fn on(&self, fixture: &str) -> TestNode {
+        TestNode::fixture(fixture).config(&self.config(""))
     }
 
     /// Waits until the directory is as `wanted`.
     async fn until(&self, what: &str, wanted: impl Fn() -> bool) {
         let watch = DirectoryWatch::open(self.path()).unwrap();
         while !wanted() {
-            within(what, watch.changed()).await.unwrap();
+            soon(what, watch.changed()).await.unwrap();
         }
     }
 
@@ -106,12 +105,12 @@ fn on(directory: &Path, more: &str) -> String {
     format!("cdi:\n  enabled: true\n  specDir: {}\n{more}", directory.display())
 }
 
-impl Stage {
+impl NodeRig {
     /// Waits until a runtime would find what is `wanted`.
     async fn finds(&self, what: &str, wanted: impl Fn(Option<&CdiSpec>) -> bool) {
-        let mut view = self.bound().cdi.clone();
+        let mut view = self.plugin().cdi.clone();
         let found = view.wait_for(|spec| wanted(spec.as_deref()));
-        within(what, found).await.unwrap();
+        soon(what, found).await.unwrap();
     }
 
     async fn finds_names(&self, count: usize) {
@@ -120,8 +119,8 @@ impl Stage {
     }
 }
 
-async fn play(node: &str, specs: &Specs) -> Stage {
-    let stage = Stage::play(node, specs.script()).await;
+async fn play(fixture: &str, specs: &Specs) -> NodeRig {
+    let stage = specs.on(fixture).start().await;
     stage.finds("the spec", |spec| spec.is_some()).await;
     stage
 }
@@ -149,9 +148,9 @@ fn with_real_nodes(specs: &Specs) -> Specs {
 }
 
 #[tokio::test]
-async fn a_runtime_gives_a_container_the_nodes_behind_the_names_that_it_was_allocated() {
+async fn a_runtime_gives_a_container_the_nodes_of_its_names() {
     let specs = Specs::new();
-    let stage = play(&node_text("mr-v100-x4"), &specs).await;
+    let stage = play("mr-v100-x4", &specs).await;
     let admission = stage.admit("pod", GPU, 4).await;
     let (names, nodes) = given(&admission);
     assert_eq!((names.len(), nodes.len()), (4, 0));
@@ -177,7 +176,7 @@ async fn a_runtime_gives_a_container_the_nodes_behind_the_names_that_it_was_allo
 #[tokio::test]
 async fn the_file_is_valid_in_the_lowest_version_and_names_every_chip_and_every_whole_board() {
     let specs = Specs::new();
-    let _stage = play(&node_text("bi-v150-x8"), &specs).await;
+    let _stage = play("bi-v150-x8", &specs).await;
     schema::validate_builtin(specs.text().as_bytes()).unwrap();
     let lowest = version::minimum_required_version(&parse_spec(&specs.file()).unwrap()).unwrap();
     assert!(specs.text().contains(&format!("\"cdiVersion\": \"{lowest}\"")), "{lowest}");
@@ -193,10 +192,10 @@ async fn the_file_is_valid_in_the_lowest_version_and_names_every_chip_and_every_
 #[tokio::test]
 async fn allocate_names_chips_and_leaves_nodes_out_and_the_environment_stays() {
     let specs = Specs::new();
-    let stage = play(&node_text("bi-v150-x8"), &specs).await;
+    let stage = play("bi-v150-x8", &specs).await;
     let admission = stage.admit("pod", GPU, 1).await;
     let board = &ids(&admission, GPU)[0];
-    let snapshot = stage.bound().snapshots.borrow().clone().unwrap();
+    let snapshot = stage.plugin().snapshots.borrow().clone().unwrap();
     let device = snapshot.resources[0].find(board.parse().unwrap()).unwrap();
     let chips: Vec<_> = device.chips.iter().map(ToString::to_string).collect();
     let names: Vec<_> = chips.iter().map(|chip| format!("iluvatar.com/gpu={chip}")).collect();
@@ -209,10 +208,12 @@ async fn allocate_names_chips_and_leaves_nodes_out_and_the_environment_stays() {
 }
 
 #[tokio::test]
-async fn device_specs_are_handed_out_too_where_the_configuration_asks_for_them() {
+async fn device_specs_are_allocated_too_where_so_configured() {
     let specs = Specs::new();
-    let script = Script::fixed(&specs.config("  deviceSpecs: true\n"));
-    let stage = Stage::play(&node_text("mr-v100-x4"), script).await;
+    let stage = TestNode::fixture("mr-v100-x4")
+        .config(&specs.config("  deviceSpecs: true\n"))
+        .start()
+        .await;
     stage.finds_names(4).await;
     let admission = stage.admit("pod", GPU, 1).await;
     let names = vec!["iluvatar.com/gpu=0000:15:00.0"];
@@ -223,7 +224,7 @@ async fn device_specs_are_handed_out_too_where_the_configuration_asks_for_them()
 async fn replicas_of_one_device_have_one_name() {
     let specs = Specs::new();
     let more = "sharing: {timeSlicing: {replicas: 3, policy: pack}}\n";
-    let stage = Stage::play(&node_text("mr-v100-x4"), Script::fixed(&specs.config(more))).await;
+    let stage = TestNode::fixture("mr-v100-x4").config(&specs.config(more)).start().await;
     stage.finds_names(4).await;
     let admission = stage.admit("pod", GPU, 3).await;
     assert_eq!(given(&admission).0, ["iluvatar.com/gpu=0000:15:00.0"]);
@@ -234,7 +235,7 @@ async fn several_resources_share_one_spec() {
     let specs = Specs::new();
     let more = "resources: [{name: a.b/one, match: {addresses: ['0000:15:00.0']}}, \
                 {name: a.b/two, match: {addresses: ['0000:2d:00.0']}}]\n";
-    let stage = Stage::play(&node_text("mr-v100-x4"), Script::fixed(&specs.config(more))).await;
+    let stage = TestNode::fixture("mr-v100-x4").config(&specs.config(more)).start().await;
     stage.finds_names(4).await;
     stage.until("the second", |view| view.capacity("a.b/two") == 1).await;
     let admission = stage.admit("pod", "a.b/two", 1).await;
@@ -245,9 +246,11 @@ async fn several_resources_share_one_spec() {
 #[tokio::test]
 async fn names_mean_the_same_whether_boards_are_split_or_not() {
     let (whole, split) = (Specs::new(), Specs::new());
-    let _whole = play(&node_text("bi-v150-x8"), &whole).await;
-    let script = Script::fixed(&split.config("flags: {splitboard: true}\n"));
-    let stage = Stage::play(&node_text("bi-v150-x8"), script).await;
+    let _whole = play("bi-v150-x8", &whole).await;
+    let stage = TestNode::fixture("bi-v150-x8")
+        .config(&split.config("flags: {splitboard: true}\n"))
+        .start()
+        .await;
     stage.finds_names(24).await;
     assert_eq!(split.text(), whole.text());
     let admission = stage.admit("pod", GPU, 1).await;
@@ -256,20 +259,22 @@ async fn names_mean_the_same_whether_boards_are_split_or_not() {
 }
 
 #[tokio::test]
-async fn by_default_nothing_is_written_and_nodes_are_handed_out() {
+async fn by_default_no_spec_is_written_and_nodes_are_allocated() {
     let specs = Specs::new();
-    let script = Script::fixed(&format!("cdi: {{specDir: {}}}", specs.path().display()));
-    let stage = Stage::play(&node_text("mr-v100-x4"), script).await;
+    let stage = TestNode::fixture("mr-v100-x4")
+        .config(&format!("cdi: {{specDir: {}}}", specs.path().display()))
+        .start()
+        .await;
     let admission = stage.admit("pod", GPU, 1).await;
     assert_eq!(given(&admission), (vec![], vec!["/dev/iluvatar3", "/dev/itrctl"]));
     assert_eq!(specs.names(), BTreeSet::new());
 }
 
 #[tokio::test]
-async fn a_container_that_was_given_a_name_starts_again_with_the_node_that_its_chip_has_by_then() {
+async fn a_container_with_a_name_restarts_with_the_node_that_its_chip_has_then() {
     let specs = Specs::new();
     let node = node_text("mr-v100-x4");
-    let mut stage = play(&node, &specs).await;
+    let stage = play("mr-v100-x4", &specs).await;
     let admission = stage.admit("pod", GPU, 1).await;
     assert_eq!(given(&admission).0, ["iluvatar.com/gpu=0000:15:00.0"]);
     let renumbered = node.replace("iluvatar3", "iluvatar4").replace("508:3", "508:4");
@@ -283,19 +288,20 @@ async fn a_container_that_was_given_a_name_starts_again_with_the_node_that_its_c
 }
 
 #[tokio::test]
-async fn a_container_that_was_given_a_name_may_not_start_once_names_are_switched_off() {
+async fn a_container_with_a_name_is_refused_once_cdi_is_off() {
     let specs = Specs::new();
-    let mut stage = play(&node_text("mr-v100-x4"), &specs).await;
+    let mut stage = play("mr-v100-x4", &specs).await;
     stage.admit("pod", GPU, 1).await;
     stage.start_pod("pod").await.unwrap();
     stage.stop().await;
-    stage.start_again(Script::fixed("")).await;
+    stage.reconfigure("");
+    stage.start_again().await;
     assert_eq!(
         stage.start_pod("pod").await.unwrap_err(),
         "device plugin PreStartContainer rpc failed with err: rpc error: code = \
-         FailedPrecondition desc = iluvatar.com/gpu: 0000:15:00.0: chip 0000:15:00.0 was handed \
-         out as iluvatar.com/gpu=0000:15:00.0, and no CDI spec gives that name its node now; \
-         delete the pod, so that its successor gets devices anew"
+         FailedPrecondition desc = iluvatar.com/gpu: 0000:15:00.0: chip 0000:15:00.0 was allocated \
+         as iluvatar.com/gpu=0000:15:00.0, but no CDI spec gives that name its device node now; \
+         delete the pod, so that its replacement is allocated devices again"
     );
 }
 
@@ -307,15 +313,15 @@ fn without_one(node: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_file_follows_the_machine_and_is_not_written_without_a_reason() {
+async fn the_file_follows_the_machine_and_is_written_only_when_its_content_changes() {
     let specs = Specs::new();
     let node = node_text("mr-v100-x4");
-    let mut stage = play(&node, &specs).await;
+    let stage = play("mr-v100-x4", &specs).await;
     let before = specs.inode();
     // The link is narrower: a new list for the operator, nothing new for a runtime.
     let narrower = node.replace("current_link_width = 16", "current_link_width = 8");
     assert_ne!(narrower, node);
-    let boards = stage.bound().snapshots.borrow().clone().unwrap().inventory.boards.clone();
+    let boards = stage.plugin().snapshots.borrow().clone().unwrap().inventory.boards.clone();
     stage.change(&narrower, |snapshot| snapshot.inventory.boards != boards).await;
     assert_eq!(specs.inode(), before);
 
@@ -328,33 +334,33 @@ async fn the_file_follows_the_machine_and_is_not_written_without_a_reason() {
 }
 
 #[tokio::test]
-async fn where_nothing_is_left_to_name_there_is_no_file() {
+async fn without_any_device_there_is_no_file() {
     let specs = Specs::new();
-    let mut stage = play(&node_text("mr-v100-x4"), &specs).await;
+    let stage = play("mr-v100-x4", &specs).await;
     stage.change(&node_text("empty-host"), |snapshot| snapshot.inventory.boards.is_empty()).await;
-    stage.log.says("CDI spec removed").await;
+    specs.until("no file", || !specs.file().exists()).await;
     assert_eq!(specs.names(), BTreeSet::new());
     assert_eq!(stage.log.lines("WARN").iter().filter(|line| line.contains("CDI")).count(), 0);
 }
 
 #[tokio::test]
-async fn a_clean_end_takes_the_file_away_and_a_kill_leaves_it_to_the_next() {
+async fn a_clean_stop_removes_the_file_and_a_kill_leaves_it_to_the_next_instance() {
     let specs = Specs::new();
-    let mut stage = play(&node_text("mr-v100-x4"), &specs).await;
+    let mut stage = play("mr-v100-x4", &specs).await;
     stage.kill();
     let left = specs.inode();
-    stage.start(specs.script());
+    stage.start_plugin();
     specs.until_not(left).await;
     stage.stop().await;
     assert_eq!(specs.names(), BTreeSet::new());
 }
 
 #[tokio::test]
-async fn an_older_instance_that_ends_leaves_the_newer_ones_file() {
+async fn an_older_instance_that_stops_keeps_the_newer_ones_file() {
     let specs = Specs::new();
-    let mut older = play(&node_text("mr-v100-x4"), &specs).await;
+    let mut older = play("mr-v100-x4", &specs).await;
     let of_older = specs.inode();
-    let _newer = play(&node_text("mr-v100-x4"), &specs).await;
+    let _newer = play("mr-v100-x4", &specs).await;
     specs.until_not(of_older).await;
     let of_newer = specs.inode();
 
@@ -364,11 +370,11 @@ async fn an_older_instance_that_ends_leaves_the_newer_ones_file() {
 }
 
 #[tokio::test]
-async fn an_instance_whose_file_is_taken_away_writes_it_again() {
+async fn an_instance_whose_file_is_removed_writes_it_again() {
     let specs = Specs::new();
-    let older = play(&node_text("mr-v100-x4"), &specs).await;
+    let older = play("mr-v100-x4", &specs).await;
     let of_older = specs.inode();
-    let mut newer = play(&node_text("mr-v100-x4"), &specs).await;
+    let mut newer = play("mr-v100-x4", &specs).await;
     specs.until_not(of_older).await;
     let of_newer = specs.inode();
     // While it is open, its inode is given to no other file.
@@ -379,27 +385,28 @@ async fn an_instance_whose_file_is_taken_away_writes_it_again() {
 }
 
 #[tokio::test]
-async fn a_file_that_somebody_else_wrote_is_left_alone_and_nodes_are_handed_out() {
+async fn a_foreign_file_is_kept_and_nodes_are_allocated() {
     let specs = Specs::new();
     fs::write(specs.file(), "{}").unwrap();
-    let stage = Stage::play(&node_text("mr-v100-x4"), specs.script()).await;
-    let said = format!("WARN {} is there and not as this plugin writes it", specs.file().display());
-    stage.log.says(&said).await;
+    let stage = specs.on("mr-v100-x4").start().await;
+    let said = format!("WARN {} was not written by this plugin", specs.file().display());
+    stage.log.event("WARN", "cdi_writer").await;
+    stage.log.has(&said);
     let admission = stage.admit("pod", GPU, 1).await;
     assert_eq!(given(&admission), (vec![], vec!["/dev/iluvatar3", "/dev/itrctl"]));
     assert_eq!(specs.text(), "{}");
 
     fs::remove_file(specs.file()).unwrap();
     stage.finds_names(4).await;
-    stage.log.says("INFO nothing is in the way of the CDI spec any more").await;
+    stage.log.has("INFO problems of the CDI spec are solved");
     let admission = stage.admit("other", GPU, 1).await;
     assert_eq!(given(&admission).0.len(), 1);
 }
 
 #[tokio::test]
-async fn our_file_edited_by_hand_is_somebody_elses() {
+async fn our_file_edited_by_hand_is_foreign() {
     let specs = Specs::new();
-    let mut stage = play(&node_text("mr-v100-x4"), &specs).await;
+    let mut stage = play("mr-v100-x4", &specs).await;
     let edited = specs.text().replace("\"rw\"", "\"rwm\"");
     fs::write(specs.path().join("new"), &edited).unwrap();
     fs::rename(specs.path().join("new"), specs.file()).unwrap();
@@ -413,8 +420,9 @@ async fn a_link_in_the_place_of_our_file_is_not_followed() {
     let specs = Specs::new();
     let target = specs.path().join("target");
     std::os::unix::fs::symlink(&target, specs.file()).unwrap();
-    let stage = Stage::play(&node_text("mr-v100-x4"), specs.script()).await;
-    stage.log.says("is there and not as this plugin writes it").await;
+    let stage = specs.on("mr-v100-x4").start().await;
+    stage.log.event("WARN", "cdi_writer").await;
+    stage.log.has("was not written by this plugin");
     assert!(!target.exists());
 }
 
@@ -422,22 +430,23 @@ async fn a_link_in_the_place_of_our_file_is_not_followed() {
 async fn another_file_of_the_kind_is_reported_and_both_stay() {
     let specs = Specs::new();
     fs::write(specs.path().join("ix.yaml"), OTHER).unwrap();
-    let stage = play(&node_text("mr-v100-x4"), &specs).await;
-    stage.log.says("ix.yaml is also of the kind iluvatar.com/gpu").await;
+    let stage = play("mr-v100-x4", &specs).await;
+    stage.log.has("ix.yaml is another spec of kind iluvatar.com/gpu");
     assert_eq!(specs.runtime().list_devices().len(), 5);
     assert_eq!(stage.log.lines("WARN").len(), 1, "{:?}", stage.log.lines("WARN"));
 }
 
 #[tokio::test]
-async fn a_file_with_a_name_of_ours_keeps_our_spec_away_while_it_is_there() {
+async fn another_file_with_a_name_of_ours_prevents_our_spec_while_it_exists() {
     let specs = Specs::new();
-    let stage = play(&node_text("mr-v100-x4"), &specs).await;
+    let stage = play("mr-v100-x4", &specs).await;
     let same = OTHER.replace("'0'", "'0000:2d:00.0'");
     let (new, other) = (specs.path().join("new"), specs.path().join("ix.yaml"));
     fs::write(&new, same).unwrap();
     fs::rename(new, &other).unwrap();
     stage.finds("nothing of ours", |spec| spec.is_none()).await;
-    stage.log.says("ix.yaml also defines iluvatar.com/gpu=0000:2d:00.0").await;
+    stage.log.event("WARN", "cdi_writer").await;
+    stage.log.has("ix.yaml also defines iluvatar.com/gpu=0000:2d:00.0");
     assert_eq!(specs.runtime().list_devices(), ["iluvatar.com/gpu=0000:2d:00.0"]);
     let admission = stage.admit("pod", GPU, 1).await;
     assert_eq!(given(&admission).0, [""; 0]);
@@ -448,17 +457,18 @@ async fn a_file_with_a_name_of_ours_keeps_our_spec_away_while_it_is_there() {
 }
 
 #[tokio::test]
-async fn a_directory_that_is_missing_is_never_made_and_used_as_soon_as_it_is_there() {
+async fn a_missing_directory_is_never_created_and_is_used_as_soon_as_it_exists() {
     let above = TempDir::new().unwrap();
     let directory = above.path().join("cdi");
-    let mut stage = Stage::play(&node_text("mr-v100-x4"), Script::fixed(&on(&directory, ""))).await;
+    let mut stage = TestNode::fixture("mr-v100-x4").config(&on(&directory, "")).start().await;
     let said = format!(
-        "cannot keep the CDI spec in {}: No such file or directory (os error 2); containers get \
-         plain device nodes. Mount the host's directory there, writable, make it if it is missing, \
-         or set cdi.enabled: false",
+        "cannot write the CDI spec to {}: No such file or directory (os error 2); allocating plain \
+         device nodes; mount the host's directory there, writable, create it if it is missing, or \
+         set cdi.enabled: false",
         directory.display()
     );
-    stage.log.says(&said).await;
+    stage.log.event("WARN", "cdi_writer").await;
+    stage.log.has(&said);
     let admission = stage.admit("pod", GPU, 1).await;
     assert_eq!(given(&admission).1.len(), 2);
     assert!(!directory.exists());
@@ -471,23 +481,24 @@ async fn a_directory_that_is_missing_is_never_made_and_used_as_soon_as_it_is_the
 }
 
 #[tokio::test]
-async fn the_configuration_switches_names_on_moves_them_and_switches_them_off() {
+async fn the_configuration_turns_cdi_on_moves_the_file_and_turns_it_off() {
     let (first, second) = (Specs::new(), Specs::new());
     let config = first.path().join("config");
     fs::write(&config, "").unwrap();
     let source = ConfigSource::new(Some(&config), Overrides::default());
-    let mut stage = Stage::play(&node_text("mr-v100-x4"), Script::followed(&source, true)).await;
+    let mut stage = TestNode::fixture("mr-v100-x4").config_file(&source).start().await;
     let change = |text: &str| {
         fs::write(&config, text).unwrap();
-        stage.bound().reload.notify_one();
+        stage.plugin().reload.notify_one();
     };
     change(&first.config(""));
     stage.finds_names(4).await;
     assert!(first.file().exists());
 
     change(&second.config(""));
-    stage.log.says(&format!("CDI spec written directory={}", second.path().display())).await;
-    assert!(second.file().exists() && !first.file().exists());
+    second.until("the file", || second.file().exists()).await;
+    assert!(!first.file().exists());
+    stage.finds_names(4).await;
 
     change("");
     stage.finds("nothing", |spec| spec.is_none()).await;
@@ -498,48 +509,36 @@ async fn the_configuration_switches_names_on_moves_them_and_switches_them_off() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_inotify_a_file_that_was_taken_away_is_back_within_two_seconds() {
-    let (specs, root) = (Specs::new(), TempDir::new().unwrap());
-    files::unpack(&parse_node_file(FOUR_BOARDS).unwrap(), root.path()).unwrap();
+async fn without_inotify_a_removed_file_is_back_within_two_seconds() {
+    let specs = Specs::new();
     let config = parse_config(&specs.config("")).unwrap();
-    let inventory = scan(&Root::open(root.path()).unwrap(), &config).unwrap().inventory;
+    let inventory = inventory_of(&node_text("mr-v100-x4"), &config);
     let (_offers, receiver) = watch::channel(Some(Arc::new(NodeSnapshot::new(inventory, &config))));
     let (writer, mut view) = CdiWriter::new(receiver, false);
     let mut tasks = JoinSet::new();
     tasks.spawn(writer.run(CancellationToken::new()));
-    within("the spec", view.wait_for(Option::is_some)).await.unwrap();
+    soon("the spec", view.wait_for(Option::is_some)).await.unwrap();
 
     let removed = Instant::now();
     fs::remove_file(specs.file()).unwrap();
-    within("a runtime finds nothing", view.wait_for(Option::is_none)).await.unwrap();
-    within("the spec again", view.wait_for(Option::is_some)).await.unwrap();
+    soon("a runtime finds nothing", view.wait_for(Option::is_none)).await.unwrap();
+    soon("the spec again", view.wait_for(Option::is_some)).await.unwrap();
     assert!(removed.elapsed() <= Duration::from_secs(2), "{:?}", removed.elapsed());
     assert!(specs.file().exists());
 }
 
 #[tokio::test]
-async fn the_program_writes_for_every_reader_and_sigterm_takes_the_file_away() {
-    let (specs, host) = (Specs::new(), Host::new(FOUR_BOARDS));
-    let kubelet: EmbeddedKubelet = host.kubelet(Settings::default()).await;
-    let config = host.directory.join("config.yaml");
-    fs::write(&config, specs.config("")).unwrap();
-    let mut child = std::process::Command::new("sh")
-        .args(["-c", "umask 077; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_ix-device-plugin")])
-        .arg("--root")
-        .arg(host.machine.root().path())
-        .arg("--config")
-        .arg(config)
-        .arg("run")
-        .arg("--kubelet-dir")
-        .arg(&host.directory)
-        .spawn()
-        .unwrap();
-    let listed = kubelet.wait_for(|view| view.capacity(GPU) == 4);
-    within("the list", listed).await.unwrap();
+async fn every_user_can_read_the_file_and_sigterm_removes_it() {
+    let specs = Specs::new();
+    let node = specs.on("mr-v100-x4").prepare().await;
+    let program = node.command();
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "umask 077; exec \"$@\"", "sh"]).arg(program.get_program());
+    let mut process = PluginProcess::start(shell.args(program.get_args()));
+    node.until_healthy(4).await;
     specs.until("the file", || specs.file().exists()).await;
     assert_eq!(fs::metadata(specs.file()).unwrap().permissions().mode() & 0o7777, 0o644);
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    process.signal(Signal::SIGTERM);
+    assert_eq!(process.ends().await, Some(0));
     assert_eq!(specs.names(), BTreeSet::new());
 }

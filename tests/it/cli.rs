@@ -1,9 +1,12 @@
 //! The command line as a user meets it: exit codes, help, what goes to which stream.
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::Path;
 use std::process::Stdio;
 
+use clap::CommandFactory as _;
+use ix_device_plugin::cli::Cli;
 use ix_device_plugin::parse::node_file::parse_node_file;
 use tempfile::TempDir;
 
@@ -20,21 +23,230 @@ fn help(name: &str, arguments: &[&str]) {
     settings.bind(|| insta::assert_snapshot!(name, stdout_of(arguments)));
 }
 
-const VERBS: [&str; 10] = [
-    "run", "probe", "status", "discover", "topology", "snapshot", "fixture", "config", "doctor",
-    "demo",
-];
+/// A verb with all its words, and its definition.
+type Verb = (Vec<String>, clap::Command);
+
+/// Every verb and the groups of verbs, except those that only machinery calls.
+fn verbs() -> Vec<Verb> {
+    verbs_below(&Cli::command(), &[])
+}
+
+fn verbs_below(command: &clap::Command, above: &[String]) -> Vec<Verb> {
+    let visible = command.get_subcommands().filter(|verb| !verb.is_hide_set());
+    let each = visible.flat_map(|verb| {
+        let words = [above, &[verb.get_name().to_owned()]].concat();
+        let below = verbs_below(verb, &words);
+        std::iter::once((words, verb.clone())).chain(below)
+    });
+    each.collect()
+}
+
+/// Every verb that does something by itself.
+fn leaves() -> Vec<Verb> {
+    let leaves: Vec<_> = verbs().into_iter().filter(|(_, verb)| !verb.has_subcommands()).collect();
+    assert!(leaves.len() > 10, "{leaves:?}");
+    leaves
+}
+
+fn flags_of(verb: &clap::Command) -> impl Iterator<Item = &clap::Arg> {
+    verb.get_arguments().filter(|arg| !arg.is_positional())
+}
 
 #[test]
 fn every_verb_has_a_help_worth_reading() {
     help("plugin", &["--help"]);
-    for verb in VERBS {
-        help(verb, &[verb, "--help"]);
+    for (words, _) in verbs() {
+        let mut arguments: Vec<_> = words.iter().map(String::as_str).collect();
+        arguments.push("--help");
+        help(&words.join("-"), &arguments);
     }
-    help("probe-ready", &["probe", "ready", "--help"]);
-    help("fixture-unpack", &["fixture", "unpack", "--help"]);
-    help("fixture-check", &["fixture", "check", "--help"]);
-    help("config-check", &["config", "check", "--help"]);
+}
+
+/// A flag as it is typed, with a value that it takes.
+fn typed(flag: &clap::Arg) -> Vec<String> {
+    let name = format!("--{}", flag.get_long().unwrap());
+    let value = match flag.get_long().unwrap() {
+        "http" => "127.0.0.1:1",
+        "size" => "2",
+        "log-format" => "json",
+        "story" => "pods",
+        "available" | "must-include" => "0000:13:00.0",
+        "verbose" => return vec![name],
+        _ if flag.is_require_equals_set() => return vec![format!("{name}=true")],
+        // The only format that each verb with one has, beside one for people.
+        "output" if flag.get_possible_values().is_empty() => "discover",
+        "output" => "json",
+        // A value that could be taken for a verb.
+        _ => "discover",
+    };
+    vec![name, value.to_owned()]
+}
+
+fn parsed(words: &[&[String]]) -> Result<String, clap::Error> {
+    let words = words.concat();
+    let arguments = std::iter::once("ix-device-plugin".to_owned()).chain(words);
+    Cli::from_arguments(arguments.map(Into::into)).map(|cli| format!("{cli:?}"))
+}
+
+/// What a verb must be given beside the flag in question.
+fn required(verb: &clap::Command, flag: &clap::Arg) -> Vec<String> {
+    let is_needed = |arg: &&clap::Arg| arg.is_required_set() && arg.get_id() != flag.get_id();
+    let needed = verb.get_arguments().filter(is_needed);
+    let value = |arg: &clap::Arg| match arg.get_possible_values().first() {
+        Some(value) => vec![value.get_name().to_owned()],
+        None if arg.is_positional() => vec!["some-file".to_owned()],
+        None => typed(arg),
+    };
+    needed.flat_map(value).collect()
+}
+
+#[test]
+fn a_flag_counts_the_same_before_and_behind_the_verb_or_is_refused() {
+    let mut refused = 0;
+    for (words, verb) in leaves() {
+        for flag in leaves().iter().flat_map(|(_, other)| flags_of(other)) {
+            let own = flags_of(&verb).find(|own| own.get_long() == flag.get_long());
+            let is_its_own = own.is_some();
+            let (flag_text, others) = (typed(own.unwrap_or(flag)), required(&verb, flag));
+            let before = parsed(&[&flag_text, &words, &others]);
+            let behind = parsed(&[&words, &flag_text, &others]);
+            let (name, verb_name) = (&flag_text[0], words.join(" "));
+            match (before, behind) {
+                (Ok(before), Ok(behind)) => {
+                    assert!(is_its_own, "{verb_name} accepts {name}");
+                    assert_eq!(before, behind, "{verb_name} {flag_text:?}");
+                    let without = parsed(&[&words, &others]);
+                    let counts = without.map_or(true, |without| without != before);
+                    assert!(counts, "{verb_name} drops {name}");
+                }
+                (Err(before), Err(behind)) => {
+                    assert!(!is_its_own, "{verb_name} {name}: {before}");
+                    assert_eq!((before.exit_code(), behind.exit_code()), (2, 2));
+                    let text = before.to_string();
+                    let name = name.split('=').next().unwrap();
+                    assert!(text.contains(name) && text.contains(&verb_name), "{text}");
+                    refused += 1;
+                }
+                (before, behind) => panic!("{verb_name} {name}: {before:?}, {behind:?}"),
+            }
+        }
+    }
+    assert!(refused > 0);
+}
+
+#[test]
+fn a_flag_has_one_meaning_in_all_verbs() {
+    let mut meanings: BTreeMap<String, (bool, Option<char>)> = BTreeMap::new();
+    for (words, verb) in leaves() {
+        for flag in flags_of(&verb) {
+            let meaning = (flag.get_action().takes_values(), flag.get_short());
+            let name = flag.get_long().unwrap().to_owned();
+            assert_eq!(meanings.entry(name).or_insert(meaning), &meaning, "{words:?}");
+        }
+    }
+}
+
+#[test]
+fn without_a_verb_the_flags_are_those_of_run() {
+    for flag in
+        leaves().iter().filter(|(words, _)| words[0] == "run").flat_map(|(_, run)| flags_of(run))
+    {
+        let flag = typed(flag);
+        let run = parsed(&[&["run".to_owned()], &flag]).unwrap();
+        assert_eq!(parsed(&[&flag]).unwrap(), run, "{flag:?}");
+    }
+}
+
+#[test]
+fn flags_before_the_verb_have_an_effect() {
+    let nobody = "error: cannot connect to 127.0.0.1:1: Connection refused (os error 111); does \
+                  the plugin run, and does its --http name this address?\n";
+    check_error(&["--http", "127.0.0.1:1", "status"], 1, nobody);
+    check_error(&["--http", "127.0.0.1:1", "probe", "ready"], 1, nobody);
+    check_error(&["probe", "--http=127.0.0.1:1", "live"], 1, nobody);
+    let doctor = |arguments: &[&str]| run(&[&["--root", X4], arguments].concat());
+    let elsewhere = doctor(&["--kubelet-dir", "/elsewhere", "doctor"]);
+    assert!(elsewhere.stdout.contains("/elsewhere"), "{elsewhere:?}");
+    assert_eq!(elsewhere, doctor(&["doctor", "--kubelet-dir", "/elsewhere"]));
+}
+
+#[test]
+fn a_flag_that_a_verb_does_not_have_is_named_with_the_verb() {
+    let Ran { code, stdout, stderr } = run(&["--kubelet-dir", "/k", "discover"]);
+    assert_eq!((code, &*stdout), (Some(2), ""));
+    assert!(stderr.starts_with("error: unexpected argument '--kubelet-dir' found\n"), "{stderr}");
+    assert!(stderr.contains("Usage: ix-device-plugin discover"), "{stderr}");
+}
+
+/// The examples at the end of a verb's long help, as arguments.
+fn examples(words: &[String]) -> Vec<Vec<String>> {
+    let mut arguments: Vec<_> = words.iter().map(String::as_str).collect();
+    arguments.push("--help");
+    let help = stdout_of(&arguments);
+    let lines = help.lines().filter_map(|line| line.strip_prefix("  ix-device-plugin"));
+    lines.map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
+}
+
+#[test]
+fn every_verb_has_examples_and_those_that_only_read_run() {
+    let needs_a_daemon = ["run", "probe", "status"];
+    let directory = TempDir::new().unwrap();
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
+    std::os::unix::fs::symlink(&fixtures, directory.path().join("fixtures")).unwrap();
+    for (words, _) in leaves() {
+        let examples = examples(&words);
+        assert!(!examples.is_empty(), "{words:?} has no example");
+        for example in examples {
+            let is_own = example.starts_with(&words) || words[0] == "run";
+            assert!(is_own, "{words:?}: {example:?}");
+            if needs_a_daemon.contains(&&*words[0]) {
+                parsed(&[&example]).unwrap();
+                continue;
+            }
+            let mut command = binary();
+            command.current_dir(directory.path()).args(&example);
+            command.env("IX_ROOT", fixtures.join("nodes/bi-v150-x8.node"));
+            let Ran { code, stderr, .. } = ran(&command.output().unwrap());
+            assert_eq!((code, &*stderr), (Some(0), ""), "{example:?}");
+        }
+    }
+}
+
+#[test]
+fn completions_of_each_shell_have_every_verb_and_flag() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = stdout_of(&["completions", shell]);
+        for (words, verb) in verbs() {
+            assert!(script.contains(words.last().unwrap()), "{shell}: {words:?}");
+            for flag in flags_of(&verb).filter(|flag| !flag.is_hide_set()) {
+                let flag = flag.get_long().unwrap();
+                assert!(script.contains(flag), "{shell}: {words:?} --{flag}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_verb_has_a_man_page_that_names_it_and_its_flags() {
+    let directory = TempDir::new().unwrap();
+    assert_eq!(stdout_of(&["man", directory.path().to_str().unwrap()]), "");
+    let page = |words: &[String]| {
+        let name = [&["ix-device-plugin".to_owned()], words].concat().join("-");
+        std::fs::read_to_string(directory.path().join(format!("{name}.1"))).unwrap()
+    };
+    let program = page(&[]);
+    for (words, verb) in verbs() {
+        let page = page(&words);
+        assert!(page.contains(".TH ix-device-plugin"), "{page}");
+        for flag in flags_of(&verb).filter(|flag| !flag.is_hide_set()) {
+            let flag = flag.get_long().unwrap().replace('-', "\\-");
+            assert!(page.contains(&flag), "{words:?} {flag}");
+        }
+        let [first] = &words[..] else { continue };
+        assert!(program.contains(&format!("ix\\-device\\-plugin\\-{first}(1)")), "{program}");
+    }
+    let pages = std::fs::read_dir(directory.path()).unwrap().count();
+    assert_eq!(pages, verbs().len() + 1, "pages of hidden verbs");
 }
 
 #[test]
@@ -105,12 +317,11 @@ fn a_wrong_configuration_has_its_own_exit_code() {
 }
 
 #[test]
-fn the_environment_stands_for_the_global_flags() {
+fn the_environment_stands_for_the_flags() {
     let from_environment = ran(&binary()
         .args(["discover", "-o", "json"])
         .env("IX_ROOT", "fixtures/nodes/half-board.node")
         .env("IX_CONFIG", "fixtures/nodes/half-board.yaml")
-        .env("IX_LOG_FORMAT", "json")
         .output()
         .unwrap());
     let arguments = [
@@ -118,8 +329,6 @@ fn the_environment_stands_for_the_global_flags() {
         "fixtures/nodes/half-board.node",
         "--config",
         "fixtures/nodes/half-board.yaml",
-        "--log-format",
-        "json",
         "discover",
         "-o",
         "json",
@@ -147,15 +356,36 @@ fn nothing_is_coloured_when_piped() {
 }
 
 /// The reader closes its end before or while the output comes; `| head` does the same.
-#[test]
-fn a_reader_that_has_seen_enough_is_no_failure() {
+#[track_caller]
+fn check_closed_output(arguments: &[&str]) {
     let mut command = binary();
-    command.args(["--root", X8, "discover", "-o", "json"]);
+    command.args(arguments).env("IX_ROOT", "fixtures/doctor/all-well.node");
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     let mut stderr = String::new();
     child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
-    assert_eq!((child.wait().unwrap().code(), &*stderr), (Some(0), ""));
+    assert_eq!((child.wait().unwrap().code(), &*stderr), (Some(0), ""), "{arguments:?}");
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    check_closed_output(&["--root", X8, "discover", "-o", "json"]);
+    for arguments in [
+        &["topology"][..],
+        &["snapshot"],
+        &["explain", "allocation", "--size", "2"],
+        &["doctor", "-o", "json"],
+        &["config", "check", "fixtures/configs/good/annotated.yaml"],
+        &["config", "schema"],
+        &["fixture", "check", X8],
+        &["completions", "bash"],
+        &["demo", "--story", "pods"],
+        &["--help"],
+        &["discover", "--help"],
+        &["--version"],
+    ] {
+        check_closed_output(arguments);
+    }
 }
 
 /// A machine with no GPU says what was looked at; one with GPUs lists them. Either is fine.
@@ -221,6 +451,16 @@ fn an_unpacked_machine_is_a_root() {
 }
 
 #[test]
+fn the_format_in_the_help_of_fixture_is_the_one_that_is_read() {
+    let help = stdout_of(&["fixture", "--help"]);
+    let (_, format) = help.split_once("The format:\n").unwrap();
+    // The second column explains the first.
+    let lines = format.lines().map(|line| line.trim_start().split("   ").next().unwrap());
+    let machine = parse_node_file(&lines.collect::<Vec<_>>().join("\n")).unwrap();
+    assert_eq!(machine.iter().filter(|(path, _)| path.contains("0000:15:00.0/")).count(), 4);
+}
+
+#[test]
 fn unpacking_replaces_nothing() {
     let directory = TempDir::new().unwrap();
     let unpacked = directory.path().to_str().unwrap();
@@ -234,7 +474,7 @@ fn unpacking_replaces_nothing() {
 
 #[test]
 fn a_checked_machine_says_what_was_found() {
-    let expected = "fixtures/nodes/vfio-and-unbound.node: ok, 2 boards with 2 chips, 2 functions \
-                    skipped, 0 warnings\n";
+    let expected = "fixtures/nodes/vfio-and-unbound.node: ok: 2 boards, 2 chips, 2 skipped \
+                    functions, no warnings\n";
     assert_eq!(stdout_of(&["fixture", "check", "fixtures/nodes/vfio-and-unbound.node"]), expected);
 }

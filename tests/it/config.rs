@@ -15,14 +15,14 @@ use ix_device_plugin::model::health::{ReasonCode, Severity};
 use ix_device_plugin::model::ixml::IxmlChoice;
 use ix_device_plugin::model::list_size::{KUBELET_LIST_LIMIT, largest_replicas};
 use ix_device_plugin::model::pci::{PciAddress, PciId};
-use ix_device_plugin::parse::config::{Overrides, parse_config, parse_config_with};
+use ix_device_plugin::parse::config::{Override, Overrides, parse_config, parse_config_with};
 use ix_device_plugin::wire::config_yaml::effective_yaml;
 use ix_device_plugin::wire::v1beta1;
 use proptest::prelude::*;
 use prost::Message;
 
 /// The `.yaml` files of a folder, in order, with their text.
-fn files(folder: &str) -> Vec<(PathBuf, String)> {
+pub(crate) fn files(folder: &str) -> Vec<(PathBuf, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/configs").join(folder);
     let mut files: Vec<_> = fs::read_dir(folder)
         .unwrap()
@@ -102,6 +102,25 @@ fn a_problem_names_its_line_in_every_style_of_yaml() {
 }
 
 #[test]
+fn a_key_at_the_wrong_place_is_sent_to_its_own() {
+    let hints = [
+        ("ixml: off", "ixml: unknown key here; did you mean `health.ixml`?"),
+        (
+            "boards: {interval: 5s}",
+            "boards.interval: unknown key here; did you mean `health.interval`?",
+        ),
+        ("flags: {specDir: /a}", "flags.specDir: unknown key here; did you mean `cdi.specDir`?"),
+        (
+            "resources: [{name: a.b/c, pciId: '1e3e:0002'}]",
+            "resources[0].pciId: unknown key here; did you mean `resources[].match.pciId`?",
+        ),
+    ];
+    for (text, hint) in hints {
+        check_message(text, &Overrides::default(), &format!("1 problem\n  line 1: {hint}"));
+    }
+}
+
+#[test]
 fn a_file_larger_than_a_config_map_is_refused_unread() {
     let text = "#".repeat((1 << 20) + 1);
     check_message(
@@ -112,14 +131,18 @@ fn a_file_larger_than_a_config_map_is_refused_unread() {
     assert_eq!(parse_config(&text[1..]), Ok(Config::default()));
 }
 
+fn given(name: &str, text: &str) -> Override {
+    Override { name: name.to_owned(), text: text.to_owned() }
+}
+
 #[test]
-fn flags_and_variables_have_the_last_word() {
+fn flags_and_variables_override_the_file() {
     let text = "resourceName: a.b/c\nflags: {splitboard: true, usevolcano: true}";
     let overrides = Overrides {
-        resource_name: Some("d.e/f".to_owned()),
-        split_board: Some(false),
-        use_volcano: Some(false),
-        reset_gpu: Some(false),
+        resource_name: Some(given("--resource-name", "d.e/f")),
+        split_board: Some(given("SPLIT_BOARD", "false")),
+        use_volcano: Some(given("USE_VOLCANO", "0")),
+        reset_gpu: Some(given("RESET_GPU", "F")),
     };
     let config = parse_config_with(text, &overrides).unwrap();
     assert_eq!(config.resources[0].name, "d.e/f");
@@ -127,35 +150,42 @@ fn flags_and_variables_have_the_last_word() {
 
     let entries = "resources: [{name: a.b/c, match: {model: x}}, \
                    {name: a.b/d, match: {model: y}, splitboard: false}]";
-    let overrides = Overrides { split_board: Some(true), ..Overrides::default() };
+    let overrides =
+        Overrides { split_board: Some(given("--splitboard", "true")), ..Overrides::default() };
     let config = parse_config_with(entries, &overrides).unwrap();
     let granularities = config.resources.iter().map(|rule| rule.granularity);
     assert_eq!(granularities.collect::<Vec<_>>(), [Granularity::Chip, Granularity::Board]);
 }
 
 #[test]
-fn a_problem_with_a_flag_names_the_flag() {
+fn a_problem_with_a_flag_or_variable_names_it_and_its_value() {
     let overrides = Overrides {
-        resource_name: Some("gpu".to_owned()),
-        split_board: None,
-        use_volcano: Some(true),
-        reset_gpu: Some(true),
+        resource_name: Some(given("--resource-name", "gpu")),
+        split_board: Some(given("SPLIT_BOARD", "maybe")),
+        use_volcano: Some(given("USE_VOLCANO", "true")),
+        reset_gpu: Some(given("--reset_gpu", "1")),
     };
+    let of_flags = "SPLIT_BOARD=maybe: not a boolean; write true or false
+USE_VOLCANO=true: Volcano mode is not supported; unset it
+--reset_gpu=1: resetting a GPU before use is not supported; unset it
+--resource-name=gpu: a domain and a slash are needed, for example `iluvatar.com/gpu`";
+    check_message("", &overrides, of_flags);
     check_message(
         "flags: {splitboard: 1}",
         &overrides,
-        "4 problems
-  line 1: flags.splitboard: `1` is not a boolean; write true or false
-  --reset_gpu (RESET_GPU): resetting a GPU before it is handed out is not supported; set it to false
-  --resource-name: `gpu`: a domain and a slash are needed, for example `iluvatar.com/gpu`
-  --usevolcano (USE_VOLCANO): the Volcano mode is not supported; set it to false: the kubelet \
-         chooses the devices",
+        &format!(
+            "1 problem\n  line 1: flags.splitboard: `1` is not a boolean; write true or false\n\
+             {of_flags}"
+        ),
     );
-    let overrides = Overrides { resource_name: Some("a.b/c".to_owned()), ..Overrides::default() };
+    let overrides = Overrides {
+        resource_name: Some(given("--resource-name", "a.b/c")),
+        ..Overrides::default()
+    };
     check_message(
         "resources: [{name: a.b/c}]",
         &overrides,
-        "1 problem\n  --resource-name: does not go with `resources`, where each entry has its own \
+        "--resource-name=a.b/c: cannot be combined with `resources`, where each entry has its own \
          name; remove one of the two",
     );
 }

@@ -1,5 +1,5 @@
-//! `doctor` as an operator runs it: its whole report on every shipped machine, its exit status, and
-//! what only real sockets and directories can show.
+//! `doctor` as an operator runs it: its report on every shipped machine, its exit status, and what
+//! only real sockets and directories can show.
 
 use std::fs;
 use std::os::unix::net::UnixListener;
@@ -43,7 +43,7 @@ fn scripts_get_the_report_as_json() {
     hold("much-is-wrong.json", &[&root[..], &["doctor", "-o", "json"]].concat());
 }
 
-/// A copy of the well node on disk, with a live socket of a kubelet in it.
+/// A copy of `all-well.node` on disk, with a kubelet's live socket.
 struct Node {
     directory: TempDir,
     listening: Vec<UnixListener>,
@@ -85,7 +85,7 @@ impl Node {
     }
 
     /// The exit status, and level and sentence of each finding of one check.
-    fn look(&self, check: &str, more: &[&str]) -> (Option<i32>, Vec<String>) {
+    fn findings(&self, check: &str, more: &[&str]) -> (Option<i32>, Vec<String>) {
         let (code, report) = self.run(more);
         let of_check =
             report["checks"].as_array().expect("a list").iter().find(|it| it["name"] == check);
@@ -101,12 +101,12 @@ impl Node {
 
 #[track_caller]
 fn check(node: &Node, name: &str, expected: (i32, &str)) {
-    let (code, findings) = node.look(name, &[]);
+    let (code, findings) = node.findings(name, &[]);
     assert_eq!((code, &*findings), (Some(expected.0), &[expected.1.to_owned()][..]));
 }
 
 #[test]
-fn a_well_node_with_a_live_kubelet_is_well() {
+fn a_node_with_a_live_kubelet_passes_every_check() {
     let node = Node::new();
     let (code, report) = node.run(&[]);
     assert_eq!((code, &report["exitStatus"]), (Some(0), &Value::from(0)));
@@ -118,27 +118,28 @@ fn a_well_node_with_a_live_kubelet_is_well() {
 }
 
 #[test]
-fn a_kubelet_that_is_gone_is_told_by_its_socket() {
+fn a_kubelet_that_has_ended_is_known_by_its_socket() {
     let mut node = Node::new();
     node.listening.clear();
     let expected = "failure: /var/lib/kubelet/device-plugins/kubelet.sock refuses connections: the \
-                    kubelet that made it is gone";
+                    kubelet that made it has ended";
     check(&node, "kubelet-socket", (19, expected));
     fs::remove_dir_all(node.path("var/lib/kubelet/device-plugins")).unwrap();
-    let expected = "failure: /var/lib/kubelet/device-plugins is not there: no kubelet has run here \
+    let expected = "failure: /var/lib/kubelet/device-plugins does not exist: no kubelet has run here \
                     with device plugins";
     check(&node, "kubelet-directory", (18, expected));
 }
 
 #[test]
-fn a_socket_that_was_left_behind_is_told_from_a_live_one() {
+fn a_stale_socket_is_distinguished_from_a_live_one() {
     let mut node = Node::new();
     node.listen("var/lib/kubelet/device-plugins/nic.sock");
     check(&node, "stale-sockets", (0, "ok: no socket is left behind"));
     node.listen("var/lib/kubelet/device-plugins/iluvatar-gpu.sock");
     drop(node.listening.pop());
     let expected = "warning: /var/lib/kubelet/device-plugins/iluvatar-gpu.sock refuses \
-                    connections: whoever made it is gone; the plugin for Iluvatar GPUs does not run";
+                    connections: the process that made it has ended; the plugin for Iluvatar GPUs is not \
+                    running";
     check(&node, "stale-sockets", (24, expected));
 }
 
@@ -146,12 +147,12 @@ fn a_socket_that_was_left_behind_is_told_from_a_live_one() {
 fn a_kubelet_on_another_root_is_found_by_its_sockets() {
     let mut node = Node::new();
     node.listen("var/lib/k0s/kubelet/pod-resources/kubelet.sock");
-    let (code, findings) = node.look("kubelet-root", &[]);
+    let (code, findings) = node.findings("kubelet-root", &[]);
     assert_eq!(code, Some(23));
     let expected = "warning: /var/lib/k0s/kubelet has a kubelet's pod-resources socket, ";
     assert!(findings[0].starts_with(expected), "{findings:?}");
     node.listen("var/lib/kubelet/pod-resources/kubelet.sock");
-    let expected = "ok: /var/lib/kubelet/pod-resources/kubelet.sock is there";
+    let expected = "ok: /var/lib/kubelet/pod-resources/kubelet.sock exists";
     check(&node, "kubelet-root", (0, expected));
 }
 
@@ -175,31 +176,31 @@ fn a_wrong_configuration_is_a_finding_and_the_other_checks_still_run() {
     let node = Node::new().with("config.yaml", "bords: {}\n");
     let file = node.path("config.yaml");
     let config = ["--config", file.to_str().unwrap()];
-    let (code, findings) = node.look("configuration", &config);
+    let (code, findings) = node.findings("configuration", &config);
     assert_eq!(code, Some(10));
     assert!(findings[0].contains("bords"), "{findings:?}");
-    assert_eq!(node.look("driver", &config).1, ["ok: iluvatar 4.4.0 is loaded"]);
+    assert_eq!(node.findings("driver", &config).1, ["ok: iluvatar 4.4.0 is loaded"]);
     let node = node.with("config.yaml", "flags: {splitboard: true}\n");
-    let expected = format!("ok: {} is right", file.display());
-    assert_eq!(node.look("configuration", &config), (Some(0), vec![expected]));
+    let expected = format!("ok: {} is valid", file.display());
+    assert_eq!(node.findings("configuration", &config), (Some(0), vec![expected]));
 }
 
 #[test]
 fn a_machine_without_sys_is_a_finding_and_no_crash() {
     let node = Node::new();
     fs::remove_dir_all(node.path("sys")).unwrap();
-    let (code, findings) = node.look("sysfs", &[]);
+    let (code, findings) = node.findings("sysfs", &[]);
     assert_eq!(code, Some(11));
     assert!(findings[0].contains("/sys/bus/pci/devices: No such file"), "{findings:?}");
-    let untold = "note: cannot be told from here: /sys could not be read";
-    assert_eq!(node.look("links", &[]).1, [untold]);
+    let skipped = "skipped: /sys could not be read";
+    assert_eq!(node.findings("links", &[]).1, [skipped]);
 }
 
 #[test]
 fn drop_ins_of_a_runtime_are_read() {
     let crio = "[crio.runtime]\ndefault_runtime = \"iluvatar\"\n";
     let node = Node::new().with("etc/crio/crio.conf.d/99-ix.conf", crio);
-    let (code, findings) = node.look("container-runtime", &[]);
+    let (code, findings) = node.findings("container-runtime", &[]);
     assert_eq!(code, Some(22));
     let expected = "warning: /etc/crio/crio.conf.d/99-ix.conf makes `iluvatar` the default runtime \
                     of CRI-O: ";
@@ -217,9 +218,9 @@ fn the_gravest_check_gives_the_exit_status() {
     assert_eq!(node.run(&[]).0, Some(19));
 }
 
-/// In a container, /etc and /run are the image's: nothing may be concluded from what they lack.
+/// In a container, /etc and /run are the image's: what they lack proves nothing.
 #[test]
-fn a_container_claims_nothing_of_the_node() {
+fn a_container_proves_nothing_of_the_node() {
     let Some(mut unshare) = unshared(&[&["--map-root-user", "--mount"]]) else { return };
     let container = "mount -t tmpfs none /etc && mount -t tmpfs none /run && \
                      touch /run/.containerenv && exec \"$0\" doctor -o json";
@@ -232,7 +233,7 @@ fn a_container_claims_nothing_of_the_node() {
         check["findings"][0]["sentence"].as_str().unwrap().to_owned()
     };
     for check in ["cdi-specs", "container-runtime"] {
-        let expected = "cannot be told from here: a container does not show the node's /";
+        let expected = "a container does not show the node's /";
         assert!(sentence(check).starts_with(expected), "{}", sentence(check));
     }
     // The namespace of the fake root is one, too.
@@ -241,7 +242,7 @@ fn a_container_claims_nothing_of_the_node() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_told_from_one_that_is_not_there() {
+fn an_unreadable_file_is_distinguished_from_an_absent_one() {
     let node = Node::new();
     fs::create_dir_all(node.path("etc/docker/daemon.json")).unwrap();
     let expected = "note: /etc/docker/daemon.json of Docker could not be read: Is a directory (os \
@@ -249,13 +250,12 @@ fn a_file_that_cannot_be_read_is_told_from_one_that_is_not_there() {
     check(&node, "container-runtime", (0, expected));
     fs::remove_dir(node.path("run/cdi")).unwrap();
     let node = node.with("run/cdi", "no directory");
-    let (_, findings) = node.look("cdi-specs", &[]);
-    let expected = "note: cannot be told from here: cannot list /var/run/cdi: Not a directory (os \
-                    error 20)";
+    let (_, findings) = node.findings("cdi-specs", &[]);
+    let expected = "skipped: cannot list /var/run/cdi: Not a directory (os error 20)";
     assert_eq!(findings, [expected]);
 }
 
-/// Whatever this machine is like, each check says something and the status is one of the table.
+/// On any machine, each check has a finding and the exit status is one of the table.
 #[test]
 fn this_machine_is_checked_as_it_is() {
     let Ran { code, stdout, stderr } = run(&["doctor", "-o", "json"]);

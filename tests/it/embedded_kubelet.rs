@@ -14,11 +14,9 @@ use ix_device_plugin::wire::v1beta1::{Device, NumaNode, TopologyInfo};
 use tempfile::TempDir;
 
 use self::scripted_plugin::{Call, Script, ScriptedPlugin, register};
+use crate::support::clock::soon;
 
 const GPU: &str = "iluvatar.com/gpu";
-
-/// Longer than anything here takes; a test that waits for this has failed.
-const FOR_EVER: Duration = Duration::from_secs(30);
 
 async fn kubelet(directory: &TempDir, settings: Settings) -> EmbeddedKubelet {
     EmbeddedKubelet::start(directory.path(), settings).await.expect("the directory is ours")
@@ -61,8 +59,7 @@ async fn plugin_with(
 async fn counts(kubelet: &EmbeddedKubelet, capacity: usize, allocatable: usize) {
     let wanted = (capacity, allocatable);
     let seen = kubelet.wait_for(|view| (view.capacity(GPU), view.allocatable(GPU)) == wanted);
-    let seen = tokio::time::timeout(FOR_EVER, seen).await;
-    assert!(seen.is_ok(), "not {wanted:?} but {:#?}", *kubelet.view().borrow());
+    soon(&format!("capacity and allocatable {wanted:?}"), seen).await.unwrap();
 }
 
 fn ids(admission: &Admission) -> Vec<&str> {
@@ -141,7 +138,7 @@ async fn a_registration_that_hangs_ends_with_the_kubelet() {
         _ = kubelet.wait_for(|view| view.register_calls == 1) => {}
     }
     kubelet.restart().await.unwrap();
-    let ended = tokio::time::timeout(FOR_EVER, hanging).await.unwrap();
+    let ended = soon("the end of the call", hanging).await;
     assert!(ended.is_err());
 }
 
@@ -647,7 +644,7 @@ mod scripted_plugin {
     use tonic::{Request, Response, Status};
     use tower::util::MapRequestLayer;
 
-    use super::{BTreeSet, Device, FOR_EVER, GPU, Path};
+    use super::{BTreeSet, Device, GPU, Path, soon};
 
     /// Something the kubelet did.
     #[derive(Clone, Debug, PartialEq)]
@@ -780,8 +777,8 @@ mod scripted_plugin {
         /// Waits until the calls are as `wanted`.
         pub(crate) async fn called(&self, mut wanted: impl FnMut(&[Call]) -> bool) {
             let mut calls = self.calls.subscribe();
-            let seen = tokio::time::timeout(FOR_EVER, calls.wait_for(|calls| wanted(calls))).await;
-            assert!(seen.is_ok(), "the kubelet only called {:?}", self.calls());
+            let called = calls.wait_for(|calls| wanted(calls));
+            soon("a call by the kubelet", called).await.unwrap();
         }
     }
 

@@ -20,7 +20,13 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::stage::{GPU, Log, Script, Stage, is_streaming, node_text, within};
+use crate::support::clock::soon;
+use crate::support::fixtures::GPU;
+use crate::support::log::Log;
+use crate::support::node_rig::{NodeRig, TestNode, is_streaming};
+
+/// A line of the metrics after one reload was refused.
+const REFUSED: &str = "\niluvatar_device_plugin_config_reloads_total{result=\"refused\"} 1\n";
 
 const SPLIT: &str = "flags: {splitboard: true}";
 
@@ -66,18 +72,20 @@ fn registrations(view: &NodeView, resource: &str) -> u64 {
 }
 
 /// Eight boards of two chips; the kubelet has a list of boards.
-async fn eight_boards(volume: &ConfigMap, inotify: bool) -> Stage {
-    let script = Script::followed(&volume.source(), inotify);
-    let stage = Stage::play(&node_text("bi-v150-x8"), script).await;
-    assert_eq!(stage.kubelet.view().borrow().capacity(GPU), 8);
-    stage
+async fn eight_boards(volume: &ConfigMap) -> NodeRig {
+    let node = following(volume).start().await;
+    assert_eq!(node.kubelet.view().borrow().capacity(GPU), 8);
+    node
 }
 
-async fn a_change_reaches_the_kubelet_on_the_same_stream(inotify: bool) {
-    let mut volume = ConfigMap::mounted("");
-    let stage = eight_boards(&volume, inotify).await;
+fn following(volume: &ConfigMap) -> TestNode {
+    TestNode::fixture("bi-v150-x8").config_file(&volume.source()).with_http()
+}
+
+async fn a_change_reaches_the_kubelet_on_the_same_stream(mut volume: ConfigMap, node: TestNode) {
+    let node = node.start().await;
     volume.swap(SPLIT);
-    let view = stage.until("sixteen chips", |view| view.capacity(GPU) == 16).await;
+    let view = node.until("sixteen chips", |view| view.capacity(GPU) == 16).await;
     assert_eq!((view.register_calls, registrations(&view, GPU)), (1, 1));
     let resource = &view.resources[GPU];
     assert_eq!((resource.streams_open, &resource.last_stream_end), (1, &None));
@@ -85,20 +93,24 @@ async fn a_change_reaches_the_kubelet_on_the_same_stream(inotify: bool) {
 
 #[tokio::test]
 async fn a_swapped_config_map_changes_the_list_and_keeps_the_stream() {
-    a_change_reaches_the_kubelet_on_the_same_stream(true).await;
+    let volume = ConfigMap::mounted("");
+    let node = following(&volume);
+    a_change_reaches_the_kubelet_on_the_same_stream(volume, node).await;
 }
 
 #[tokio::test]
 async fn a_swapped_config_map_is_noticed_without_inotify() {
-    a_change_reaches_the_kubelet_on_the_same_stream(false).await;
+    let volume = ConfigMap::mounted("");
+    let node = following(&volume).without_inotify();
+    a_change_reaches_the_kubelet_on_the_same_stream(volume, node).await;
 }
 
 #[tokio::test]
 async fn another_resource_name_starts_a_session_and_ends_the_old_one() {
     let mut volume = ConfigMap::mounted("");
-    let stage = eight_boards(&volume, true).await;
+    let node = eight_boards(&volume).await;
     volume.swap("resourceName: example.com/gpu");
-    let view = stage
+    let view = node
         .until("the other name", |view| {
             is_streaming(view, "example.com/gpu") && !view.resources[GPU].registered
         })
@@ -106,11 +118,11 @@ async fn another_resource_name_starts_a_session_and_ends_the_old_one() {
     assert_eq!(view.capacity("example.com/gpu"), 8);
     assert_eq!(view.resources[GPU].streams_open, 0);
     assert_eq!(view.allocatable(GPU), 0);
-    let mut sessions = stage.bound().sessions.clone();
+    let mut sessions = node.plugin().sessions.clone();
     let names = |view: &std::collections::BTreeMap<String, _>| view.keys().cloned().collect();
-    let names: Vec<_> = names(&*within("it", sessions.wait_for(|it| it.len() == 1)).await.unwrap());
+    let names: Vec<_> = names(&*soon("it", sessions.wait_for(|it| it.len() == 1)).await.unwrap());
     assert_eq!(names, ["example.com/gpu"]);
-    assert!(stage.file("iluvatar-gpu.sock").exists(), "what probes look for");
+    assert!(node.file("iluvatar-gpu.sock").exists(), "what probes look for");
 }
 
 #[tokio::test]
@@ -120,13 +132,12 @@ async fn a_resource_keeps_its_session_and_socket_when_another_comes_before_it() 
                        {name: a.b/one, match: {addresses: ['0000:13:00.0']}}]";
     const OTHER: &str = "resources: [{name: a.b/two, match: {addresses: ['0000:1c:00.0']}}]";
     let mut volume = ConfigMap::mounted(ONE);
-    let script = Script::followed(&volume.source(), true);
-    let stage = Stage::play(&node_text("bi-v150-x8"), script).await;
+    let node = following(&volume).start().await;
     volume.swap(TWO);
-    let view = stage.until("the second", |view| is_streaming(view, "a.b/two")).await;
+    let view = node.until("the second", |view| is_streaming(view, "a.b/two")).await;
     assert_eq!(registrations(&view, "a.b/one"), 1);
     assert!(is_streaming(&view, "a.b/one"));
-    assert!(stage.file("iluvatar-gpu-a.b_two.sock").exists());
+    assert!(node.file("iluvatar-gpu-a.b_two.sock").exists());
 
     // The name that probes look for is taken over.
     volume.swap(OTHER);
@@ -135,45 +146,44 @@ async fn a_resource_keeps_its_session_and_socket_when_another_comes_before_it() 
             && registrations(view, "a.b/two") == 2
             && view.resources["a.b/one"].streams_open == 0
     };
-    stage.until("the first socket's new owner", moved).await;
-    assert!(stage.file("iluvatar-gpu.sock").exists());
+    node.until("the first socket's new owner", moved).await;
+    assert!(node.file("iluvatar-gpu.sock").exists());
 }
 
 #[tokio::test]
 async fn a_bad_file_changes_nothing_is_reported_whole_and_once_and_a_good_one_still_works() {
     let mut volume = ConfigMap::mounted("");
-    let stage = eight_boards(&volume, true).await;
+    let node = eight_boards(&volume).await;
     volume.swap("flags: {splitbord: true, usevolcano: true}");
     let said = format!(
         "WARN the last good configuration stays in force: {} has 2 problems\n  line 1: \
-         flags.splitbord: unknown key; did you mean `splitboard`?\n  line 1: flags.usevolcano: the \
-         Volcano mode is not supported; set it to false: the kubelet chooses the devices\n",
+         flags.splitbord: unknown key; did you mean `splitboard`?\n  line 1: flags.usevolcano: \
+         Volcano mode is not supported; set it to false\n",
         volume.file().display()
     );
-    stage.log.says(&said).await;
-    assert_eq!(stage.kubelet.view().borrow().capacity(GPU), 8);
+    node.shows("/metrics", REFUSED).await;
+    node.log.has(&said);
+    assert_eq!(node.kubelet.view().borrow().capacity(GPU), 8);
 
-    stage.bound().reload.notify_one();
+    node.plugin().reload.notify_one();
     volume.swap(SPLIT);
-    let view = stage.until("sixteen chips", |view| view.capacity(GPU) == 16).await;
+    let view = node.until("sixteen chips", |view| view.capacity(GPU) == 16).await;
     assert_eq!(view.register_calls, 1);
-    assert_eq!(stage.log.lines("WARN").len(), 1, "{:?}", stage.log.lines("WARN"));
+    assert_eq!(node.log.lines("WARN").len(), 1, "{:?}", node.log.lines("WARN"));
 }
 
 #[tokio::test]
 async fn more_replicas_than_a_kubelet_reads_change_nothing_and_the_number_that_fits_is_named() {
     let mut volume = ConfigMap::mounted("");
-    let stage = eight_boards(&volume, true).await;
+    let node = eight_boards(&volume).await;
     volume.swap("sharing: {timeSlicing: {replicas: 20000}}");
-    stage
-        .log
-        .says(
-            "WARN the last good configuration stays in force: iluvatar.com/gpu: 20000 replicas of \
-             each of 8 devices make a list above the kubelet's limit of 4 MiB; at most 9552 fit\n",
-        )
-        .await;
+    node.shows("/metrics", REFUSED).await;
+    node.log.has(
+        "WARN the last good configuration stays in force: iluvatar.com/gpu: 20000 replicas of each \
+         of 8 devices make a list above the kubelet's limit of 4 MiB; at most 9552 fit\n",
+    );
     volume.swap("sharing: {timeSlicing: {replicas: 3}}");
-    stage.until("24 replicas", |view| view.capacity(GPU) == 24).await;
+    node.until("24 replicas", |view| view.capacity(GPU) == 24).await;
 }
 
 /// A watch of one file under a clock that stands still while anything happens.
@@ -199,7 +209,7 @@ impl Watching {
 
     async fn change(&mut self) -> (Arc<Config>, Duration) {
         let started = Instant::now();
-        within("a change", self.config.changed()).await.unwrap();
+        soon("a change", self.config.changed()).await.unwrap();
         (Arc::clone(&self.config.borrow_and_update()), started.elapsed())
     }
 }
@@ -253,8 +263,7 @@ async fn a_file_that_was_named_and_is_gone_leaves_the_last_good_configuration() 
          file or directory (os error 2)",
         path.display()
     );
-    watching.log.says(&said).await;
-    // More looks follow; nothing is said twice.
+    // The file is read many times in that time; nothing is said twice.
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert_eq!(watching.log.lines("WARN"), [said]);
     assert!(!watching.config.has_changed().unwrap());

@@ -5,24 +5,27 @@ use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-use ix_device_plugin::host::kubelet::channel_over;
 use ix_device_plugin::model::board::Board;
-use ix_device_plugin::wire::v1beta1::device_plugin_client::DevicePluginClient;
 use ix_device_plugin::wire::v1beta1::{AllocateRequest, ContainerAllocateRequest};
 use nix::sys::signal::Signal;
-use tokio::net::UnixStream;
 
+use crate::support::fixtures::GPU;
 use crate::support::kernel::{Kernel, in_a_network_of_its_own, on_a_runtime};
-use crate::support::plugged_node::{Daemon, GPU, HINT, LOOKED, PluggedNode, QUIET};
+use crate::support::node_rig::{NodeRig, ONLY_EVENTS, TestNode};
+use crate::support::plugin_client::connect;
+use crate::support::process::{PluginProcess, SCANS};
+
+/// Four boards of one chip, or eight of two, that are scanned after events only.
+async fn node(fixture: &str) -> NodeRig {
+    TestNode::fixture(fixture).config(ONLY_EVENTS).prepare().await
+}
 
 const X4: &str = "mr-v100-x4";
 const X8: &str = "bi-v150-x8";
 
 /// What the plugin itself answers, whatever the kubelet would do.
-async fn allocate(node: &PluggedNode, board: &Board) -> Result<(), tonic::Status> {
-    let socket = node.kubelet_directory().join("iluvatar-gpu.sock");
-    let stream = UnixStream::connect(socket).await.expect("the plugin serves");
-    let mut client = DevicePluginClient::new(channel_over(stream).await.expect("it answers"));
+async fn allocate(node: &NodeRig, board: &Board) -> Result<(), tonic::Status> {
+    let mut client = connect(&node.socket()).await;
     let container = ContainerAllocateRequest { devices_ids: vec![board.address.to_string()] };
     client.allocate(AllocateRequest { container_requests: vec![container] }).await.map(drop)
 }
@@ -30,19 +33,20 @@ async fn allocate(node: &PluggedNode, board: &Board) -> Result<(), tonic::Status
 #[test]
 fn a_removed_board_can_no_longer_be_allocated_as_soon_as_its_uevent_came() {
     in_a_network_of_its_own(async || {
-        let (node, kernel) = (PluggedNode::unpack(X8, QUIET).await, Kernel::open());
-        let _daemon = node.daemon().await;
+        let (node, kernel) = (node(X8).await, Kernel::open());
+        let _daemon = node.process().await;
         let board = &node.boards[3];
         allocate(&node, board).await.expect("it is there");
 
         node.machine.unplug(board).unwrap();
         node.chips(board).left(&kernel);
 
-        node.sees_board(board, false).await;
+        node.until_board(board, false).await;
         let refusal = allocate(&node, board).await.unwrap_err();
         let id = board.address;
-        let gone =
-            format!("{GPU}: there is no device `{id}`; it may have left since the list was sent");
+        let gone = format!(
+            "{GPU}: there is no device `{id}`; it may have been removed since the last list"
+        );
         let unhealthy = format!("{GPU}: device {id} is unhealthy: ");
         let message = refusal.message();
         assert!(message == gone || message.starts_with(&unhealthy), "{message}");
@@ -53,25 +57,25 @@ fn a_removed_board_can_no_longer_be_allocated_as_soon_as_its_uevent_came() {
 #[test]
 fn an_added_board_is_listed_as_soon_as_its_uevent_came() {
     in_a_network_of_its_own(async || {
-        let (node, kernel) = (PluggedNode::unpack(X8, QUIET).await, Kernel::open());
+        let (node, kernel) = (node(X8).await, Kernel::open());
         let board = &node.boards[7];
         node.machine.unplug(board).unwrap();
-        let _daemon = Daemon::start(&mut node.command());
-        node.sees("the others", |healthy| healthy.len() == node.boards.len() - 1).await;
+        let _daemon = node.start_process();
+        node.until_healthy(node.boards.len() - 1).await;
 
         node.machine.replug(board).unwrap();
         node.chips(board).came(&kernel);
 
-        node.sees_board(board, true).await;
+        node.until_board(board, true).await;
         allocate(&node, board).await.expect("it is there");
     });
 }
 
 #[test]
-fn a_board_whose_node_comes_after_its_events_is_looked_at_again_until_it_is_there() {
+fn a_board_whose_node_comes_after_its_events_is_scanned_again_until_it_is_complete() {
     in_a_network_of_its_own(async || {
-        let (node, kernel) = (PluggedNode::unpack(X4, QUIET).await, Kernel::open());
-        let daemon = node.daemon().await;
+        let (node, kernel) = (node(X4).await, Kernel::open());
+        let daemon = node.process().await;
         let board = &node.boards[0];
         let path = board.chips[0].node.as_ref().expect("it has one").path.clone();
         let path = node.root().join(path.trim_start_matches('/'));
@@ -79,53 +83,61 @@ fn a_board_whose_node_comes_after_its_events_is_looked_at_again_until_it_is_ther
 
         std::fs::remove_file(&path).unwrap();
         node.chips(board).came(&kernel);
-        node.sees_board(board, false).await;
-        let looks = daemon.looks();
-        daemon.said(LOOKED, looks + 2).await;
+        node.until_board(board, false).await;
+        let scans = daemon.scans().await;
+        daemon.counts(SCANS, "", scans + 2).await;
         std::fs::write(&path, text).unwrap();
 
-        node.sees_board(board, true).await;
+        node.until_board(board, true).await;
     });
 }
 
 #[test]
-fn events_of_other_vendors_lead_to_no_look() {
+fn events_of_other_vendors_lead_to_no_scan() {
     in_a_network_of_its_own(async || {
-        let (node, kernel) = (PluggedNode::unpack(X4, QUIET).await, Kernel::open());
-        let daemon = node.daemon().await;
-        let hints = daemon.count(HINT);
-        for _ in 0..200 {
-            kernel.other_vendor();
-            kernel.send("add", "/devices/virtual/net/veth0", &[("SUBSYSTEM", "net")]);
+        let (node, kernel) = (node(X4).await, Kernel::open());
+        let daemon = node.process().await;
+        let caused = async || daemon.metric("rescans_total", "uevent").await;
+        for _ in 0..20 {
+            // Few enough to fit the socket's buffer: events that are lost do lead to a scan.
+            let read = daemon.metric("uevents_total", "").await;
+            for _ in 0..10 {
+                kernel.other_vendor();
+                kernel.send("add", "/devices/virtual/net/veth0", &[("SUBSYSTEM", "net")]);
+            }
+            // Those of other subsystems stay in the kernel.
+            daemon.counts("uevents_total", "", read + 10).await;
         }
-        // Events come in their order: once the last one is answered, so are those before it.
+        assert_eq!(daemon.metric("uevent_overflows_total", "").await, 0);
+        assert_eq!(caused().await, 0);
+        // Events are read in order: the scan that this one leads to is the first.
         node.machine.unplug(&node.boards[0]).unwrap();
         node.chips(&node.boards[0]).class_devices(&kernel, "remove");
-        node.sees_board(&node.boards[0], false).await;
-        assert_eq!(daemon.count(HINT), hints + 1, "{}", daemon.log());
+        node.until_board(&node.boards[0], false).await;
+        assert_eq!(caused().await, 1);
     });
 }
 
 #[test]
 fn an_event_of_the_drivers_own_class_counts() {
     in_a_network_of_its_own(async || {
-        let (node, kernel) = (PluggedNode::unpack(X4, QUIET).await, Kernel::open());
-        let _daemon = node.daemon().await;
+        let (node, kernel) = (node(X4).await, Kernel::open());
+        let _daemon = node.process().await;
         let board = &node.boards[1];
         node.machine.unplug(board).unwrap();
         node.chips(board).class_devices(&kernel, "remove");
-        node.sees_board(board, false).await;
+        node.until_board(board, false).await;
         node.machine.replug(board).unwrap();
         node.chips(board).class_devices(&kernel, "add");
-        node.sees_board(board, true).await;
+        node.until_board(board, true).await;
     });
 }
 
 #[test]
-fn an_event_that_nobody_understands_does_not_end_the_listening() {
+fn a_malformed_event_does_not_end_the_listening() {
     in_a_network_of_its_own(async || {
-        let (node, kernel) = (PluggedNode::unpack(X4, QUIET).await, Kernel::open());
-        let daemon = node.daemon().await;
+        let (node, kernel) = (node(X4).await, Kernel::open());
+        let daemon = node.process().await;
         for bytes in [&b"\0"[..], b"add@/devices/x\0", b"add@/devices/x\0ACTION=add\0", &[0xff; 40]]
         {
             kernel.send_bytes(bytes);
@@ -133,36 +145,39 @@ fn an_event_that_nobody_understands_does_not_end_the_listening() {
         let board = &node.boards[1];
         node.machine.unplug(board).unwrap();
         node.chips(board).left(&kernel);
-        node.sees_board(board, false).await;
-        assert_eq!(daemon.count("no uevents from the kernel"), 0, "{}", daemon.log());
+        node.until_board(board, false).await;
+        assert_eq!(daemon.metric("source_up", "netlink").await, 1);
     });
 }
 
 #[test]
-fn without_netlink_the_machine_is_looked_at_at_intervals_and_that_is_said() {
+fn without_netlink_the_machine_is_scanned_at_intervals_and_the_log_says_so_once() {
     on_a_runtime(async {
-        let node = PluggedNode::unpack(X4, QUIET).await;
+        let node = node(X4).await;
         let mut command = node.command();
         forbid_netlink(&mut command);
-        let daemon = Daemon::start(&mut command);
-        daemon.said("no uevents from the kernel; looking at intervals instead", 1).await;
-        node.sees("every board", |healthy| healthy.len() == node.boards.len()).await;
+        let daemon = PluginProcess::start(&mut command);
+        node.until_healthy(node.boards.len()).await;
+        // Each poll tries netlink again; none but the first says that it failed.
+        daemon.counts("rescans_total", "poll", 2).await;
+        let warnings = daemon.warnings();
+        assert_eq!(warnings.len(), 1, "{warnings:#?}");
+        assert_eq!(daemon.metric("source_up", "netlink").await, 0);
         let board = &node.boards[1];
         node.machine.unplug(board).unwrap();
-        node.sees_board(board, false).await;
-        assert_eq!(daemon.count("no uevents from the kernel"), 1, "{}", daemon.log());
+        node.until_board(board, false).await;
     });
 }
 
 #[test]
-fn sighup_leads_to_a_look() {
+fn sighup_leads_to_a_scan() {
     on_a_runtime(async {
-        let node = PluggedNode::unpack(X4, QUIET).await;
-        let daemon = node.daemon().await;
+        let node = node(X4).await;
+        let daemon = node.process().await;
         let board = &node.boards[1];
         node.machine.unplug(board).unwrap();
         daemon.signal(Signal::SIGHUP);
-        node.sees_board(board, false).await;
+        node.until_board(board, false).await;
     });
 }
 

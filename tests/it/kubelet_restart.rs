@@ -1,119 +1,134 @@
-//! The kubelet comes, goes and comes again; every time it starts it wipes all sockets.
+//! The kubelet stops and starts; each time it starts, it removes all sockets.
 
-use ix_device_plugin::daemon::plugin_session::Progress;
+use std::path::Path;
+
 use ix_device_plugin::demo::kubelet::{OwnSocket, RegisterBehaviour, Settings};
+use ix_device_plugin::model::session::Progress;
+use tokio::net::UnixListener;
 
 use crate::support::clock::soon;
-use crate::support::daemon::{FOUR_BOARDS, Host, has_list, recovers, streaming_node};
+use crate::support::node_rig::TestNode;
 
 #[tokio::test]
 async fn a_kubelet_that_is_there_at_the_start_gets_the_list() {
-    let host = Host::new(FOUR_BOARDS);
-    let kubelet = host.kubelet(Settings::default()).await;
-    let daemon = host.daemon();
-    recovers(&host, &kubelet, &daemon).await;
+    let mut node = TestNode::fixture("mr-v100-x4").prepare().await;
+    node.start_plugin();
+    node.recovers().await;
 }
 
 #[tokio::test]
 async fn a_kubelet_that_was_away_at_the_start_gets_the_list_when_it_comes() {
-    let host = Host::new(FOUR_BOARDS);
-    let kubelet = host.kubelet(Settings::default()).await;
-    kubelet.stop(OwnSocket::Removed).await.unwrap();
-    let daemon = host.daemon();
-    host.socket_is_there(true).await;
-    daemon.is(Progress::Waiting).await;
-    kubelet.restart().await.unwrap();
-    recovers(&host, &kubelet, &daemon).await;
+    let mut node = TestNode::fixture("mr-v100-x4").prepare().await;
+    node.kubelet.stop(OwnSocket::Removed).await.unwrap();
+    node.start_plugin();
+    node.until_socket().await;
+    node.plugin().reaches(Progress::Waiting).await;
+    node.kubelet.restart().await.unwrap();
+    node.recovers().await;
 }
 
 #[tokio::test]
 async fn a_kubelet_that_comes_with_its_directory_gets_the_list() {
-    let host = Host::new(FOUR_BOARDS);
-    let daemon = host.daemon();
-    daemon.is(Progress::Waiting).await;
-    let kubelet = host.kubelet(Settings::default()).await;
-    recovers(&host, &kubelet, &daemon).await;
+    let mut node = TestNode::fixture("mr-v100-x4").prepare().await;
+    node.kubelet.stop(OwnSocket::Removed).await.unwrap();
+    std::fs::remove_dir_all(node.kubelet_directory()).unwrap();
+    node.start_plugin();
+    node.plugin().reaches(Progress::Waiting).await;
+    node.kubelet.restart().await.unwrap();
+    node.recovers().await;
 }
 
 #[tokio::test]
 async fn a_restart_before_the_socket_is_bound_loses_nothing() {
-    let host = Host::new(FOUR_BOARDS);
-    let kubelet = host.kubelet(Settings::default()).await;
-    let daemon = host.daemon();
+    let mut node = TestNode::fixture("mr-v100-x4").prepare().await;
+    node.start_plugin();
     // The daemon has not run yet: this task has not waited.
-    assert!(!host.socket().exists());
-    kubelet.restart().await.unwrap();
-    recovers(&host, &kubelet, &daemon).await;
+    assert!(!node.socket().exists());
+    node.kubelet.restart().await.unwrap();
+    node.recovers().await;
 }
 
 #[tokio::test]
 async fn a_restart_between_bind_and_register_loses_nothing() {
-    let host = Host::new(FOUR_BOARDS);
-    let kubelet = host.kubelet(Settings::default()).await;
-    kubelet.stop(OwnSocket::LeftBehind).await.unwrap();
-    let daemon = host.daemon();
-    host.socket_is_there(true).await;
-    assert_eq!(kubelet.view().borrow().register_calls, 0);
-    kubelet.restart().await.unwrap();
-    recovers(&host, &kubelet, &daemon).await;
+    let mut node = TestNode::fixture("mr-v100-x4").prepare().await;
+    node.kubelet.stop(OwnSocket::LeftBehind).await.unwrap();
+    node.start_plugin();
+    node.until_socket().await;
+    assert_eq!(node.kubelet.view().borrow().register_calls, 0);
+    node.kubelet.restart().await.unwrap();
+    node.recovers().await;
 }
 
 #[tokio::test]
 async fn a_restart_while_register_is_under_way_loses_nothing() {
-    let host = Host::new(FOUR_BOARDS);
-    let kubelet = host.kubelet(Settings::default()).await;
-    kubelet.set_register_behaviour(RegisterBehaviour::Hang).await.unwrap();
-    let daemon = host.daemon();
-    let called = kubelet.wait_for(|view| view.register_calls > 0);
+    let mut node = TestNode::fixture("mr-v100-x4").prepare().await;
+    node.kubelet.set_register_behaviour(RegisterBehaviour::Hang).await.unwrap();
+    node.start_plugin();
+    let called = node.kubelet.wait_for(|view| view.register_calls > 0);
     soon("a call of Register", called).await.unwrap();
-    kubelet.set_register_behaviour(RegisterBehaviour::Accept).await.unwrap();
-    kubelet.restart().await.unwrap();
-    recovers(&host, &kubelet, &daemon).await;
+    node.kubelet.set_register_behaviour(RegisterBehaviour::Accept).await.unwrap();
+    node.kubelet.restart().await.unwrap();
+    node.recovers().await;
 }
 
 #[tokio::test]
 async fn a_restart_while_streaming_loses_nothing() {
-    let (host, kubelet, daemon) = streaming_node().await;
-    kubelet.restart().await.unwrap();
-    recovers(&host, &kubelet, &daemon).await;
+    let node = TestNode::fixture("mr-v100-x4").start().await;
+    node.kubelet.restart().await.unwrap();
+    node.recovers().await;
 }
 
 #[tokio::test]
 async fn many_restarts_in_a_row_lose_nothing() {
-    let (host, kubelet, daemon) = streaming_node().await;
+    let node = TestNode::fixture("mr-v100-x4").start().await;
     for _ in 0..20 {
-        kubelet.restart().await.unwrap();
+        node.kubelet.restart().await.unwrap();
         tokio::task::yield_now().await;
     }
-    recovers(&host, &kubelet, &daemon).await;
+    node.recovers().await;
 }
 
 #[tokio::test]
 async fn a_kubelet_that_was_killed_leaves_a_socket_that_refuses_and_is_waited_for() {
-    let (host, kubelet, daemon) = streaming_node().await;
-    kubelet.stop(OwnSocket::LeftBehind).await.unwrap();
-    daemon.is(Progress::Waiting).await;
-    host.socket_is_there(true).await;
-    kubelet.restart().await.unwrap();
-    recovers(&host, &kubelet, &daemon).await;
+    let node = TestNode::fixture("mr-v100-x4").start().await;
+    node.kubelet.stop(OwnSocket::LeftBehind).await.unwrap();
+    node.plugin().reaches(Progress::Waiting).await;
+    node.until_socket().await;
+    node.kubelet.restart().await.unwrap();
+    node.recovers().await;
 }
 
 #[tokio::test]
 async fn a_kubelet_that_ends_in_good_order_is_waited_for() {
-    let (host, kubelet, daemon) = streaming_node().await;
-    kubelet.stop(OwnSocket::Removed).await.unwrap();
-    daemon.is(Progress::Waiting).await;
-    kubelet.restart().await.unwrap();
-    recovers(&host, &kubelet, &daemon).await;
+    let node = TestNode::fixture("mr-v100-x4").start().await;
+    node.kubelet.stop(OwnSocket::Removed).await.unwrap();
+    node.plugin().reaches(Progress::Waiting).await;
+    node.kubelet.restart().await.unwrap();
+    node.recovers().await;
 }
 
 #[tokio::test]
 async fn a_kubelet_without_the_take_over_bug_is_served_as_well() {
-    let host = Host::new(FOUR_BOARDS);
     let settings = Settings { takeover_bug: false, ..Settings::default() };
-    let kubelet = host.kubelet(settings).await;
-    let daemon = host.daemon();
-    has_list(&kubelet, &daemon).await;
-    kubelet.restart().await.unwrap();
-    recovers(&host, &kubelet, &daemon).await;
+    let node = TestNode::fixture("mr-v100-x4").kubelet(settings).start().await;
+    node.kubelet.restart().await.unwrap();
+    node.recovers().await;
+}
+
+/// Listens on `path` in the kubelet's place and hangs up on so many calls.
+async fn hang_up_on(calls: usize, path: &Path) {
+    let listener = UnixListener::bind(path).unwrap();
+    for _ in 0..calls {
+        drop(soon("a call", listener.accept()).await.unwrap());
+    }
+}
+
+/// How soon is a matter of the session's state machine, whose tests hold it in simulated time.
+#[tokio::test]
+async fn calls_that_failed_while_the_kubelet_was_away_do_not_keep_it_from_registering_again() {
+    let node = TestNode::fixture("mr-v100-x4").start().await;
+    node.kubelet.stop(OwnSocket::Removed).await.unwrap();
+    hang_up_on(8, &node.kubelet_directory().join("kubelet.sock")).await;
+    node.kubelet.restart().await.unwrap();
+    node.recovers().await;
 }

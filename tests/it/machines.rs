@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use ix_device_plugin::decide::machine::observe::build;
+use ix_device_plugin::decide::node::state::snapshot_of;
 use ix_device_plugin::host::files::unpack;
 use ix_device_plugin::host::root::Root;
-use ix_device_plugin::host::scan::{Scan, scan};
 use ix_device_plugin::host::sysfs::{Detail, capture};
-use ix_device_plugin::model::board::Evidence;
+use ix_device_plugin::model::board::{Board, Evidence};
 use ix_device_plugin::model::config::{BoardRules, Config, Pairing};
+use ix_device_plugin::model::health::{Health, ReasonCode};
 use ix_device_plugin::model::inventory::Inventory;
 use ix_device_plugin::model::machine::Machine;
 use ix_device_plugin::model::pci::{PciAddress, PciId};
@@ -17,6 +17,7 @@ use ix_device_plugin::parse::sysfs::parse_sysfs_scan;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
+use crate::support::fixtures::scan_of;
 use crate::support::machines::Plan;
 use crate::support::random_machines::{damages, plans};
 
@@ -36,7 +37,7 @@ impl Unpacked {
 }
 
 fn inventory_of(machine: &Machine, config: &Config) -> Inventory {
-    scan(&Unpacked::new(machine).root, config).expect("the bus is there").inventory
+    scan_of(&Unpacked::new(machine).root, config).expect("the bus is there")
 }
 
 /// How many chips a board of the generator's device id 4 has, and whether boards are looked for.
@@ -98,13 +99,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_snapshot_tells_all_that_the_machine_told(plan in plans(), config in configs()) {
+    fn a_snapshot_of_a_machine_is_scanned_as_the_machine_is(plan in plans(), config in configs()) {
         let (machine, _) = plan.build();
         let source = Unpacked::new(&machine);
-        let told = scan(&source.root, &config).unwrap().inventory;
+        let scanned = scan_of(&source.root, &config).unwrap();
         let snapshot = capture(&source.root, &config.discovery, Detail::Snapshot).unwrap();
         let copy = parse_node_file(&write_node_file(&snapshot)).unwrap();
-        prop_assert_eq!(inventory_of(&copy, &config), told);
+        prop_assert_eq!(inventory_of(&copy, &config), scanned);
     }
 
     #[test]
@@ -118,7 +119,7 @@ proptest! {
             damage.strike(&mut machine);
         }
         let damaged = Unpacked::new(&machine);
-        if let Ok(Scan { inventory, .. }) = scan(&damaged.root, &config) {
+        if let Ok(inventory) = scan_of(&damaged.root, &config) {
             check_shape(&inventory)?;
         }
         if let Ok(snapshot) = capture(&damaged.root, &config.discovery, Detail::Snapshot) {
@@ -146,11 +147,41 @@ proptest! {
     }
 }
 
+/// How many chips a board of this id has, by configuration or by the boards that are whole.
+fn chips_per_board(id: PciId, inventory: &Inventory, config: &Config) -> Option<usize> {
+    let whole = |board: &&Board| board.chips.len() == board.expected_chips;
+    let of_id = |board: &&Board| board.expected_chips > 1 && board.chips[0].id == id;
+    let shown = inventory.boards.iter().filter(whole).find(of_id).map(|board| board.chips.len());
+    config.boards.chips_per_board.get(&id).copied().or(shown)
+}
+
 proptest! {
+    #[test]
+    fn no_lone_chip_behind_ports_is_healthy_where_boards_of_its_id_have_more(
+        plan in plans(),
+        config in configs(),
+    ) {
+        prop_assume!(config.boards.pairing == Pairing::Auto);
+        let (machine, _) = plan.build();
+        let inventory = snapshot_of(parse_sysfs_scan(&machine, &config.discovery), &config).inventory.clone();
+        let has_ports = |chip: PciAddress| {
+            let mut functions = inventory.functions.iter();
+            functions.any(|it| it.address == chip && !it.ports.is_empty())
+        };
+        for board in inventory.boards.iter().filter(|board| has_ports(board.chips[0].address)) {
+            let expected = chips_per_board(board.chips[0].id, &inventory, &config);
+            if expected.is_some_and(|expected| board.chips.len() < expected) {
+                prop_assert_eq!(board.health, Health::Unhealthy, "{:?}", board);
+                prop_assert_eq!(Some(board.expected_chips), expected);
+                prop_assert!(board.reasons.iter().any(|it| it.code == ReasonCode::ChipMissing));
+            }
+        }
+    }
+
     #[test]
     fn every_physical_chip_is_on_one_board_or_skipped(plan in plans(), config in configs()) {
         let (machine, chips) = plan.build();
-        let inventory = build(&parse_sysfs_scan(&machine, &config.discovery), &config);
+        let inventory = snapshot_of(parse_sysfs_scan(&machine, &config.discovery), &config).inventory.clone();
         check_shape(&inventory)?;
         let mentions = mentions(&inventory);
         let odd_vendors = plan

@@ -6,13 +6,13 @@
     reason = "the doors of the house are for the plugin, not for those who watch it"
 )]
 
-mod stage;
 mod support;
 
 mod architecture;
 mod bad_nodes;
 mod cli;
 mod config;
+mod config_schema;
 mod demo;
 mod deploy;
 mod doctor;

@@ -1,23 +1,28 @@
-//! What must survive: a kill at any point, a look that fails, and nodes that get other numbers.
+//! What must survive: a kill at any point, a scan that fails, and nodes that get other numbers.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::process::Command;
 
-use ix_device_plugin::demo::kubelet::{Admission, PodRequest};
+use ix_device_plugin::demo::kubelet::{Admission, NodeView};
 use ix_device_plugin::demo::machine::PlayMachine;
 use ix_device_plugin::model::board::{Board, Chip};
 use ix_device_plugin::parse::node_file::parse_node_file;
 use nix::sys::signal::Signal;
 
+use crate::support::fixtures::{GPU, node_text};
 use crate::support::kernel::{Kernel, in_a_network_of_its_own, on_a_runtime};
-use crate::support::plugged_node::{Daemon, GPU, LOOKED, PluggedNode, QUIET};
+use crate::support::node_rig::{NodeRig, ONLY_EVENTS, TestNode, healthy};
+use crate::support::process::{PluginProcess, SCANS};
+
+async fn node(fixture: &str) -> NodeRig {
+    TestNode::fixture(fixture).config(ONLY_EVENTS).prepare().await
+}
 
 /// Where the daemon is when it is killed.
 #[derive(Clone, Copy, Debug)]
 enum Point {
     Started,
-    Looked,
+    Scanned,
     Registered,
     BoardLeft,
     BoardCame,
@@ -27,7 +32,7 @@ enum Point {
 
 const POINTS: [Point; 7] = [
     Point::Started,
-    Point::Looked,
+    Point::Scanned,
     Point::Registered,
     Point::BoardLeft,
     Point::BoardCame,
@@ -36,12 +41,12 @@ const POINTS: [Point; 7] = [
 ];
 
 /// Starts a daemon and brings it to `point`.
-async fn bring_to(point: Point, node: &PluggedNode, kernel: &Kernel) -> Daemon {
-    let daemon = Daemon::start(&mut node.command());
+async fn bring_to(point: Point, node: &NodeRig, kernel: &Kernel) -> PluginProcess {
+    let daemon = node.start_process();
     let board = &node.boards[4];
     match point {
         Point::Started => {}
-        Point::Looked => daemon.said(LOOKED, 1).await,
+        Point::Scanned => daemon.counts(SCANS, "", 1).await,
         Point::Registered => all(node).await,
         Point::BoardLeft => {
             all(node).await;
@@ -49,7 +54,7 @@ async fn bring_to(point: Point, node: &PluggedNode, kernel: &Kernel) -> Daemon {
             node.chips(board).left(kernel);
         }
         Point::BoardCame => {
-            daemon.said(LOOKED, 1).await;
+            daemon.counts(SCANS, "", 1).await;
             node.machine.replug(board).expect("the tree is ours");
             node.chips(board).came(kernel);
         }
@@ -61,32 +66,33 @@ async fn bring_to(point: Point, node: &PluggedNode, kernel: &Kernel) -> Daemon {
         }
         Point::Allocated => {
             all(node).await;
-            node.kubelet.admit(PodRequest::single("pod", GPU, 2)).await.expect("there is room");
+            node.admit("pod", GPU, 2).await;
         }
     }
     daemon
 }
 
-async fn all(node: &PluggedNode) {
-    node.sees("every board", |healthy| healthy.len() == node.boards.len()).await;
+async fn all(node: &NodeRig) {
+    node.until_healthy(node.boards.len()).await;
 }
 
 #[test]
 fn a_kill_at_any_point_and_a_restart_give_the_same_list() {
     in_a_network_of_its_own(async || {
-        let (node, kernel) = (PluggedNode::unpack("bi-v150-x8", QUIET).await, Kernel::open());
+        let (node, kernel) = (node("bi-v150-x8").await, Kernel::open());
         let every: BTreeSet<_> =
             node.boards.iter().map(|board| board.address.to_string()).collect();
         for point in POINTS {
             drop(bring_to(point, &node, &kernel).await);
-            node.sees(&format!("nothing after a kill at {point:?}"), BTreeSet::is_empty).await;
+            node.until_healthy(0).await;
 
             node.machine.unplug(&node.boards[4]).unwrap();
             node.machine.replug(&node.boards[4]).unwrap();
-            let restarted = Daemon::start(&mut node.command());
-            node.sees(&format!("all after a kill at {point:?}"), |healthy| *healthy == every).await;
+            let restarted = node.start_process();
+            let has_all = |view: &NodeView| healthy(view).eq(every.iter().map(String::as_str));
+            node.until(&format!("all after a kill at {point:?}"), has_all).await;
             drop(restarted);
-            node.sees("nothing", BTreeSet::is_empty).await;
+            node.until_healthy(0).await;
             // The next one begins without the board that comes and goes.
             if let Point::BoardLeft = point {
                 node.machine.unplug(&node.boards[4]).unwrap();
@@ -95,41 +101,42 @@ fn a_kill_at_any_point_and_a_restart_give_the_same_list() {
     });
 }
 
-/// The machine cannot be looked at while a file is in the place of a directory.
-async fn check_failed_look(directory: &str) {
-    let node = PluggedNode::unpack("mr-v100-x4", QUIET).await;
-    let daemon = node.daemon().await;
-    let (lists, real) = (node.lists(), node.root().join(directory));
+/// A scan fails while a file is in the place of a directory.
+async fn check_failed_scan(directory: &str) {
+    let node = node("mr-v100-x4").await;
+    let daemon = node.start_process();
+    all(&node).await;
+    let lists = || node.kubelet.view().borrow().resources[GPU].lists_received;
+    let (before, real) = (lists(), node.root().join(directory));
     let away = real.with_extension("away");
     std::fs::rename(&real, &away).expect("the tree is ours");
     std::fs::write(&real, "").expect("the tree is ours");
 
     daemon.signal(Signal::SIGHUP);
-    daemon.said("still cannot look at the machine", 3).await;
-    daemon.said("the last list stays", 1).await;
+    daemon.counts("rescans_total", "retry", 3).await;
+    assert_eq!(daemon.warnings().len(), 1, "{:#?}", daemon.warnings());
     all(&node).await;
 
     std::fs::remove_file(&real).expect("the tree is ours");
     std::fs::rename(&away, &real).expect("the tree is ours");
-    daemon.said(LOOKED, daemon.looks() + 1).await;
+    daemon.until_status("a scan", |status| status["machine"]["trouble"].is_null()).await;
     all(&node).await;
-    assert_eq!(node.lists(), lists, "no other list was sent meanwhile");
+    assert_eq!(lists(), before, "no other list was sent meanwhile");
 }
 
 #[test]
-fn a_look_that_fails_at_its_start_shortens_no_list() {
-    on_a_runtime(check_failed_look("sys/bus/pci/devices"));
+fn a_scan_that_fails_at_its_start_shortens_no_list() {
+    on_a_runtime(check_failed_scan("sys/bus/pci/devices"));
 }
 
 #[test]
-fn a_look_that_fails_midway_shortens_no_list() {
-    on_a_runtime(check_failed_look("dev"));
+fn a_scan_that_fails_midway_shortens_no_list() {
+    on_a_runtime(check_failed_scan("dev"));
 }
 
 /// Puts the board back with other nodes than it had, as a driver that counts on.
-fn replug_renumbered(node: &PluggedNode, board: &Board) {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/nodes/bi-v150-x8.node");
-    let mut text = std::fs::read_to_string(file).expect("the tree is ours");
+fn replug_renumbered(node: &NodeRig, board: &Board) {
+    let mut text = node_text("bi-v150-x8");
     let minors: Vec<_> = board.chips.iter().map(minor).collect();
     for minor in &minors {
         for name in ["iluvatar", "508:", "MINOR="] {
@@ -175,35 +182,34 @@ fn nodes_of(admission: &Admission) -> BTreeSet<String> {
 #[test]
 fn a_chip_that_came_back_with_another_node_starts_no_old_container_and_is_given_anew() {
     in_a_network_of_its_own(async || {
-        let (node, kernel) = (PluggedNode::unpack("bi-v150-x8", QUIET).await, Kernel::open());
-        let daemon = node.daemon().await;
+        let (node, kernel) = (node("bi-v150-x8").await, Kernel::open());
+        let daemon = node.process().await;
         let count = node.boards.len();
-        let old = node.kubelet.admit(PodRequest::single("old", GPU, count)).await.unwrap();
-        node.kubelet.start_container("old", "main").await.expect("nothing changed yet");
+        let old = node.admit("old", GPU, count).await;
+        node.start_pod("old").await.expect("nothing changed yet");
         let board = &node.boards[6];
         node.machine.unplug(board).unwrap();
         node.chips(board).left(&kernel);
-        node.sees_board(board, false).await;
+        node.until_board(board, false).await;
         replug_renumbered(&node, board);
         node.chips(board).came(&kernel);
-        node.sees_board(board, true).await;
+        node.until_board(board, true).await;
 
-        let refused = node.kubelet.start_container("old", "main").await.unwrap_err().to_string();
+        let refused = node.start_pod("old").await.unwrap_err();
         let id = board.address;
-        let what = format!(
-            "{id}: chip {id} was handed out as /dev/iluvatar12 and is /dev/iluvatar112 now"
-        );
+        let what =
+            format!("{id}: chip {id} was allocated as /dev/iluvatar12 but is now /dev/iluvatar112");
         assert!(refused.contains(&what), "{refused}");
 
         // Also by a daemon that knows of it from its file alone.
         drop(daemon);
-        node.sees("nothing", BTreeSet::is_empty).await;
-        let _daemon = node.daemon().await;
-        let refused = node.kubelet.start_container("old", "main").await.unwrap_err().to_string();
+        node.until_healthy(0).await;
+        let _daemon = node.process().await;
+        let refused = node.start_pod("old").await.unwrap_err();
         assert!(refused.contains(&what), "{refused}");
 
         node.kubelet.remove("old").await.unwrap();
-        let new = node.kubelet.admit(PodRequest::single("new", GPU, count)).await.unwrap();
+        let new = node.admit("new", GPU, count).await;
         let renumbered = |path: &String| match path.as_str() {
             "/dev/iluvatar12" => "/dev/iluvatar112".to_owned(),
             "/dev/iluvatar13" => "/dev/iluvatar113".to_owned(),
@@ -211,6 +217,6 @@ fn a_chip_that_came_back_with_another_node_starts_no_old_container_and_is_given_
         };
         let expected: BTreeSet<_> = nodes_of(&old).iter().map(renumbered).collect();
         assert_eq!(nodes_of(&new), expected);
-        node.kubelet.start_container("new", "main").await.expect("it was given what is there");
+        node.start_pod("new").await.expect("it was given what is there");
     });
 }

@@ -1,34 +1,38 @@
 //! Devices that are offered several times, and several resources on one node.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use ix_device_plugin::decide::allocation::prefer::{DeviceSupply, Request, prefer};
-use ix_device_plugin::decide::node::advertise::{NodeSnapshot, advertise};
-use ix_device_plugin::demo::kubelet::PodRequest;
-use ix_device_plugin::host::root::Root;
-use ix_device_plugin::host::scan::scan;
+use ix_device_plugin::decide::node::advertise::advertise;
+use ix_device_plugin::decide::node::snapshot::NodeSnapshot;
+use ix_device_plugin::demo::kubelet::{NodeView, PodRequest};
+use ix_device_plugin::host::config_file::ConfigSource;
 use ix_device_plugin::model::config::{
     Config, Granularity, ResourceRule, Selector, Sharing, SharingPolicy,
 };
 use ix_device_plugin::model::device::DeviceId;
 use ix_device_plugin::model::inventory::Inventory;
-use ix_device_plugin::parse::node_file::parse_node_file;
+use ix_device_plugin::parse::config::Overrides;
 use ix_device_plugin::wire::v1beta1::{
     ContainerPreferredAllocationRequest, PreferredAllocationRequest,
 };
 use proptest::prelude::*;
+use prost::bytes::Bytes;
 use tempfile::TempDir;
+use tokio::net::UnixStream;
+use tokio::task::JoinSet;
 
-use crate::stage::{GPU, Script, Stage, ids, is_streaming, node_text, run};
+use crate::support::binary::{Ran, run};
+use crate::support::fixtures::{GPU, inventory_of, node_text};
+use crate::support::node_rig::{NodeRig, TestNode, ids, is_streaming};
 
 /// Four chips, each a board.
 const CHIPS: [&str; 4] = ["0000:15:00.0", "0000:2d:00.0", "0000:95:00.0", "0000:ad:00.0"];
 
-async fn shared(slicing: &str) -> Stage {
+async fn shared(slicing: &str) -> NodeRig {
     let yaml = format!("sharing: {{timeSlicing: {{{slicing}}}}}");
-    Stage::play(&node_text("mr-v100-x4"), Script::fixed(&yaml)).await
+    TestNode::fixture("mr-v100-x4").config(&yaml).start().await
 }
 
 fn replicas(count: usize) -> Vec<String> {
@@ -67,9 +71,9 @@ async fn more_than_one_replica_is_refused_where_the_operator_wants_that() {
     assert_eq!(
         refusal.to_string(),
         "UnexpectedAdmissionError: Allocate failed due to rpc error: code = InvalidArgument desc = \
-         iluvatar.com/gpu: 2 replicas are asked for, but a container may have one: more replicas \
-         are not more of a GPU (sharing.timeSlicing.failRequestsGreaterThanOne is set), which is \
-         unexpected"
+         iluvatar.com/gpu: 2 replicas are requested, but a container may have one: more replicas \
+         do not give it more of a GPU (sharing.timeSlicing.failRequestsGreaterThanOne is set), \
+         which is unexpected"
     );
     let one = stage.admit("one", GPU, 1).await;
     assert_eq!(one.containers[0].injection.envs["IX_REPLICA_DEVICES"], "0000:15:00.0::0");
@@ -163,8 +167,7 @@ resources:
 
 #[tokio::test]
 async fn each_resource_has_a_socket_a_session_and_devices_of_its_own() {
-    let node = node_text("mr-v100-x4");
-    let stage = Stage::play(&node, Script::fixed(TWO_RESOURCES)).await;
+    let stage = TestNode::fixture("mr-v100-x4").config(TWO_RESOURCES).start().await;
     let view = stage.until("the rest", |view| is_streaming(view, "example.com/rest")).await;
     let listed =
         |resource: &str| view.resources[resource].devices.keys().cloned().collect::<Vec<_>>();
@@ -176,7 +179,7 @@ async fn each_resource_has_a_socket_a_session_and_devices_of_its_own() {
     let warned = CHIPS[..2].iter().map(|chip| {
         format!(
             "{chip}: example.com/rest also matches, but example.com/fast offers it already; make \
-             the matches exclude each other"
+             the matches exclude each other event=\"OverlappingResources\""
         )
     });
     assert_eq!(stage.log.lines("WARN"), warned.collect::<Vec<_>>());
@@ -184,8 +187,7 @@ async fn each_resource_has_a_socket_a_session_and_devices_of_its_own() {
 
 #[tokio::test]
 async fn a_resource_does_not_hand_out_what_another_one_offers() {
-    let node = node_text("mr-v100-x4");
-    let stage = Stage::play(&node, Script::fixed(TWO_RESOURCES)).await;
+    let stage = TestNode::fixture("mr-v100-x4").config(TWO_RESOURCES).start().await;
     stage.until("the rest", |view| is_streaming(view, "example.com/rest")).await;
     let mut rest = stage.client("iluvatar-gpu-example.com_rest.sock").await;
     let asked = |id: &str| ix_device_plugin::wire::v1beta1::AllocateRequest {
@@ -196,10 +198,67 @@ async fn a_resource_does_not_hand_out_what_another_one_offers() {
     let refusal = rest.allocate(asked("0000:15:00.0::0")).await.unwrap_err();
     assert_eq!(
         refusal.message(),
-        "example.com/rest: there is no device `0000:15:00.0::0`; it may have left since the list \
-         was sent"
+        "example.com/rest: there is no device `0000:15:00.0::0`; it may have been removed since \
+         the last list"
     );
     assert!(rest.allocate(asked("0000:95:00.0::0")).await.is_ok());
+}
+
+/// A node whose configuration is `before` at first, and the file that it follows.
+async fn with_config_file(before: &str) -> (NodeRig, TempDir, PathBuf) {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("config.yaml");
+    std::fs::write(&file, before).unwrap();
+    let source = ConfigSource::new(Some(&file), Overrides::default());
+    let node = TestNode::fixture("mr-v100-x4").config_file(&source).start().await;
+    (node, directory, file)
+}
+
+/// A client whose call is incomplete: the server must wait for the rest of the request, or cut it.
+struct IncompleteCall {
+    _request: h2::SendStream<Bytes>,
+    connection: JoinSet<Result<(), h2::Error>>,
+}
+
+impl IncompleteCall {
+    async fn begin(socket: &Path) -> Self {
+        let stream = UnixStream::connect(socket).await.unwrap();
+        let (client, running) = h2::client::handshake(stream).await.unwrap();
+        let mut connection = JoinSet::new();
+        connection.spawn(running);
+        let call = |name: &str| {
+            http::Request::post(format!("http://localhost/v1beta1.DevicePlugin/{name}"))
+                .header("content-type", "application/grpc")
+                .body(())
+                .unwrap()
+        };
+        let mut client = client.ready().await.unwrap();
+        let (_, request) = client.send_request(call("Allocate"), false).unwrap();
+        // Once this is answered, the server has the call before it.
+        let mut client = client.ready().await.unwrap();
+        let (answer, _) = client.send_request(call("GetDevicePluginOptions"), true).unwrap();
+        answer.await.unwrap();
+        Self { _request: request, connection }
+    }
+}
+
+#[tokio::test]
+async fn a_resource_registers_under_another_socket_only_after_its_old_session_has_closed() {
+    let (node, _directory, file) = with_config_file(TWO_RESOURCES).await;
+    node.until("the rest", |view| is_streaming(view, "example.com/rest")).await;
+    let old_socket = node.kubelet_directory().join("iluvatar-gpu-example.com_rest.sock");
+    let mut call = IncompleteCall::begin(&old_socket).await;
+
+    std::fs::write(&file, "resources: [{name: example.com/rest}]").unwrap();
+    node.plugin().reload.notify_one();
+
+    let registered_again = |view: &NodeView| view.resources["example.com/rest"].registrations == 2;
+    node.until("the second registration", registered_again).await;
+    assert!(!old_socket.exists(), "the old session still has its socket");
+    assert!(call.connection.join_next().await.is_some());
+    let view = node.until("a stream", |view| is_streaming(view, "example.com/rest")).await;
+    assert_eq!(view.resources["example.com/rest"].streams_open, 1);
+    assert_eq!(view.resources["example.com/fast"].streams_open, 0);
 }
 
 #[test]
@@ -215,7 +274,7 @@ fn more_replicas_than_a_kubelet_reads_end_the_start_with_code_3() {
         "--kubelet-dir",
         directory.path().to_str().unwrap(),
     ];
-    let (code, stdout, stderr) = run(&arguments, &[]);
+    let Ran { code, stdout, stderr } = run(&arguments);
     assert_eq!((code, &*stdout), (Some(3), ""));
     assert_eq!(
         stderr.lines().last().unwrap(),
@@ -227,11 +286,8 @@ fn more_replicas_than_a_kubelet_reads_end_the_start_with_code_3() {
 /// What is found on each shipped machine.
 fn inventories() -> Vec<Inventory> {
     let machines = ["bi-v150-x8", "mr-v100-x4", "bi-v100-pix", "half-board", "vfio-and-unbound"];
-    let look = |name: &&str| {
-        let root = Root::unpack(&parse_node_file(&node_text(name)).unwrap()).unwrap();
-        scan(&root, &Config::default()).unwrap().inventory
-    };
-    machines.iter().map(look).collect()
+    let found = |name: &&str| inventory_of(&node_text(name), &Config::default());
+    machines.iter().map(found).collect()
 }
 
 /// Any rule: conditions on the model, the id and the address, each set or not.
@@ -274,7 +330,7 @@ proptest! {
     #[test]
     fn a_chip_is_offered_by_one_resource_or_by_none((inventory, rules) in arb_node()) {
         let mut offered = BTreeSet::new();
-        for resource in advertise(&inventory, &rules) {
+        for resource in advertise(&inventory, &rules).resources {
             for device in &resource.devices {
                 for chip in &device.chips {
                     prop_assert!(offered.insert(*chip), "{} is offered twice", chip);
@@ -288,7 +344,7 @@ proptest! {
         let config = Config { resources: rules.clone(), ..Config::default() };
         let snapshot = NodeSnapshot::new(inventory.clone(), &config);
         for rule in &rules {
-            let alone = advertise(&inventory, std::slice::from_ref(rule)).remove(0);
+            let alone = advertise(&inventory, std::slice::from_ref(rule)).resources.remove(0);
             let resource = snapshot.resource(&rule.name).unwrap();
             let missing = alone.devices.iter().filter(|it| resource.find(DeviceId {
                 replica: rule.sharing.map(|_| 0),
@@ -297,7 +353,7 @@ proptest! {
             let mut warned: Vec<_> = missing
                 .map(|it| format!("{}: {} also matches, but ", it.id, rule.name))
                 .collect();
-            warned.retain(|start| !snapshot.overlaps.iter().any(|it| it.starts_with(start)));
+            warned.retain(|start| !snapshot.warnings.iter().any(|it| it.to_string().starts_with(start)));
             prop_assert!(warned.is_empty(), "not warned about: {warned:?}");
         }
     }
@@ -310,7 +366,7 @@ proptest! {
         size in 1_usize..12,
     ) {
         let rule = ResourceRule { sharing: Some(spread(replicas)), ..ResourceRule::default() };
-        let resource = advertise(&inventory, &[rule]).remove(0);
+        let resource = advertise(&inventory, &[rule]).resources.remove(0);
         let mut free: Vec<_> = resource.listed().map(|(id, _)| id).collect();
         for index in in_use {
             if !free.is_empty() {

@@ -2,17 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
-use ix_device_plugin::decide::health::tracker::{ChipReasons, HealthTracker};
-use ix_device_plugin::decide::health::{
-    ixml_signals, sample_signals as vitals, scan_signals as health,
-};
-use ix_device_plugin::decide::machine::observe::{facts, judged, seen};
+use ix_device_plugin::decide::node::removed::Retention;
+use ix_device_plugin::decide::node::snapshot::NodeSnapshot;
+use ix_device_plugin::decide::node::state::NodeState;
 use ix_device_plugin::model::config::Config;
 use ix_device_plugin::model::health::ReasonCode;
-use ix_device_plugin::model::health_sample::ChipHealthSample;
-use ix_device_plugin::model::inventory::Inventory;
+use ix_device_plugin::model::health_sample::{ChipHealthSample, HealthSample};
 use ix_device_plugin::model::ixml::{
     Call, CallFailure, ChipReading, EccErrors, HealthBits, IxmlReading, ReturnCode,
 };
@@ -21,14 +19,14 @@ use ix_device_plugin::parse::config::parse_config;
 use ix_device_plugin::parse::node_file::parse_node_file;
 use ix_device_plugin::parse::sysfs::parse_sysfs_scan;
 
-use crate::stage::node_text;
+use crate::support::fixtures::node_text;
 
 /// The chip that falls ill, on a machine of four boards.
 const CHIP: PciAddress = PciAddress { domain: 0, bus: 0x15, device: 0, function: 0 };
-/// It is looked at so often, ill from the second look to the fourth.
+/// Seconds between observations; it is ill from the second to the fourth.
 const INTERVAL: u64 = 5;
 const ILL: std::ops::RangeInclusive<u64> = 1..=3;
-const LOOKS: u64 = 12;
+const OBSERVATIONS: u64 = 12;
 
 /// What of the machine's file tells that the chip is well, and what stands there when it is not. It
 /// is the first of the file's chips.
@@ -44,40 +42,37 @@ const CONFIG: (&str, &str) = ("config = hex:3e1e0200", "config = hex:ffffffff");
 const WIDTH: (&str, &str) =
     ("max_link_width = 16\naer_dev_correctable", "max_link_width = 32\naer_dev_correctable");
 
-/// The signals that a look could see, what it saw, and the machine that it was of.
-type Look = (&'static [ReasonCode], ChipReasons, Inventory);
-
-fn conclude(node: &str, config: &Config) -> Inventory {
-    let machine = parse_node_file(node).unwrap();
-    facts(&parse_sysfs_scan(&machine, &config.discovery), config)
-}
-
-fn scanned(node: &str, config: &Config) -> Look {
-    let facts = conclude(node, config);
-    (health::SCOPE, seen(&facts).1, facts)
+/// One observation, as the node's state takes it in.
+enum Input {
+    Scan(String, Box<Config>),
+    Sample(HealthSample),
+    Ixml(IxmlReading),
 }
 
 /// A scan of four boards, with these texts of its file replaced where they stand first.
-fn changed(is_ill: bool, replacements: &[(&str, &str)]) -> Look {
+fn changed(is_ill: bool, replacements: &[(&str, &str)]) -> Input {
     let mut node = node_text("mr-v100-x4");
     for (from, to) in replacements.iter().filter(|_| is_ill) {
         assert!(node.contains(from), "{from}");
         node = node.replacen(from, to, 1);
     }
-    scanned(&node, &Config::default())
+    Input::Scan(node, Box::default())
 }
 
 /// Half a board, which is known as such only by the configuration.
-fn half_board(is_ill: bool) -> Look {
-    let known = parse_config("boards: {chipsPerBoard: {\"1e3e:0003\": 2}}").unwrap();
-    scanned(&node_text("half-board"), &if is_ill { known } else { Config::default() })
+fn half_board(is_ill: bool) -> Input {
+    let known = parse_config("boards: {pairs: [[0000:15:00.0, 0000:16:00.0]]}").unwrap();
+    let config = if is_ill { known } else { Config::default() };
+    Input::Scan(node_text("mr-v100-x4"), Box::new(config))
 }
 
-/// Two short looks, one after the other.
-fn counted(before: ChipHealthSample, now: ChipHealthSample) -> Look {
-    let vitals = |it| BTreeMap::from([(CHIP, ChipHealthSample { is_there: true, ..it })]);
-    let facts = conclude(&node_text("mr-v100-x4"), &Config::default());
-    (vitals::SCOPE, vitals::findings(&vitals(before), &vitals(now)), facts)
+/// The samples of the ill chip; the others are as the last scan saw them.
+fn sample(of_chip: &ChipHealthSample) -> Input {
+    let driver = Some("iluvatar".to_owned());
+    Input::Sample(BTreeMap::from([(
+        CHIP,
+        ChipHealthSample { is_there: true, driver, ..of_chip.clone() },
+    )]))
 }
 
 fn fatal(count: u64) -> ChipHealthSample {
@@ -88,24 +83,20 @@ fn non_fatal(count: u64) -> ChipHealthSample {
     ChipHealthSample { non_fatal_errors: Some(count), ..ChipHealthSample::default() }
 }
 
-/// Two answers of libixml, one after the other.
-fn said(before: ChipReading, now: ChipReading) -> Look {
-    let reading = |chip| IxmlReading { library: "".into(), chips: BTreeMap::from([(CHIP, chip)]) };
-    let facts = conclude(&node_text("mr-v100-x4"), &Config::default());
-    let findings = ixml_signals::findings(Some(&reading(before)), &reading(now));
-    (ixml_signals::SCOPE, findings, facts)
+fn said(of_chip: ChipReading) -> Input {
+    Input::Ixml(IxmlReading { library: "".into(), chips: BTreeMap::from([(CHIP, of_chip)]) })
 }
 
-fn answered(is_ill: bool, code: i32) -> Look {
+fn answered(is_ill: bool, code: i32) -> Input {
     let failure = CallFailure { call: Call::Health, code: ReturnCode(code) };
     let now = ChipReading { failure: is_ill.then_some(failure), ..ChipReading::default() };
-    said(ChipReading::default(), now)
+    said(now)
 }
 
-fn reported(is_ill: bool, bits: u64) -> Look {
+fn reported(is_ill: bool, bits: u64) -> Input {
     let health = Some(HealthBits(if is_ill { bits } else { 0 }));
     let now = ChipReading { health, temperature: Some(97), ..ChipReading::default() };
-    said(ChipReading::default(), now)
+    said(now)
 }
 
 fn ecc(single: u64, double: u64) -> ChipReading {
@@ -114,10 +105,10 @@ fn ecc(single: u64, double: u64) -> ChipReading {
     ChipReading { ecc: Some(ecc), ..ChipReading::default() }
 }
 
-/// One look at a machine where this signal is to be seen, or not. `number` counts the looks, so
-/// that counters can go on rising.
-fn look(code: ReasonCode, is_ill: bool, number: u64) -> Look {
-    let risen = if is_ill { number + 1 } else { number };
+/// An observation in which this signal is seen, or not. `number` counts them: a counter rises with it
+/// while the chip is ill.
+fn observation(code: ReasonCode, is_ill: bool, number: u64) -> Input {
+    let count = number.clamp(*ILL.start() - 1, *ILL.end());
     match code {
         ReasonCode::ChipMissing => half_board(is_ill),
         ReasonCode::DriverNotBound => changed(is_ill, &[DRIVER]),
@@ -125,8 +116,8 @@ fn look(code: ReasonCode, is_ill: bool, number: u64) -> Look {
         ReasonCode::DeviceNodeMissing => changed(is_ill, &[NODE]),
         ReasonCode::ConfigSpaceUnreadable => changed(is_ill, &[CONFIG]),
         ReasonCode::LinkBelowMaximum => changed(is_ill, &[WIDTH]),
-        ReasonCode::AerFatal => counted(fatal(number), fatal(risen)),
-        ReasonCode::AerNonFatal => counted(non_fatal(number), non_fatal(risen)),
+        ReasonCode::AerFatal => sample(&fatal(count)),
+        ReasonCode::AerNonFatal => sample(&non_fatal(count)),
         ReasonCode::IxmlGpuLost => answered(is_ill, 15),
         ReasonCode::IxmlResetRequired => answered(is_ill, 16),
         ReasonCode::IxmlCallFailed => answered(is_ill, 10),
@@ -138,23 +129,36 @@ fn look(code: ReasonCode, is_ill: bool, number: u64) -> Look {
         ReasonCode::IxmlMemory => reported(is_ill, 0x20),
         ReasonCode::IxmlPcie => reported(is_ill, 0x40),
         ReasonCode::IxmlUnknownBit => reported(is_ill, 0x80),
-        ReasonCode::IxmlEccUncorrected => said(ecc(0, number), ecc(0, risen)),
-        ReasonCode::IxmlEccCorrected => said(ecc(number, 0), ecc(risen, 0)),
-        ReasonCode::Removed => unreachable!("no signal of a chip that is there"),
+        ReasonCode::IxmlEccUncorrected => said(ecc(0, count)),
+        ReasonCode::IxmlEccCorrected => said(ecc(count, 0)),
+        ReasonCode::Removed | ReasonCode::HeldByPod => unreachable!("no signal of a chip"),
+    }
+}
+
+fn take(state: &mut NodeState, input: Input, now: Duration) {
+    match input {
+        Input::Scan(node, config) => {
+            let scan = parse_sysfs_scan(&parse_node_file(&node).unwrap(), &config.discovery);
+            state.configured(Arc::new((*config).clone()), now);
+            state.scanned(Arc::new(scan), &config.discovery, now);
+        }
+        Input::Sample(sample) => {
+            let _ = state.sampled(sample, now);
+        }
+        Input::Ixml(reading) => state.ixml(Some(Arc::new(reading)), now),
     }
 }
 
 /// What becomes of the node, a line for each change.
 fn story(code: ReasonCode) -> String {
-    let rules = Config::default().health;
-    let mut judge = HealthTracker::default();
+    let mut state = NodeState::new(Arc::new(Config::default()), Retention::default());
+    take(&mut state, changed(false, &[]), Duration::ZERO);
     let mut story = format!("{code} ({:?}, {:?})\n", code.default_severity(), code.certainty());
     let mut last = Vec::new();
-    for number in 0..LOOKS {
-        let (scope, findings, facts) = look(code, ILL.contains(&number), number);
+    for number in 0..OBSERVATIONS {
         let now = Duration::from_secs(number * INTERVAL);
-        judge.observe(now, &seen(&facts).0, scope, &findings, &rules);
-        let verdict = verdict(&judged(&facts, &judge.judge(now, &rules), &rules));
+        take(&mut state, observation(code, ILL.contains(&number), number), now);
+        let verdict = verdict(&state.snapshot(now).unwrap());
         if verdict != last {
             for line in &verdict {
                 writeln!(story, "{:>4}s  {line}", now.as_secs()).unwrap();
@@ -165,19 +169,19 @@ fn story(code: ReasonCode) -> String {
     story
 }
 
-fn verdict(inventory: &Inventory) -> Vec<String> {
-    let ill = inventory.boards.iter().flat_map(|board| &board.reasons);
+fn verdict(snapshot: &NodeSnapshot) -> Vec<String> {
+    let ill = snapshot.inventory.boards.iter().flat_map(|board| &board.reasons);
     let mut lines: Vec<_> =
         ill.map(|reason| format!("Unhealthy  {}: {}", reason.code, reason.detail)).collect();
     if lines.is_empty() {
         lines.push("Healthy".to_owned());
     }
-    lines.extend(inventory.warnings.iter().map(|warning| format!("warning    {warning}")));
+    lines.extend(snapshot.warnings.iter().map(|warning| format!("warning    {warning}")));
     lines
 }
 
 #[test]
-fn every_signal_is_judged_and_worded_as_the_table_says() {
+fn every_signal_has_the_effect_and_the_words_of_the_table() {
     let stories: Vec<_> = ReasonCode::ALL.iter().map(|code| story(*code)).collect();
     let mut settings = insta::Settings::clone_current();
     settings.set_prepend_module_to_snapshot(false);
@@ -186,7 +190,7 @@ fn every_signal_is_judged_and_worded_as_the_table_says() {
 }
 
 #[test]
-fn every_signal_is_told_by_its_name_while_it_is_seen() {
+fn every_signal_appears_under_its_name_while_it_is_seen() {
     for code in ReasonCode::ALL {
         assert!(story(*code).contains(&format!("{code}: ")), "{}", story(*code));
     }

@@ -1,162 +1,175 @@
-//! What a container gets for the devices that the kubelet chose: nodes and environment, from one
-//! snapshot, without I/O and without waiting. The kubelet admits pods one by one behind this.
+//! What a container gets for the devices that the kubelet chose, from one snapshot, without I/O and
+//! without waiting: the kubelet admits pods one at a time, and each waits for this.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
+use super::cdi::CdiNames;
+use super::records::{NodeDelivery, record};
+use crate::model::allocation::AllocationRecord;
 use crate::model::cdi::CdiName;
 use crate::model::config::{ContainerRules, VisibleDevices};
 use crate::model::device::{Device, DeviceId, DeviceNode, Resource};
 use crate::model::health::Health;
+use crate::model::inventory::Inventory;
 use crate::model::pci::PciAddress;
+
+/// What devices are allocated from.
+#[derive(Clone, Copy, Debug)]
+pub struct AllocationContext<'a> {
+    /// The requested resource.
+    pub resource: &'a Resource,
+    /// The machine behind it.
+    pub inventory: &'a Inventory,
+    /// The configured environment.
+    pub container: ContainerRules,
+    /// The CDI names that can be given; none where CDI is off or its spec is not usable.
+    pub cdi: Option<CdiNames<'a>>,
+}
 
 /// What one container gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// The kubelet's ids, ascending.
-    pub ids: Vec<DeviceId>,
-    /// Chips behind them, ascending, each once.
-    pub chips: Vec<PciAddress>,
-    /// Their nodes in the chips' order, then the control nodes; each once. None where the runtime
-    /// finds them by name.
+    /// The kubelet's ids, ascending, with what is to be recorded for each.
+    pub records: BTreeMap<DeviceId, AllocationRecord>,
+    /// The chips' device nodes in the order of the chips, then the control nodes; each once. Empty
+    /// where the runtime resolves the CDI names instead.
     pub nodes: Vec<DeviceNode>,
-    /// Names that the runtime resolves to the same nodes; empty where it need not.
+    /// Names of the chips for the runtime; empty where it gets device nodes only.
     pub cdi_names: Vec<CdiName>,
     /// Environment variables.
     pub env: BTreeMap<String, String>,
 }
 
-impl Grant {
-    /// The ids as one text, for the log.
-    #[must_use]
-    pub fn ids_text(&self) -> String {
-        let ids: Vec<_> = self.ids.iter().map(ToString::to_string).collect();
-        ids.join(",")
-    }
-}
-
-/// Why a container gets nothing.
+/// Why nothing is allocated to a container.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum AllocateError {
-    /// No id at all.
+    /// The request has no id.
     #[error("{resource}: the request names no device")]
     Empty {
-        /// The resource asked.
+        /// The requested resource.
         resource: String,
     },
-    /// Not an id of this resource, or no longer.
-    #[error("{resource}: there is no device `{id}`; it may have left since the list was sent")]
+    /// No device of this resource has the id, or none has it any more.
+    #[error("{resource}: there is no device `{id}`; it may have been removed since the last list")]
     Unknown {
-        /// The resource asked.
+        /// The requested resource.
         resource: String,
-        /// As the kubelet wrote it.
+        /// As in the request.
         id: String,
     },
     /// The same id more than once.
-    #[error("{resource}: device {id} is asked for twice in one container")]
+    #[error("{resource}: device {id} is requested twice for one container")]
     Repeated {
-        /// The resource asked.
+        /// The requested resource.
         resource: String,
-        /// Which one.
+        /// The device.
         id: DeviceId,
     },
-    /// Its health changed since the kubelet chose it.
+    /// The device became unhealthy after the kubelet chose it.
     #[error("{resource}: device {id} is unhealthy: {reasons}")]
     Unhealthy {
-        /// The resource asked.
+        /// The requested resource.
         resource: String,
-        /// Which one.
+        /// The device.
         id: DeviceId,
-        /// Codes and sentences.
+        /// Their codes and details.
         reasons: String,
     },
     /// `failRequestsGreaterThanOne` is set.
     #[error(
-        "{resource}: {count} replicas are asked for, but a container may have one: more replicas \
-         are not more of a GPU (sharing.timeSlicing.failRequestsGreaterThanOne is set)"
+        "{resource}: {count} replicas are requested, but a container may have one: more replicas do \
+         not give it more of a GPU (sharing.timeSlicing.failRequestsGreaterThanOne is set)"
     )]
     ManyReplicas {
-        /// The resource asked.
+        /// The requested resource.
         resource: String,
-        /// How many were asked for.
+        /// How many are requested.
         count: usize,
     },
 }
 
-/// Grants `ids` of `resource` to one container.
+/// Allocates `ids` to one container.
 ///
 /// # Errors
-/// The first id that cannot be granted; nothing is granted then.
-pub fn allocate(
-    resource: &Resource,
-    control_nodes: &[DeviceNode],
-    rules: ContainerRules,
-    ids: &[String],
-) -> Result<Grant, AllocateError> {
-    let ids = checked_ids(resource, ids)?;
-    let devices: BTreeMap<DeviceId, &Device> = ids
-        .iter()
-        .map(|id| Ok((DeviceId::whole(id.address), healthy_device(resource, *id)?)))
-        .collect::<Result<_, AllocateError>>()?;
-    let chips: BTreeSet<_> = devices.values().flat_map(|device| &device.chips).copied().collect();
-    let nodes = devices.values().flat_map(|device| &device.nodes).chain(control_nodes);
-    let env = environment(&ids, &chips, rules);
-    Ok(Grant {
-        nodes: nodes.cloned().collect(),
-        cdi_names: Vec::new(),
-        chips: chips.into_iter().collect(),
-        ids: ids.into_iter().collect(),
-        env,
-    })
-}
-
-fn checked_ids(resource: &Resource, ids: &[String]) -> Result<BTreeSet<DeviceId>, AllocateError> {
-    let name = || resource.name.clone();
-    if ids.is_empty() {
-        return Err(AllocateError::Empty { resource: name() });
-    }
-    let refuses_many =
-        resource.sharing.is_some_and(|sharing| sharing.fail_requests_greater_than_one);
-    if refuses_many && ids.len() > 1 {
-        return Err(AllocateError::ManyReplicas { resource: name(), count: ids.len() });
-    }
-    let mut checked = BTreeSet::new();
+/// The first id that cannot be allocated; nothing is allocated then.
+pub fn allocate(context: &AllocationContext<'_>, ids: &[String]) -> Result<Grant, AllocateError> {
+    check_count(context.resource, ids.len())?;
+    let mut devices = BTreeMap::new();
     for text in ids {
-        let id = text.parse::<DeviceId>().ok().filter(|id| resource.find(*id).is_some());
-        let Some(id) = id else {
-            return Err(AllocateError::Unknown { resource: name(), id: text.clone() });
-        };
-        if !checked.insert(id) {
-            return Err(AllocateError::Repeated { resource: name(), id });
+        let (id, device) = find_healthy(context.resource, text)?;
+        if devices.insert(id, device).is_some() {
+            return Err(AllocateError::Repeated { resource: context.resource.name.clone(), id });
         }
     }
-    Ok(checked)
+    Ok(grant(context, &devices))
 }
 
-fn healthy_device(resource: &Resource, id: DeviceId) -> Result<&Device, AllocateError> {
-    let name = resource.name.clone();
-    let Some(device) = resource.find(id) else {
-        return Err(AllocateError::Unknown { resource: name, id: id.to_string() });
+fn check_count(resource: &Resource, count: usize) -> Result<(), AllocateError> {
+    let name = || resource.name.clone();
+    let refuses_many =
+        resource.sharing.is_some_and(|sharing| sharing.fail_requests_greater_than_one);
+    match count {
+        0 => Err(AllocateError::Empty { resource: name() }),
+        2.. if refuses_many => Err(AllocateError::ManyReplicas { resource: name(), count }),
+        _ => Ok(()),
+    }
+}
+
+fn find_healthy<'a>(
+    resource: &'a Resource,
+    text: &str,
+) -> Result<(DeviceId, &'a Device), AllocateError> {
+    let name = || resource.name.clone();
+    let found = text.parse().ok().and_then(|id| Some((id, resource.find(id)?)));
+    let Some((id, device)) = found else {
+        return Err(AllocateError::Unknown { resource: name(), id: text.to_owned() });
     };
     if device.health == Health::Healthy {
-        return Ok(device);
+        return Ok((id, device));
     }
     let reasons =
         device.reasons.iter().map(|reason| format!("{} ({})", reason.code, reason.detail));
     let reasons = reasons.collect::<Vec<_>>().join(", ");
-    Err(AllocateError::Unhealthy { resource: name, id, reasons })
+    Err(AllocateError::Unhealthy { resource: name(), id, reasons })
 }
 
-/// Names before and since plugin 4.4. The values are never integers, which the vendor's container
-/// toolkit would take for its own indices, and never missing, which it would take for "all".
-fn environment(
-    ids: &BTreeSet<DeviceId>,
+fn grant(context: &AllocationContext<'_>, devices: &BTreeMap<DeviceId, &Device>) -> Grant {
+    let mut distinct: Vec<_> = devices.values().collect();
+    // Replicas of one device are neighbours.
+    distinct.dedup_by_key(|device| device.id);
+    let chips = distinct.iter().flat_map(|device| &device.chips).copied().collect();
+    let cdi = context.cdi.filter(|cdi| cdi.resolve(&chips));
+    let delivery = cdi.map_or(NodeDelivery::DeviceNodes, |cdi| cdi.delivery);
+    let nodes = distinct.iter().flat_map(|device| &device.nodes);
+    let nodes = nodes.chain(&context.inventory.control_nodes);
+    let records =
+        devices.iter().map(|(id, device)| (*id, record(context.inventory, device, delivery)));
+    Grant {
+        records: records.collect(),
+        nodes: match delivery {
+            NodeDelivery::DeviceNodes => nodes.cloned().collect(),
+            NodeDelivery::CdiNames => Vec::new(),
+        },
+        cdi_names: match cdi {
+            Some(_) => chips.iter().map(|chip| CdiName::Chip(*chip)).collect(),
+            None => Vec::new(),
+        },
+        env: environment(devices.keys(), &chips, context.container),
+    }
+}
+
+/// The names of the vendor's plugin since 4.4 and before. A value is never an integer, which the
+/// vendor's container toolkit would take for an index of its own, and never missing, which it would
+/// take for all GPUs.
+fn environment<'a>(
+    ids: impl Iterator<Item = &'a DeviceId>,
     chips: &BTreeSet<PciAddress>,
     rules: ContainerRules,
 ) -> BTreeMap<String, String> {
     let visible = match rules.visible_devices {
-        VisibleDevices::Addresses => join(chips),
+        VisibleDevices::Addresses => join(chips.iter()),
         VisibleDevices::Void => "void".to_owned(),
     };
     let replicas = join(ids);
@@ -171,15 +184,18 @@ fn environment(
     .collect()
 }
 
-fn join<T: ToString>(items: &BTreeSet<T>) -> String {
-    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+/// Comma-separated.
+fn join<T: ToString>(items: impl Iterator<Item = T>) -> String {
+    items.map(|item| item.to_string()).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::sample::{at, node};
-    use crate::model::config::{Sharing, SharingPolicy};
+    use crate::decide::node::state::snapshot_of;
+    use crate::decide::sample::{SINGLE, Sample, UNKNOWN, at, node};
+    use crate::model::allocation::AllocatedChip;
+    use crate::model::config::{Config, Sharing, SharingPolicy};
     use crate::model::health::{Reason, ReasonCode};
 
     fn device(address: &str, chips: &[(&str, u32)]) -> Device {
@@ -192,6 +208,7 @@ mod tests {
                 .collect(),
             health: Health::Healthy,
             reasons: Vec::new(),
+            awaits_kubelet: false,
             numa_nodes: Vec::new(),
         }
     }
@@ -222,14 +239,48 @@ mod tests {
         Resource { sharing: Some(sharing), ..resource() }
     }
 
-    fn ask(resource: &Resource, ids: &[&str]) -> Result<Grant, AllocateError> {
-        let control = [node("/dev/itrctl", 0)];
+    /// The machine behind the healthy devices of [`resource`].
+    fn inventory() -> Inventory {
+        let sample = Sample::default()
+            .dual_board("00:01.0", 0x10, UNKNOWN)
+            .chip("00:02.0 20:00.0", SINGLE)
+            .class_device("iluvatar0", 0, Some("17:00.0"))
+            .class_device("iluvatar1", 1, Some("14:00.0"))
+            .class_device("iluvatar5", 5, Some("20:00.0"))
+            .node("/dev/iluvatar0", 0)
+            .node("/dev/iluvatar1", 1)
+            .node("/dev/iluvatar5", 5)
+            .node("/dev/itrctl", 0);
+        (*snapshot_of(sample.scan(), &Config::default()).inventory).clone()
+    }
+
+    fn ask_with(
+        rules: ContainerRules,
+        resource: &Resource,
+        ids: &[&str],
+    ) -> Result<Grant, AllocateError> {
         let ids: Vec<_> = ids.iter().map(|id| (*id).to_owned()).collect();
-        allocate(resource, &control, ContainerRules::default(), &ids)
+        let inventory = &inventory();
+        allocate(&AllocationContext { resource, inventory, container: rules, cdi: None }, &ids)
+    }
+
+    fn ask(resource: &Resource, ids: &[&str]) -> Result<Grant, AllocateError> {
+        ask_with(ContainerRules::default(), resource, ids)
     }
 
     fn paths(grant: &Grant) -> Vec<&str> {
         grant.nodes.iter().map(|node| &*node.path).collect()
+    }
+
+    /// `ID: CHIP=NODE CHIP=NODE`.
+    fn records(grant: &Grant) -> Vec<String> {
+        let record = |(id, record): (&DeviceId, &AllocationRecord)| {
+            let chip = |chip: &AllocatedChip| {
+                format!(" {}={}", chip.address, chip.node.as_deref().unwrap_or("none"))
+            };
+            format!("{id}:{}", record.chips.iter().map(chip).collect::<String>())
+        };
+        grant.records.iter().map(record).collect()
     }
 
     #[test]
@@ -237,7 +288,7 @@ mod tests {
         let grant = ask(&resource(), &["0000:20:00.0", "0000:14:00.0"]).unwrap();
         let nodes = ["/dev/iluvatar1", "/dev/iluvatar0", "/dev/iluvatar5", "/dev/itrctl"];
         assert_eq!(paths(&grant), nodes);
-        assert_eq!(grant.ids_text(), "0000:14:00.0,0000:20:00.0");
+        assert_eq!(grant.cdi_names, []);
     }
 
     #[test]
@@ -256,16 +307,36 @@ mod tests {
     }
 
     #[test]
-    fn an_operator_can_keep_the_runtime_from_adding_anything() {
+    fn void_keeps_the_runtime_from_adding_gpus() {
         let rules = ContainerRules { visible_devices: VisibleDevices::Void };
-        let grant = allocate(&resource(), &[], rules, &["0000:20:00.0".to_owned()]).unwrap();
+        let grant = ask_with(rules, &resource(), &["0000:20:00.0"]).unwrap();
         assert_eq!(grant.env["IX_VISIBLE_DEVICES"], "void");
         assert_eq!(grant.env["ILUVATAR_COREX_VISIBLE_DEVICES"], "void");
         assert_eq!(grant.env["IX_REPLICA_DEVICES"], "0000:20:00.0");
     }
 
     #[test]
-    fn replicas_of_one_device_hand_out_its_nodes_once() {
+    fn a_grant_records_the_chips_and_nodes_behind_each_id() {
+        let grant = ask(&resource(), &["0000:20:00.0", "0000:14:00.0"]).unwrap();
+        assert_eq!(
+            records(&grant),
+            [
+                "0000:14:00.0: 0000:14:00.0=/dev/iluvatar1 0000:17:00.0=/dev/iluvatar0",
+                "0000:20:00.0: 0000:20:00.0=/dev/iluvatar5",
+            ]
+        );
+        let grant = ask(&shared(false), &["0000:20:00.0::1", "0000:20:00.0::3"]).unwrap();
+        assert_eq!(
+            records(&grant),
+            [
+                "0000:20:00.0::1: 0000:20:00.0=/dev/iluvatar5",
+                "0000:20:00.0::3: 0000:20:00.0=/dev/iluvatar5",
+            ]
+        );
+    }
+
+    #[test]
+    fn replicas_of_one_device_give_its_nodes_once() {
         let ids = ["0000:14:00.0::3", "0000:14:00.0::0", "0000:20:00.0::1"];
         let grant = ask(&shared(false), &ids).unwrap();
         let nodes = ["/dev/iluvatar1", "/dev/iluvatar0", "/dev/iluvatar5", "/dev/itrctl"];
@@ -281,12 +352,12 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_granted_says_why() {
+    fn a_refused_allocation_says_why() {
         check_error(&resource(), &[], "iluvatar.com/gpu: the request names no device");
         check_error(
             &resource(),
             &["0000:14:00.0", "0000:14:00.0"],
-            "iluvatar.com/gpu: device 0000:14:00.0 is asked for twice in one container",
+            "iluvatar.com/gpu: device 0000:14:00.0 is requested twice for one container",
         );
         check_error(
             &resource(),
@@ -297,8 +368,9 @@ mod tests {
         check_error(
             &shared(true),
             &["0000:14:00.0::0", "0000:20:00.0::0"],
-            "iluvatar.com/gpu: 2 replicas are asked for, but a container may have one: more \
-             replicas are not more of a GPU (sharing.timeSlicing.failRequestsGreaterThanOne is set)",
+            "iluvatar.com/gpu: 2 replicas are requested, but a container may have one: more \
+             replicas do not give it more of a GPU (sharing.timeSlicing.failRequestsGreaterThanOne \
+             is set)",
         );
     }
 
@@ -306,8 +378,8 @@ mod tests {
     fn an_id_that_is_not_the_resources_is_unknown() {
         let unknown = |id: &str| {
             format!(
-                "iluvatar.com/gpu: there is no device `{id}`; it may have left since the list was \
-                 sent"
+                "iluvatar.com/gpu: there is no device `{id}`; it may have been removed since the \
+                 last list"
             )
         };
         for id in ["", "0", "0000:17:00.0", "0000:14:00.0::0", "0000:99:00.0"] {
@@ -319,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn one_replica_is_granted_where_more_are_refused() {
+    fn one_replica_is_allocated_where_more_are_refused() {
         assert!(ask(&shared(true), &["0000:14:00.0::2"]).is_ok());
     }
 }

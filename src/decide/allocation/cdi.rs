@@ -1,28 +1,33 @@
-//! What the CDI spec says, when it is written, and who gets devices by its names.
+//! The content of the CDI spec, when to write it, and which devices can be allocated by its names.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::allocate::Grant;
-use crate::decide::node::advertise::NodeSnapshot;
+use super::records::NodeDelivery;
 use crate::model::board::{Board, Chip};
-use crate::model::cdi::{CdiDirectory, CdiName, CdiSpec, FILE_NAME, KIND, OtherSpec, Place};
+use crate::model::cdi::{
+    CdiDirectory, CdiName, CdiSpec, FILE_NAME, KIND, OtherSpec, SpecFile, SpecWriter,
+};
+use crate::model::config::CdiRules;
 use crate::model::inventory::Inventory;
 use crate::model::pci::PciAddress;
 
-/// Everything of the machine that has a node, offered or not and whatever its health: a container
-/// that restarts must find the names that it was given.
+/// Everything on the machine that has a device node, listed in a resource or not and whatever its
+/// health: a container that restarts must find the names that it was given.
 #[must_use]
 pub fn spec(inventory: &Inventory) -> CdiSpec {
-    let chip = |chip: &Chip| Some((CdiName::Chip(chip.address), vec![node(chip)?]));
-    let mut devices: BTreeMap<_, _> = inventory.chips().into_iter().filter_map(chip).collect();
-    devices.extend(inventory.boards.iter().filter_map(whole_board));
+    let chips = inventory.chips_by_board().filter_map(chip_names);
+    let devices = chips.chain(inventory.boards.iter().filter_map(board_names)).collect();
     let common = inventory.control_nodes.iter().map(|node| node.path.clone()).collect();
     CdiSpec { common, devices }
 }
 
-/// A board of one chip has that chip's name; half a board has none.
-fn whole_board(board: &Board) -> Option<(CdiName, Vec<String>)> {
+fn chip_names(chip: &Chip) -> Option<(CdiName, Vec<String>)> {
+    Some((CdiName::Chip(chip.address), vec![node(chip)?]))
+}
+
+/// A board of one chip has that chip's name; an incomplete board has none.
+fn board_names(board: &Board) -> Option<(CdiName, Vec<String>)> {
     let is_whole = board.chips.len() > 1 && board.chips.len() == board.expected_chips;
     let nodes: Option<Vec<_>> = board.chips.iter().map(node).collect();
     is_whole.then_some((CdiName::Board(board.address), nodes?))
@@ -32,114 +37,132 @@ fn node(chip: &Chip) -> Option<String> {
     chip.node.as_ref().map(|node| node.path.clone())
 }
 
-/// The same grant by the names of its chips, where `there`, the spec that a runtime would find,
-/// gives each of them the nodes that it has now; else as it was, by its nodes. A name that does
-/// not resolve, or resolves to something else, would be worse than none.
+/// The names that containers can be given: those that a runtime resolves to the nodes that the chips
+/// have now. A name that resolves to nothing or to other nodes would be worse than none.
 ///
-/// Chips, never boards: should boards be paired otherwise later, a restarted container still gets
-/// what it was given.
-#[must_use]
-pub fn named(grant: Grant, snapshot: &NodeSnapshot, there: Option<&CdiSpec>) -> Grant {
-    if !snapshot.cdi.enabled || !there.is_some_and(|there| resolves(&grant, snapshot, there)) {
-        return grant;
+/// Names of chips, never of boards: if chips are assigned to boards differently later, a restarted
+/// container still gets what it was allocated.
+#[derive(Clone, Copy, Debug)]
+pub struct CdiNames<'a> {
+    now: &'a CdiSpec,
+    on_disk: &'a CdiSpec,
+    /// What containers get besides the names.
+    pub delivery: NodeDelivery,
+}
+
+impl<'a> CdiNames<'a> {
+    /// Of a machine as `now` describes it, where a runtime finds `on_disk`. None where one of them is
+    /// missing, or the nodes that go with every name differ.
+    #[must_use]
+    pub fn new(
+        rules: &CdiRules,
+        now: Option<&'a CdiSpec>,
+        on_disk: Option<&'a CdiSpec>,
+    ) -> Option<Self> {
+        let delivery =
+            if rules.device_specs { NodeDelivery::DeviceNodes } else { NodeDelivery::CdiNames };
+        let names = Self { now: now?, on_disk: on_disk?, delivery };
+        (names.now.common == names.on_disk.common).then_some(names)
     }
-    let names = grant.chips.iter().map(|chip| CdiName::Chip(*chip)).collect();
-    let nodes = if snapshot.cdi.device_specs { grant.nodes } else { Vec::new() };
-    Grant { cdi_names: names, nodes, ..grant }
+
+    /// Whether a runtime resolves the names of all these chips rightly.
+    #[must_use]
+    pub fn resolve(&self, chips: &BTreeSet<PciAddress>) -> bool {
+        chips.iter().all(|chip| {
+            let name = CdiName::Chip(*chip);
+            let now = self.now.devices.get(&name);
+            now.is_some() && now == self.on_disk.devices.get(&name)
+        })
+    }
 }
 
-fn resolves(grant: &Grant, snapshot: &NodeSnapshot, there: &CdiSpec) -> bool {
-    let now = spec(&snapshot.inventory);
-    let is_same = |chip: &PciAddress| {
-        let name = CdiName::Chip(*chip);
-        now.devices.contains_key(&name) && now.devices.get(&name) == there.devices.get(&name)
-    };
-    there.common == now.common && grant.chips.iter().all(is_same)
-}
-
-/// What to do with our file.
+/// What to do with our spec file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FileAction {
-    /// Nothing.
+pub enum SpecAction {
+    /// Leave it as it is.
     Keep,
-    /// Write it where there is none.
+    /// Write it where there is no file.
     Create,
-    /// Write it in the place of one of ours.
+    /// Write it over one of ours.
     Replace,
-    /// Take it away.
+    /// Remove it.
     Remove,
 }
 
-/// What to do where `wanted` is to be said, `found` is there, and `last` is what this instance
-/// last brought about.
+/// What to do where the file should hold `wanted`, the directory holds `found`, and this instance
+/// last wrote `last`.
 ///
-/// Of two instances each acts on the other's file when it starts and when it has something new to
-/// say, and never otherwise: so they cannot go on writing against each other.
+/// Of two instances, each changes the other's file when it starts and when its own spec changes, and
+/// never otherwise, so they cannot overwrite each other endlessly.
 #[must_use]
-pub fn step(wanted: &CdiSpec, found: &CdiDirectory, last: Option<&CdiSpec>) -> FileAction {
-    let is_silent = wanted.devices.is_empty() || is_shared(wanted, found);
-    match &found.place {
-        Place::Foreign => FileAction::Keep,
-        Place::Empty if is_silent => FileAction::Keep,
-        Place::Empty => FileAction::Create,
-        Place::Ours { own: false, .. } if last == Some(wanted) => FileAction::Keep,
-        Place::Ours { .. } if is_silent => FileAction::Remove,
-        Place::Ours { spec, own: true } if spec == wanted => FileAction::Keep,
-        Place::Ours { .. } => FileAction::Replace,
+pub fn spec_action(wanted: &CdiSpec, found: &CdiDirectory, last: Option<&CdiSpec>) -> SpecAction {
+    use SpecWriter::{AnotherInstance, ThisInstance};
+    let wants_none = wanted.devices.is_empty() || is_shared(wanted, found);
+    match &found.spec_file {
+        SpecFile::Foreign => SpecAction::Keep,
+        SpecFile::Absent if wants_none => SpecAction::Keep,
+        SpecFile::Absent => SpecAction::Create,
+        SpecFile::Ours { writer: AnotherInstance, .. } if last == Some(wanted) => SpecAction::Keep,
+        SpecFile::Ours { .. } if wants_none => SpecAction::Remove,
+        SpecFile::Ours { spec, writer: ThisInstance } if spec == wanted => SpecAction::Keep,
+        SpecFile::Ours { .. } => SpecAction::Replace,
     }
 }
 
-/// The names that a runtime resolves in this directory. One that two files define it does not.
+/// The names that a runtime resolves in this directory. It resolves no name that two files define.
 #[must_use]
 pub fn resolvable(found: &CdiDirectory) -> Option<&CdiSpec> {
-    match &found.place {
-        Place::Ours { spec, .. } if !is_shared(spec, found) => Some(spec),
+    match &found.spec_file {
+        SpecFile::Ours { spec, .. } if !is_shared(spec, found) => Some(spec),
         _ => None,
     }
 }
 
-/// What an operator should know of the directory, each a sentence with its remedy.
+/// What an operator should know about the directory, each with its remedy.
 #[must_use]
-pub fn complaints(wanted: &CdiSpec, found: &CdiDirectory, directory: &Path) -> Vec<String> {
-    let foreign = (found.place == Place::Foreign).then(|| {
+pub fn problems(wanted: &CdiSpec, found: &CdiDirectory, directory: &Path) -> Vec<String> {
+    let foreign = (found.spec_file == SpecFile::Foreign).then(|| {
         let path = directory.join(FILE_NAME);
         format!(
-            "{} is there and not as this plugin writes it: it is left alone, and containers get \
-             plain device nodes; remove it or set cdi.enabled: false",
+            "{} was not written by this plugin; keeping it and allocating plain device nodes; \
+             remove it or set cdi.enabled: false",
             path.display()
         )
     });
-    let others = found.others.iter().map(|other| {
-        let path = other.path.display();
-        match shared_name(wanted, other) {
-            Some(name) => format!(
-                "{path} also defines {}, and a name that is defined twice is resolved by no \
-                 runtime: our spec is not written, and containers get plain device nodes; remove \
-                 that file or set cdi.enabled: false",
-                name.qualified()
-            ),
-            None => {
-                format!("{path} is also of the kind {KIND}; its names are others, so both stay")
-            }
-        }
-    });
+    let others = found.others.iter().map(|other| other_problem(wanted, other));
     foreign.into_iter().chain(others).collect()
+}
+
+fn other_problem(wanted: &CdiSpec, other: &OtherSpec) -> String {
+    let path = other.path.display();
+    let Some(name) = shared_name(wanted, other) else {
+        return format!(
+            "{path} is another spec of kind {KIND}; it has other names, so both are kept"
+        );
+    };
+    format!(
+        "{path} also defines {}, and runtimes do not resolve a name that is defined twice; writing \
+         no spec and allocating plain device nodes; remove that file or set cdi.enabled: false",
+        name.qualified()
+    )
 }
 
 fn is_shared(spec: &CdiSpec, found: &CdiDirectory) -> bool {
     found.others.iter().any(|other| shared_name(spec, other).is_some())
 }
 
-/// The first name of ours that another file has too.
+/// The first of our names that another file also defines.
 fn shared_name(spec: &CdiSpec, other: &OtherSpec) -> Option<CdiName> {
     spec.devices.keys().copied().find(|name| other.names.contains(&name.to_string()))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::allocate::allocate;
+    use super::super::allocate::{AllocationContext, Grant, allocate};
+    use super::SpecWriter::{AnotherInstance, ThisInstance};
     use super::*;
-    use crate::decide::machine::observe::build;
+    use crate::decide::node::snapshot::NodeSnapshot;
+    use crate::decide::node::state::snapshot_of;
     use crate::decide::sample::{SINGLE, Sample, UNKNOWN, at};
     use crate::model::config::Config;
 
@@ -160,7 +183,7 @@ mod tests {
     }
 
     fn inventory(sample: Sample) -> Inventory {
-        build(&sample.survey(), &Config::default())
+        (*snapshot_of(sample.scan(), &Config::default()).inventory).clone()
     }
 
     /// `NAME: NODE NODE`.
@@ -206,48 +229,59 @@ mod tests {
         NodeSnapshot::new(inventory(whole()), &config)
     }
 
-    fn grant(snapshot: &NodeSnapshot, id: &str) -> Grant {
-        let nodes = &snapshot.inventory.control_nodes;
-        allocate(&snapshot.resources[0], nodes, snapshot.container, &[id.to_owned()]).unwrap()
+    fn grant(snapshot: &NodeSnapshot, id: &str, on_disk: Option<&CdiSpec>) -> Grant {
+        let context = AllocationContext {
+            resource: &snapshot.resources[0],
+            inventory: &snapshot.inventory,
+            container: snapshot.container,
+            cdi: CdiNames::new(&snapshot.cdi, snapshot.cdi_spec.as_ref(), on_disk),
+        };
+        allocate(&context, &[id.to_owned()]).unwrap()
     }
 
     #[track_caller]
-    fn check_named(snapshot: &NodeSnapshot, there: Option<&CdiSpec>, names: &[&str], nodes: usize) {
-        let grant = named(grant(snapshot, "0000:14:00.0"), snapshot, there);
+    fn check_named(
+        snapshot: &NodeSnapshot,
+        on_disk: Option<&CdiSpec>,
+        names: &[&str],
+        nodes: usize,
+    ) {
+        let grant = grant(snapshot, "0000:14:00.0", on_disk);
         let given: Vec<_> = grant.cdi_names.iter().map(ToString::to_string).collect();
         let names: Vec<_> = names.iter().map(ToString::to_string).collect();
         assert_eq!((given, grant.nodes.len()), (names, nodes));
+        let mut chips = grant.records.values().flat_map(|record| &record.chips);
+        assert!(chips.all(|chip| chip.node.is_some() == (nodes > 0)), "{grant:?}");
     }
 
     #[test]
-    fn a_board_is_handed_out_by_the_names_of_its_chips() {
-        let there = Some(spec(&snapshot(false).inventory));
+    fn a_board_is_allocated_by_the_names_of_its_chips() {
+        let on_disk = Some(spec(&snapshot(false).inventory));
         let chips = ["0000:14:00.0", "0000:17:00.0"];
-        check_named(&snapshot(false), there.as_ref(), &chips, 0);
-        check_named(&snapshot(true), there.as_ref(), &chips, 3);
+        check_named(&snapshot(false), on_disk.as_ref(), &chips, 0);
+        check_named(&snapshot(true), on_disk.as_ref(), &chips, 3);
     }
 
     #[test]
-    fn without_a_spec_that_says_the_same_it_is_handed_out_by_its_nodes() {
-        let there = spec(&snapshot(false).inventory);
+    fn without_a_spec_that_resolves_its_names_a_board_is_allocated_by_its_nodes() {
+        let on_disk = spec(&snapshot(false).inventory);
         check_named(&snapshot(false), None, &[], 3);
-        let mut renumbered = there.clone();
+        let mut renumbered = on_disk.clone();
         renumbered.devices.insert(CdiName::Chip(at("17:00.0")), vec!["/dev/iluvatar7".to_owned()]);
         check_named(&snapshot(false), Some(&renumbered), &[], 3);
-        let mut without = there.clone();
+        let mut without = on_disk.clone();
         without.devices.remove(&CdiName::Chip(at("14:00.0")));
         check_named(&snapshot(false), Some(&without), &[], 3);
         check_named(
             &snapshot(false),
-            Some(&CdiSpec { common: Vec::new(), ..there.clone() }),
+            Some(&CdiSpec { common: Vec::new(), ..on_disk.clone() }),
             &[],
             3,
         );
-        let mut off = snapshot(false);
-        off.cdi.enabled = false;
-        check_named(&off, Some(&there), &[], 3);
-        // Another chip's node is of no concern.
-        let mut elsewhere = there;
+        let off = NodeSnapshot::new(inventory(whole()), &Config::default());
+        check_named(&off, Some(&on_disk), &[], 3);
+        // The names of other chips do not matter.
+        let mut elsewhere = on_disk;
         elsewhere.devices.remove(&CdiName::Chip(at("20:00.0")));
         check_named(&snapshot(false), Some(&elsewhere), &["0000:14:00.0", "0000:17:00.0"], 0);
     }
@@ -257,70 +291,78 @@ mod tests {
         CdiSpec { common: Vec::new(), devices: [(name, vec!["/dev/x".to_owned()])].into() }
     }
 
-    fn found(place: Place, others: &[(&str, &str)]) -> CdiDirectory {
+    fn found(spec_file: SpecFile, others: &[(&str, &str)]) -> CdiDirectory {
         let other = |(path, name): &(&str, &str)| OtherSpec {
             path: path.into(),
             names: [(*name).to_owned()].into(),
         };
-        CdiDirectory { place, others: others.iter().map(other).collect() }
+        CdiDirectory { spec_file, others: others.iter().map(other).collect() }
     }
 
     #[test]
-    fn the_file_is_written_when_there_is_something_new_to_say_and_never_over_anothers() {
+    fn the_file_is_written_when_its_content_changes_and_never_over_a_foreign_one() {
         let (old, new) = (named_spec("0000:14:00.0"), named_spec("0000:17:00.0"));
         let nothing = CdiSpec::default();
-        let ours = |own| Place::Ours { spec: old.clone(), own };
+        let ours = |writer| SpecFile::Ours { spec: old.clone(), writer };
         let cases = [
             // This instance's.
-            (&new, Place::Empty, None, FileAction::Create),
-            (&new, Place::Empty, Some(&new), FileAction::Create),
-            (&old, ours(true), Some(&old), FileAction::Keep),
-            (&new, ours(true), Some(&old), FileAction::Replace),
-            (&nothing, ours(true), Some(&old), FileAction::Remove),
+            (&new, SpecFile::Absent, None, SpecAction::Create),
+            (&new, SpecFile::Absent, Some(&new), SpecAction::Create),
+            (&old, ours(ThisInstance), Some(&old), SpecAction::Keep),
+            (&new, ours(ThisInstance), Some(&old), SpecAction::Replace),
+            (&nothing, ours(ThisInstance), Some(&old), SpecAction::Remove),
             // Another instance's, before us or beside us.
-            (&old, ours(false), None, FileAction::Replace),
-            (&new, ours(false), Some(&old), FileAction::Replace),
-            (&new, ours(false), Some(&new), FileAction::Keep),
-            (&nothing, ours(false), None, FileAction::Remove),
-            (&nothing, ours(false), Some(&nothing), FileAction::Keep),
+            (&old, ours(AnotherInstance), None, SpecAction::Replace),
+            (&new, ours(AnotherInstance), Some(&old), SpecAction::Replace),
+            (&new, ours(AnotherInstance), Some(&new), SpecAction::Keep),
+            (&nothing, ours(AnotherInstance), None, SpecAction::Remove),
+            (&nothing, ours(AnotherInstance), Some(&nothing), SpecAction::Keep),
             // Somebody else's.
-            (&new, Place::Foreign, None, FileAction::Keep),
-            (&nothing, Place::Foreign, Some(&old), FileAction::Keep),
-            (&nothing, Place::Empty, None, FileAction::Keep),
+            (&new, SpecFile::Foreign, None, SpecAction::Keep),
+            (&nothing, SpecFile::Foreign, Some(&old), SpecAction::Keep),
+            (&nothing, SpecFile::Absent, None, SpecAction::Keep),
         ];
-        for (number, (wanted, place, last, expected)) in cases.into_iter().enumerate() {
-            assert_eq!(step(wanted, &found(place, &[]), last), expected, "case {number}");
+        for (number, (wanted, spec_file, last, expected)) in cases.into_iter().enumerate() {
+            assert_eq!(
+                spec_action(wanted, &found(spec_file, &[]), last),
+                expected,
+                "case {number}"
+            );
         }
     }
 
     #[test]
-    fn a_name_that_another_file_has_keeps_ours_away_and_is_not_handed_out() {
+    fn a_name_that_another_file_defines_prevents_ours_and_is_not_allocated() {
         let spec = named_spec("0000:14:00.0");
-        let ours = || Place::Ours { spec: spec.clone(), own: true };
+        let ours = || SpecFile::Ours { spec: spec.clone(), writer: ThisInstance };
         let same = [("/c/ix.yaml", "0000:14:00.0")];
         let different = [("/c/ix.yaml", "0")];
-        assert_eq!(step(&spec, &found(Place::Empty, &same), None), FileAction::Keep);
-        assert_eq!(step(&spec, &found(ours(), &same), Some(&spec)), FileAction::Remove);
+        assert_eq!(spec_action(&spec, &found(SpecFile::Absent, &same), None), SpecAction::Keep);
+        assert_eq!(spec_action(&spec, &found(ours(), &same), Some(&spec)), SpecAction::Remove);
         assert_eq!(resolvable(&found(ours(), &same)), None);
-        assert_eq!(step(&spec, &found(Place::Empty, &different), None), FileAction::Create);
+        assert_eq!(
+            spec_action(&spec, &found(SpecFile::Absent, &different), None),
+            SpecAction::Create
+        );
         assert_eq!(resolvable(&found(ours(), &different)), Some(&spec));
-        assert_eq!(resolvable(&found(Place::Foreign, &[])), None);
+        assert_eq!(resolvable(&found(SpecFile::Foreign, &[])), None);
     }
 
     #[test]
-    fn what_is_in_the_way_is_named_with_its_remedy() {
+    fn a_problem_names_the_file_and_the_remedy() {
         let spec = named_spec("0000:14:00.0");
         let others = [("/c/a.json", "0000:14:00.0"), ("/c/b.yaml", "all")];
-        let complaints = complaints(&spec, &found(Place::Foreign, &others), Path::new("/c"));
+        let problems = problems(&spec, &found(SpecFile::Foreign, &others), Path::new("/c"));
         assert_eq!(
-            complaints,
+            problems,
             [
-                "/c/iluvatar.com-gpu.json is there and not as this plugin writes it: it is left \
-                 alone, and containers get plain device nodes; remove it or set cdi.enabled: false",
-                "/c/a.json also defines iluvatar.com/gpu=0000:14:00.0, and a name that is defined \
-                 twice is resolved by no runtime: our spec is not written, and containers get \
-                 plain device nodes; remove that file or set cdi.enabled: false",
-                "/c/b.yaml is also of the kind iluvatar.com/gpu; its names are others, so both stay",
+                "/c/iluvatar.com-gpu.json was not written by this plugin; keeping it and allocating \
+                 plain device nodes; remove it or set cdi.enabled: false",
+                "/c/a.json also defines iluvatar.com/gpu=0000:14:00.0, and runtimes do not resolve a \
+                 name that is defined twice; writing no spec and allocating plain device nodes; \
+                 remove that file or set cdi.enabled: false",
+                "/c/b.yaml is another spec of kind iluvatar.com/gpu; it has other names, so both are \
+                 kept",
             ]
         );
     }

@@ -1,29 +1,71 @@
-//! CDI files of our kind: which would be taken, and which stand in each other's way.
+//! CDI files of our kind: which one a runtime uses, and which conflict.
 //!
 //! Source: container-device-interface, SPEC.md and pkg/cdi/cache.go: two files of one directory
 //! that name the same device make it unresolvable; across directories, /var/run/cdi wins.
 
 use std::collections::BTreeMap;
 
-use super::{and, count};
+use super::{and, count, visibility};
 use crate::model::cdi::{FILE_NAME, KIND};
-use crate::model::doctor::facts::{CdiFacts, CdiFile, CdiSpec};
+use crate::model::doctor::facts::{
+    CdiDirectoryFacts, CdiFile, CdiSpec, Observed, RootFacts, Unavailable,
+};
 use crate::model::doctor::finding::Finding;
 
-pub(super) fn cdi_specs(CdiFacts { directories, files, hidden }: &CdiFacts) -> Vec<Finding> {
+/// The CDI directories that can be listed, their files, and why others cannot.
+struct CdiListing<'a> {
+    directories: Vec<String>,
+    files: Vec<&'a CdiFile>,
+    hidden: Option<Unavailable>,
+}
+
+fn listed<'a>(directories: &'a [CdiDirectoryFacts], root: &RootFacts) -> CdiListing<'a> {
+    let mut listed = CdiListing { directories: Vec::new(), files: Vec::new(), hidden: None };
+    for CdiDirectoryFacts { path, files } in directories {
+        match files_of(path, files.as_ref(), root) {
+            Ok(files) => {
+                listed.directories.push(path.clone());
+                listed.files.extend(files);
+            }
+            Err(why) => {
+                listed.hidden.get_or_insert(why);
+            }
+        }
+    }
+    listed
+}
+
+fn files_of<'a>(
+    path: &str,
+    files: Option<&'a Result<Vec<CdiFile>, String>>,
+    root: &RootFacts,
+) -> Observed<&'a [CdiFile]> {
+    match files {
+        Some(Ok(files)) => Ok(files),
+        Some(Err(error)) => Err(Unavailable(format!("cannot list {path}: {error}"))),
+        None => {
+            let top = if path.starts_with("/etc/") { "etc" } else { "run" };
+            visibility::shows(root, top).map(|()| &[][..])
+        }
+    }
+}
+
+pub(super) fn cdi_specs(directories: &[CdiDirectoryFacts], root: &RootFacts) -> Vec<Finding> {
+    let CdiListing { directories, files, hidden } = listed(directories, root);
     let ours_by_kind: Vec<_> = files
         .iter()
+        .copied()
         .filter_map(|file| Some((file, file.spec.as_ref().ok()?)))
         .filter(|(_, spec)| spec.kind == KIND)
         .collect();
     let mut findings = conflicts(&ours_by_kind);
-    findings.extend(files.iter().filter_map(unreadable));
+    findings.extend(files.iter().copied().filter_map(unreadable));
     if findings.is_empty() {
         findings.extend(foreign(&ours_by_kind));
     }
-    // A conflict that is seen is one, whatever is hidden; that there is none is not known then.
-    findings.extend(hidden.as_ref().map(super::untold));
-    let (files, directories) = (ours_by_kind.len(), and(directories));
+    // A hidden directory hides no conflict that was found, but may hold another.
+    findings.extend(hidden.map(|Unavailable(why)| Finding::skipped(why)));
+    let (files, directories) = (ours_by_kind.len(), and(&directories));
     super::or_ok(findings, || match files {
         0 => format!("no CDI file of kind {KIND} is in {directories}"),
         _ => format!("{} of kind {KIND} in {directories}, all ours", count(files, "CDI file")),
@@ -53,13 +95,13 @@ fn conflicts(specs: &[(&CdiFile, &CdiSpec)]) -> Vec<Finding> {
 
 fn conflict(paths: &[String], devices: &[String], same_directory: bool) -> Finding {
     let (what, paths) = (and(devices), and(paths));
-    let names = if devices.len() == 1 { "is named" } else { "are named" };
-    let remedy = "keep one generator of this kind: remove the file that is not ours (ix-ctk writes \
-                  one with `ix-ctk cdi generate`), or set cdi.enabled: false";
+    let names = if devices.len() == 1 { "is defined" } else { "are defined" };
+    let remedy = "keep one generator of this kind: remove the file that is not ours (ix-ctk \
+                  writes one with `ix-ctk cdi generate`), or set cdi.enabled: false";
     if same_directory {
         let sentence = format!(
-            "{what} {names} by {paths}: a runtime then resolves neither, and no container that \
-             asks for it starts"
+            "{what} {names} by {paths}: a runtime resolves neither, and containers that \
+             request it do not start"
         );
         return Finding::failure(sentence, remedy);
     }
@@ -67,32 +109,32 @@ fn conflict(paths: &[String], devices: &[String], same_directory: bool) -> Findi
     Finding::warning(sentence, remedy)
 }
 
-/// A file that a runtime will complain of at every look.
+/// A file that runtimes skip with an error.
 fn unreadable(file: &CdiFile) -> Option<Finding> {
     let why = file.spec.as_ref().err()?;
     Some(
         Finding::note(format!("{} could not be read as a CDI specification: {why}", file.path()))
-            .with_remedy("correct it or remove it; runtimes leave such a file out and log it"),
+            .with_remedy("correct or remove it; runtimes skip such a file and log an error"),
     )
 }
 
-/// Others of our kind that are in nobody's way.
+/// Files of others with our kind that conflict with none.
 fn foreign(specs: &[(&CdiFile, &CdiSpec)]) -> Option<Finding> {
     let others = specs.iter().filter(|(file, _)| file.name != FILE_NAME);
     let paths: Vec<_> = others.map(|(file, _)| file.path()).collect();
     let (defines, paths_shown) = (if paths.len() == 1 { "defines" } else { "define" }, and(&paths));
     (!paths.is_empty()).then(|| {
         Finding::note(format!(
-            "{paths_shown} {defines} {KIND} too, not ours, with other device names"
+            "{paths_shown} {defines} {KIND} too, with other device names, and not by this plugin"
         ))
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::sample_facts::shown;
+    use super::super::sample_facts::{self, node, shown};
     use super::*;
-    use crate::model::doctor::facts::Unavailable;
+    use crate::model::doctor::facts::RootKind;
 
     fn file(path: &str, devices: &[&str]) -> CdiFile {
         let (directory, name) = path.rsplit_once('/').unwrap();
@@ -109,30 +151,46 @@ mod tests {
     }
 
     const REMEDY: &str = "-> keep one generator of this kind: remove the file that is not ours \
-                          (ix-ctk writes one with `ix-ctk cdi generate`), or set cdi.enabled: false";
+                          (ix-ctk writes one with `ix-ctk cdi generate`), or set cdi.enabled: \
+                          false";
 
-    fn facts(files: &[CdiFile]) -> CdiFacts {
-        let directories = vec!["/etc/cdi".to_owned(), "/var/run/cdi".to_owned()];
-        CdiFacts { directories, files: files.to_vec(), hidden: None }
+    fn directories(files: &[CdiFile]) -> Vec<CdiDirectoryFacts> {
+        let directory = |path: &str| {
+            let files = files.iter().filter(|file| file.directory == path).cloned().collect();
+            CdiDirectoryFacts { path: path.to_owned(), files: Some(Ok(files)) }
+        };
+        ["/etc/cdi", "/var/run/cdi"].map(directory).to_vec()
     }
 
     #[track_caller]
     fn check(files: &[CdiFile], expected: &str) {
-        assert_eq!(shown(&cdi_specs(&facts(files))), [expected]);
+        assert_eq!(shown(&cdi_specs(&directories(files), &node())), [expected]);
     }
 
     #[test]
-    fn what_is_seen_counts_though_a_directory_is_hidden() {
-        let mut hidden = facts(&[file("/etc/cdi/ix.yaml", &["0"])]);
-        hidden.hidden = Some(Unavailable("a test".to_owned()));
+    fn files_count_though_the_other_directory_cannot_be_listed() {
+        let mut hidden = directories(&[file("/etc/cdi/ix.yaml", &["0"])]);
+        hidden[1].files = Some(Err("EACCES".to_owned()));
         assert_eq!(
-            shown(&cdi_specs(&hidden)),
+            shown(&cdi_specs(&hidden, &node())),
             [
-                "note: /etc/cdi/ix.yaml defines iluvatar.com/gpu too, not ours, with other device \
-                 names",
-                "note: cannot be told from here: a test",
+                "note: /etc/cdi/ix.yaml defines iluvatar.com/gpu too, with other device names, \
+                 and not by this plugin",
+                "skipped: cannot list /var/run/cdi: EACCES",
             ]
         );
+    }
+
+    #[test]
+    fn a_root_without_either_directory_is_skipped() {
+        let absent = |mut directory: CdiDirectoryFacts| {
+            directory.files = None;
+            directory
+        };
+        let absent: Vec<_> = directories(&[]).into_iter().map(absent).collect();
+        let file = sample_facts::root(RootKind::NodeFile, &["var"]);
+        let skipped = ["skipped: the .node file has no /etc"];
+        assert_eq!(shown(&cdi_specs(&absent, &file)), skipped);
     }
 
     #[test]
@@ -150,7 +208,8 @@ mod tests {
     fn another_file_of_the_kind_with_other_names_is_a_note() {
         check(
             &[file("/etc/cdi/ix.yaml", &["0", "all"]), ours()],
-            "note: /etc/cdi/ix.yaml defines iluvatar.com/gpu too, not ours, with other device names",
+            "note: /etc/cdi/ix.yaml defines iluvatar.com/gpu too, with other device names, and \
+             not by this plugin",
         );
     }
 
@@ -159,9 +218,9 @@ mod tests {
         check(
             &[file("/var/run/cdi/other.json", &["0000:13:00.0", "0000:16:00.0"]), ours()],
             &format!(
-                "failure: iluvatar.com/gpu=0000:13:00.0 and iluvatar.com/gpu=0000:16:00.0 are named \
-                 by /var/run/cdi/other.json and /var/run/cdi/iluvatar.com-gpu.json: a runtime then \
-                 resolves neither, and no container that asks for it starts {REMEDY}"
+                "failure: iluvatar.com/gpu=0000:13:00.0 and iluvatar.com/gpu=0000:16:00.0 are \
+                 defined by /var/run/cdi/other.json and /var/run/cdi/iluvatar.com-gpu.json: a \
+                 runtime resolves neither, and containers that request it do not start {REMEDY}"
             ),
         );
     }
@@ -171,7 +230,7 @@ mod tests {
         check(
             &[file("/etc/cdi/ix.yaml", &["0000:13:00.0"]), ours()],
             &format!(
-                "warning: iluvatar.com/gpu=0000:13:00.0 is named by /etc/cdi/ix.yaml and \
+                "warning: iluvatar.com/gpu=0000:13:00.0 is defined by /etc/cdi/ix.yaml and \
                  /var/run/cdi/iluvatar.com-gpu.json: the file in /var/run/cdi wins {REMEDY}"
             ),
         );
@@ -182,8 +241,8 @@ mod tests {
         let broken = CdiFile { spec: Err("EOF".to_owned()), ..file("/etc/cdi/x.json", &[]) };
         check(
             &[broken],
-            "note: /etc/cdi/x.json could not be read as a CDI specification: EOF -> correct it or \
-             remove it; runtimes leave such a file out and log it",
+            "note: /etc/cdi/x.json could not be read as a CDI specification: EOF -> correct or \
+             remove it; runtimes skip such a file and log an error",
         );
     }
 }

@@ -1,12 +1,13 @@
 //! Whether a container runtime gives GPUs to containers that asked for none.
 //!
 //! The vendor's ix-container-runtime adds every GPU to a container in which `IX_VISIBLE_DEVICES` is
-//! not set. As a node's default runtime it does so to every pod, and no device plugin can prevent it.
+//! not set. As a node's default runtime it does so for every pod, and no device plugin can prevent
+//! it.
 
 use std::collections::BTreeMap;
 
-use super::and;
-use crate::model::doctor::facts::{Engine, RuntimeFile};
+use super::{and, visibility};
+use crate::model::doctor::facts::{Engine, RootFacts, RuntimeFile};
 use crate::model::doctor::finding::Finding;
 
 /// The vendor's runtime: the name that its installer gives it, and its program.
@@ -31,17 +32,20 @@ impl Configured<'_> {
     }
 }
 
-pub(super) fn container_runtime(files: &[RuntimeFile]) -> Vec<Finding> {
+pub(super) fn container_runtime(files: &[RuntimeFile], root: &RootFacts) -> Vec<Finding> {
+    if files.is_empty()
+        && let Err(why) = visibility::shows(root, "etc")
+    {
+        return vec![Finding::skipped(why.0)];
+    }
     let mut findings: Vec<_> = files.iter().filter_map(unreadable).collect();
     for (owner, configured) in by_owner(files) {
         findings.extend(of_owner(owner, &configured));
     }
     let paths: Vec<_> = files.iter().map(|file| file.path.clone()).collect();
     super::or_ok(findings, || match &*paths {
-        [] => "no container runtime has a configuration file, so none was given the vendor's \
-               runtime"
-            .to_owned(),
-        paths => format!("no runtime of the vendor's is in {}", and(paths)),
+        [] => "no container runtime has a configuration file".to_owned(),
+        paths => format!("{} does not configure the vendor's runtime", and(paths)),
     })
 }
 
@@ -81,9 +85,9 @@ fn of_owner(owner: &str, configured: &Configured<'_>) -> Option<Finding> {
                  container in which IX_VISIBLE_DEVICES is not set, whatever the kubelet granted"
             ),
             format!(
-                "make runc the default again ({}), restart {owner}, and let pods that need the \
-                 vendor's runtime ask for it with a RuntimeClass; until then set \
-                 IX_VISIBLE_DEVICES=void in pods without a GPU",
+                "make runc the default again ({}), restart {owner}, and use a RuntimeClass in \
+                 pods that need the vendor's runtime; until then set IX_VISIBLE_DEVICES=void in \
+                 pods without a GPU",
                 key(configured.engine)
             ),
         ));
@@ -92,8 +96,8 @@ fn of_owner(owner: &str, configured: &Configured<'_>) -> Option<Finding> {
     let vendors: Vec<_> = names.filter(|name| configured.is_vendors(name)).collect();
     let name = vendors.first()?;
     Some(Finding::note(format!(
-        "`{name}` of {} is there for containers that ask for it by RuntimeClass: those without a GPU of \
-         their own should set IX_VISIBLE_DEVICES=void",
+        "`{name}` of {} is available by RuntimeClass: pods that use it without a GPU should set \
+         IX_VISIBLE_DEVICES=void",
         and(&configured.paths)
     )))
 }
@@ -108,7 +112,7 @@ fn key(engine: Engine) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sample_facts::shown;
+    use super::super::sample_facts::{node, shown};
     use super::*;
     use crate::model::doctor::facts::RuntimeSettings;
     use crate::model::doctor::finding::Level;
@@ -134,18 +138,14 @@ mod tests {
 
     #[track_caller]
     fn check(files: &[RuntimeFile], expected: &str) {
-        assert_eq!(shown(&container_runtime(files)), [expected]);
+        assert_eq!(shown(&container_runtime(files, &node())), [expected]);
     }
 
     #[test]
     fn a_node_without_the_vendors_runtime_is_well() {
         let plain = file(Engine::Containerd, "/c", Some("runc"), Some(("runc", None)));
-        check(&[plain], "ok: no runtime of the vendor's is in /c");
-        check(
-            &[],
-            "ok: no container runtime has a configuration file, so none was given the vendor's \
-             runtime",
-        );
+        check(&[plain], "ok: /c does not configure the vendor's runtime");
+        check(&[], "ok: no container runtime has a configuration file");
     }
 
     #[test]
@@ -161,15 +161,15 @@ mod tests {
                     "warning: /c makes `{name}` the default runtime of containerd: it gives every \
                      GPU to a container in which IX_VISIBLE_DEVICES is not set, whatever the \
                      kubelet granted -> make runc the default again (default_runtime_name = \
-                     \"runc\"), restart containerd, and let pods that need the vendor's runtime ask \
-                     for it with a RuntimeClass; until then set IX_VISIBLE_DEVICES=void in pods \
-                     without a GPU"
+                     \"runc\"), restart containerd, and use a RuntimeClass in pods that need the \
+                     vendor's runtime; until then set IX_VISIBLE_DEVICES=void in pods without a \
+                     GPU"
                 ),
             );
         }
         check(
             &[named("iluvatar", Some("/usr/bin/crun"))],
-            "ok: no runtime of the vendor's is in /c",
+            "ok: /c does not configure the vendor's runtime",
         );
     }
 
@@ -180,13 +180,13 @@ mod tests {
             file(Engine::Crio, "/a.conf", Some("gpu"), None),
             file(Engine::Crio, "/b.conf", None, runtime),
         ];
-        let finding = &container_runtime(&files)[0];
+        let finding = &container_runtime(&files, &node())[0];
         assert!(finding.sentence.starts_with("/a.conf makes `gpu` the default runtime of CRI-O"));
         let calmed = [&files[..], &[file(Engine::Crio, "/z.conf", Some("runc"), None)]].concat();
         check(
             &calmed,
-            "note: `gpu` of /a.conf, /b.conf and /z.conf is there for containers that ask for it by \
-             RuntimeClass: those without a GPU of their own should set IX_VISIBLE_DEVICES=void",
+            "note: `gpu` of /a.conf, /b.conf and /z.conf is available by RuntimeClass: pods that \
+             use it without a GPU should set IX_VISIBLE_DEVICES=void",
         );
     }
 
@@ -197,7 +197,7 @@ mod tests {
             file(Engine::Containerd, "/c", Some("iluvatar"), None),
             RuntimeFile { owner: "k3s", ..k3s },
         ];
-        let levels: Vec<_> = container_runtime(&files).iter().map(|it| it.level).collect();
+        let levels: Vec<_> = container_runtime(&files, &node()).iter().map(|it| it.level).collect();
         assert_eq!(levels, [Level::Warning]);
     }
 

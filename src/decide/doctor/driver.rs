@@ -1,64 +1,59 @@
 //! Checks of the kernel driver: that it is loaded, and that it has the chips.
 
-use super::chips::of_chips;
-use super::or_ok;
-use crate::model::doctor::facts::{Facts, Hardware};
+use super::chips::against_chips;
+use super::{Hardware, or_ok};
+use crate::model::config::Config;
+
 use crate::model::doctor::finding::Finding;
 use crate::model::health::ReasonCode;
 
-pub(super) fn driver(hardware: &Hardware, facts: &Facts) -> Vec<Finding> {
-    let wanted = &facts.config.discovery.drivers;
-    let Some(module) = hardware.modules.first() else {
+pub(super) fn driver(hardware: &Hardware, config: &Config) -> Vec<Finding> {
+    let wanted = &config.discovery.drivers;
+    let Some(module) = hardware.facts.modules.first() else {
         let names = wanted.join(" or ");
         let finding = Finding::failure(
             format!("no driver {names} is loaded: /sys/module has none of them"),
             format!(
-                "install the CoreX driver of this kernel and `modprobe {}`; where that fails, \
-                 `dmesg` says why (another kernel version, Secure Boot)",
+                "install the CoreX driver for this kernel and `modprobe {}`; if that fails, see \
+                 `dmesg` (kernel version, Secure Boot)",
                 wanted.first().map_or("iluvatar", String::as_str)
             ),
         );
-        let is_needed = !hardware.survey.chips.is_empty();
+        let is_needed = !hardware.facts.scan.chips.is_empty();
         let unneeded = || Finding::ok(format!("no driver {names} is loaded, and no chip needs it"));
         return vec![if is_needed { finding } else { unneeded() }];
     };
-    vec![match &hardware.survey.driver_version {
+    vec![match &hardware.facts.scan.driver_version {
         Some(version) => Finding::ok(format!("{module} {version} is loaded")),
         None => Finding::warning(
             format!("{module} is loaded, but /sys/module/{module}/version is missing"),
-            "its version must match the CoreX libraries in the images: compare by hand, and \
-             install a driver that tells it",
+            "the driver must match the CoreX libraries in the images: compare the versions by \
+             hand, or install a driver with a version file",
         ),
     }]
 }
 
-pub(super) fn binding(hardware: &Hardware, facts: &Facts) -> Vec<Finding> {
+pub(super) fn binding(hardware: &Hardware, config: &Config) -> Vec<Finding> {
     let driver =
-        hardware.modules.first().or(facts.config.discovery.drivers.first()).map(String::as_str);
+        hardware.facts.modules.first().or(config.discovery.drivers.first()).map(String::as_str);
     let driver = driver.unwrap_or("iluvatar");
-    let mut findings = of_chips(hardware, facts, ReasonCode::DriverNotBound, |chip| {
-        let address = chip.address;
-        format!(
-            "see why in `dmesg | grep {address}`, then `echo {address} > \
-             /sys/bus/pci/drivers/{driver}/bind`"
-        )
-    });
-    findings.extend(foreign(hardware, facts, driver));
-    let drivers = facts.config.discovery.drivers.join(" or ");
-    or_ok(findings, || match hardware.survey.chips.len() {
-        0 => "no chip to bind".to_owned(),
+    let mut findings = against_chips(hardware, config, ReasonCode::DriverNotBound);
+    findings.extend(foreign(hardware, config, driver));
+    let drivers = config.discovery.drivers.join(" or ");
+    or_ok(findings, || match hardware.facts.scan.chips.len() {
+        0 => "no chip needs a driver".to_owned(),
         _ => format!("every chip is bound to {drivers}"),
     })
 }
 
-/// Chips that another driver has, such as vfio-pci: left alone, for that may be meant so.
-fn foreign(hardware: &Hardware, facts: &Facts, driver: &str) -> Vec<Finding> {
-    let chips = hardware.survey.chips.iter().filter(|chip| chip.virtual_of.is_none());
+/// Chips bound to another driver such as vfio-pci, which may be intended.
+fn foreign(hardware: &Hardware, config: &Config, driver: &str) -> Vec<Finding> {
+    let chips = hardware.facts.scan.chips.iter().filter(|chip| chip.virtual_of.is_none());
     let finding = |address, other: &str| {
         Finding::warning(
-            format!("{address} is bound to {other}, so it is left alone and not offered"),
+            format!("{address} is bound to {other}; the plugin does not offer it"),
             format!(
-                "right, if a virtual machine is to have it; else `echo {address} > \
+                "nothing, if it is meant for a virtual machine; otherwise `echo {address} > \
                  /sys/bus/pci/drivers/{other}/unbind`, `echo > \
                  /sys/bus/pci/devices/{address}/driver_override`, `echo {address} > \
                  /sys/bus/pci/drivers/{driver}/bind`"
@@ -68,7 +63,7 @@ fn foreign(hardware: &Hardware, facts: &Facts, driver: &str) -> Vec<Finding> {
     chips
         .filter_map(|chip| {
             let other = chip.driver.as_ref()?;
-            let is_foreign = !facts.config.discovery.drivers.contains(other);
+            let is_foreign = !config.discovery.drivers.contains(other);
             is_foreign.then(|| finding(chip.function.address, other))
         })
         .collect()
@@ -76,12 +71,14 @@ fn foreign(hardware: &Hardware, facts: &Facts, driver: &str) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sample_facts::{check, hardware, one};
+    use super::super::sample_facts::{check, hardware, one, with_remedy};
     use super::*;
     use crate::decide::sample::{SINGLE, Sample};
 
     fn without_module(sample: Sample) -> Hardware {
-        Hardware { modules: Vec::new(), ..hardware(sample) }
+        let mut hardware = hardware(sample);
+        hardware.facts.modules.clear();
+        hardware
     }
 
     #[test]
@@ -89,11 +86,9 @@ mod tests {
         check(
             driver,
             &without_module(one()),
-            &[
-                "failure: no driver iluvatar or bi_driver is loaded: /sys/module has none of them -> \
-               install the CoreX driver of this kernel and `modprobe iluvatar`; where that fails, \
-               `dmesg` says why (another kernel version, Secure Boot)",
-            ],
+            &["failure: no driver iluvatar or bi_driver is loaded: /sys/module has none of them \
+                 -> install the CoreX driver for this kernel and `modprobe iluvatar`; if that \
+                 fails, see `dmesg` (kernel version, Secure Boot)"],
         );
         check(
             driver,
@@ -107,25 +102,24 @@ mod tests {
         check(
             driver,
             &hardware(one()),
-            &["warning: iluvatar is loaded, but /sys/module/iluvatar/version is missing -> its \
-               version must match the CoreX libraries in the images: compare by hand, and install \
-               a driver that tells it"],
+            &["warning: iluvatar is loaded, but /sys/module/iluvatar/version is missing -> the \
+                 driver must match the CoreX libraries in the images: compare the versions by \
+                 hand, or install a driver with a version file"],
         );
-        let mut told = hardware(one());
-        told.survey.driver_version = Some("4.4.0".to_owned());
-        check(driver, &told, &["ok: iluvatar 4.4.0 is loaded"]);
+        let mut versioned = hardware(one());
+        versioned.facts.scan.driver_version = Some("4.4.0".to_owned());
+        check(driver, &versioned, &["ok: iluvatar 4.4.0 is loaded"]);
     }
 
     #[test]
-    fn an_unbound_chip_is_a_failure_with_the_command_that_binds_it() {
+    fn an_unbound_chip_is_a_failure_with_its_remedy() {
         check(
             binding,
             &hardware(one().with(|chip| chip.driver = None)),
-            &[
-                "failure: 0000:03:00.0 is bound to no driver; expected iluvatar or bi_driver -> see \
-               why in `dmesg | grep 0000:03:00.0`, then `echo 0000:03:00.0 > \
-               /sys/bus/pci/drivers/iluvatar/bind`",
-            ],
+            &[&with_remedy(
+                "failure: 0000:03:00.0 is bound to no driver; expected iluvatar or bi_driver",
+                ReasonCode::DriverNotBound,
+            )],
         );
     }
 
@@ -134,20 +128,18 @@ mod tests {
         check(
             binding,
             &hardware(one().with(|chip| chip.driver = Some("vfio-pci".to_owned()))),
-            &[
-                "warning: 0000:03:00.0 is bound to vfio-pci, so it is left alone and not offered -> \
-               right, if a virtual machine is to have it; else `echo 0000:03:00.0 > \
-               /sys/bus/pci/drivers/vfio-pci/unbind`, `echo > \
-               /sys/bus/pci/devices/0000:03:00.0/driver_override`, `echo 0000:03:00.0 > \
-               /sys/bus/pci/drivers/iluvatar/bind`",
-            ],
+            &["warning: 0000:03:00.0 is bound to vfio-pci; the plugin does not offer it -> \
+                 nothing, if it is meant for a virtual machine; otherwise `echo 0000:03:00.0 > \
+                 /sys/bus/pci/drivers/vfio-pci/unbind`, `echo > \
+                 /sys/bus/pci/devices/0000:03:00.0/driver_override`, `echo 0000:03:00.0 > \
+                 /sys/bus/pci/drivers/iluvatar/bind`"],
         );
     }
 
     #[test]
     fn bound_chips_are_well_and_virtual_functions_are_nobodys_fault() {
         check(binding, &hardware(one()), &["ok: every chip is bound to iluvatar or bi_driver"]);
-        check(binding, &hardware(Sample::default()), &["ok: no chip to bind"]);
+        check(binding, &hardware(Sample::default()), &["ok: no chip needs a driver"]);
         let physical = "0000:03:00.0".parse().unwrap();
         let virtual_function = one().chip("00:01.0 03:00.1", SINGLE).with(|chip| {
             chip.virtual_of = Some(physical);

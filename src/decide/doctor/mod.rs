@@ -1,5 +1,5 @@
-//! Facts of a node to findings: what is wrong, by which rule, and what to do. One check is one
-//! small function; what cannot be told is said, never guessed.
+//! Facts of a node to findings: what is wrong, by which rule, and what to do. Each check is one
+//! small function. A check that cannot run is reported as skipped, with the reason.
 
 mod cdi_specs;
 mod chips;
@@ -9,35 +9,66 @@ mod kernel;
 mod kubelet;
 mod nodes;
 mod plugins;
+mod visibility;
 
 use std::cmp::Reverse;
 
+use crate::decide::machine::observe::observe;
+use crate::decide::node::advertise::{advertise, unoffered_warning};
+use crate::decide::node::inventory::as_seen;
+use crate::model::config::Config;
 use crate::model::doctor::check::Check;
 use crate::model::doctor::facts::{
-    ConfigurationFile, ConfigurationState, Facts, Hardware, Observed, Unavailable,
+    ConfigurationFile, ConfigurationState, HardwareFacts, NodeFacts, Observed, Unavailable,
 };
 use crate::model::doctor::finding::{Diagnosis, Finding};
+use crate::model::inventory::Inventory;
 
-/// Every check, in the order of [`Check::ALL`]; of each, the gravest findings first.
-#[must_use]
-pub fn diagnose(facts: &Facts) -> Vec<Diagnosis> {
-    Check::ALL
-        .iter()
-        .map(|check| {
-            let mut findings = findings(*check, facts);
-            findings.sort_by_key(|finding| Reverse(finding.level));
-            Diagnosis { check: *check, findings }
-        })
-        .collect()
+/// The hardware facts and what one scan concludes from them. There is no health history: a chip's
+/// reasons are everything that was seen against it.
+#[derive(Clone, Debug)]
+struct Hardware {
+    facts: HardwareFacts,
+    inventory: Inventory,
 }
 
-fn findings(check: Check, facts: &Facts) -> Vec<Finding> {
-    let of_hardware = |judge: fn(&Hardware, &Facts) -> Vec<Finding>| match &facts.hardware {
-        Ok(hardware) => judge(hardware, facts),
-        Err(_) => vec![untold(&Unavailable("/sys could not be read".to_owned()))],
+impl Hardware {
+    fn new(facts: HardwareFacts, config: &Config) -> Self {
+        Self { inventory: as_seen(&observe(&facts.scan, config), &config.discovery), facts }
+    }
+}
+
+/// Runs every check, in the order of [`Check::ALL`]; of each, the gravest findings first.
+#[must_use]
+pub fn diagnose(facts: &NodeFacts) -> Vec<Diagnosis> {
+    let hardware = facts.hardware.as_ref().ok();
+    let hardware = hardware.map(|hardware| Hardware::new(hardware.clone(), &facts.config));
+    let diagnose = |check: &Check| {
+        let mut findings = findings(*check, facts, hardware.as_ref());
+        findings.sort_by_key(|finding| Reverse(finding.level));
+        Diagnosis { check: *check, findings }
     };
+    Check::ALL.iter().map(diagnose).collect()
+}
+
+/// Chips that no resource of the configuration offers.
+fn unoffered(hardware: &Hardware, config: &Config) -> Option<Finding> {
+    let unoffered = advertise(&hardware.inventory, &config.resources).unoffered;
+    let warning = unoffered_warning(&unoffered)?;
+    Some(Finding::warning(warning.detail, "correct `match`, or add a resource for these chips"))
+}
+
+fn findings(check: Check, facts: &NodeFacts, hardware: Option<&Hardware>) -> Vec<Finding> {
+    let of_hardware = |check: fn(&Hardware, &Config) -> Vec<Finding>| match hardware {
+        Some(hardware) => check(hardware, &facts.config),
+        None => vec![Finding::skipped(NO_SYS)],
+    };
+    let NodeFacts { root, kubelet, config, .. } = facts;
     match check {
-        Check::Configuration => vec![configuration(&facts.configuration)],
+        Check::Configuration => {
+            let unoffered = hardware.and_then(|hardware| unoffered(hardware, config));
+            [configuration(&facts.configuration)].into_iter().chain(unoffered).collect()
+        }
         Check::Sysfs => vec![sysfs(facts.hardware.as_ref().err())],
         Check::Chips => of_hardware(chips::chips),
         Check::Driver => of_hardware(driver::driver),
@@ -45,33 +76,31 @@ fn findings(check: Check, facts: &Facts) -> Vec<Finding> {
         Check::ConfigSpace => of_hardware(chips::config_space),
         Check::DeviceNodes => of_hardware(nodes::device_nodes),
         Check::Boards => of_hardware(chips::boards),
-        Check::KubeletDirectory => kubelet::directory(&facts.kubelet),
-        Check::KubeletSocket => kubelet::socket(&facts.kubelet),
-        Check::OtherPlugin => plugins::other_plugin(&facts.kubelet, &facts.config.resources),
-        Check::CdiSpecs => cdi_specs::cdi_specs(&facts.cdi),
-        Check::ContainerRuntime => {
-            told(&facts.runtimes, |files| container_runtime::container_runtime(files))
-        }
-        Check::KubeletRoot => kubelet::root(&facts.kubelet),
-        Check::StaleSockets => plugins::stale_sockets(&facts.kubelet),
-        Check::DeviceLinks => told(&facts.device_links, |links| nodes::device_links(links)),
+        Check::KubeletDirectory => kubelet::directory(kubelet, root),
+        Check::KubeletSocket => kubelet::socket(kubelet, root),
+        Check::OtherPlugin => plugins::other_plugin(kubelet, root, &config.resources),
+        Check::CdiSpecs => cdi_specs::cdi_specs(&facts.cdi, root),
+        Check::ContainerRuntime => container_runtime::container_runtime(&facts.runtimes, root),
+        Check::KubeletRoot => kubelet::root(kubelet, root),
+        Check::StaleSockets => plugins::stale_sockets(kubelet, root),
+        Check::DeviceLinks if hardware.is_none() => vec![Finding::skipped(NO_SYS)],
+        Check::DeviceLinks => nodes::device_links(&facts.device_links, root),
         Check::Numa => of_hardware(chips::numa),
         Check::Links => of_hardware(chips::links),
-        Check::Uevents => told(&facts.uevents, kernel::uevents),
-        Check::Inotify => told(&facts.inotify, kernel::inotify),
+        Check::Uevents => kernel::uevents(facts.uevents.as_ref()),
+        Check::Inotify => kernel::inotify(&facts.inotify, root),
     }
 }
 
-/// The findings on a fact, or a note that it cannot be told.
-fn told<T>(fact: &Observed<T>, judge: impl Fn(&T) -> Vec<Finding>) -> Vec<Finding> {
+/// Why every check of the hardware is skipped.
+const NO_SYS: &str = "/sys could not be read";
+
+/// The findings on a fact; skipped where it is unavailable.
+fn findings_on<T>(fact: Observed<T>, check: impl FnOnce(T) -> Vec<Finding>) -> Vec<Finding> {
     match fact {
-        Ok(fact) => judge(fact),
-        Err(why) => vec![untold(why)],
+        Ok(fact) => check(fact),
+        Err(Unavailable(why)) => vec![Finding::skipped(why)],
     }
-}
-
-fn untold(why: &Unavailable) -> Finding {
-    Finding::note(format!("cannot be told from here: {why}"))
 }
 
 /// The findings, or this one where there are none.
@@ -97,13 +126,13 @@ fn count(number: usize, noun: &str) -> String {
 fn configuration(file: &ConfigurationFile) -> Finding {
     let path = &file.path;
     match &file.state {
-        ConfigurationState::Right => Finding::ok(format!("{path} is right")),
+        ConfigurationState::Valid => Finding::ok(format!("{path} is valid")),
         ConfigurationState::Absent => {
-            Finding::ok(format!("{path} is not there, so the defaults hold"))
+            Finding::ok(format!("{path} does not exist; the defaults are active"))
         }
-        ConfigurationState::Wrong(problems) => Finding::failure(
-            format!("{problems}; the checks below go by the defaults"),
-            format!("correct it and run `ix-device-plugin config check {path}` until it says ok"),
+        ConfigurationState::Invalid(problems) => Finding::failure(
+            format!("{problems}; the checks below use the defaults"),
+            format!("correct it and check it with `ix-device-plugin config check {path}`"),
         ),
     }
 }
@@ -113,8 +142,8 @@ fn sysfs(error: Option<&String>) -> Finding {
         None => Finding::ok("/sys and /dev can be read"),
         Some(error) => Finding::failure(
             error.clone(),
-            "mount the node's /sys read-only into the container; check its seccomp and SELinux \
-             rules where it is mounted already",
+            "mount the node's /sys read-only into the container; if it is mounted, check the \
+             container's seccomp and SELinux rules",
         ),
     }
 }
@@ -130,13 +159,13 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_is_right_absent_or_wrong() {
-        check(ConfigurationState::Right, "/c is right", None);
-        check(ConfigurationState::Absent, "/c is not there, so the defaults hold", None);
+    fn a_configuration_is_valid_absent_or_invalid() {
+        check(ConfigurationState::Valid, "/c is valid", None);
+        check(ConfigurationState::Absent, "/c does not exist; the defaults are active", None);
         check(
-            ConfigurationState::Wrong("/c has 1 problem".to_owned()),
-            "/c has 1 problem; the checks below go by the defaults",
-            Some("correct it and run `ix-device-plugin config check /c` until it says ok"),
+            ConfigurationState::Invalid("/c has 1 problem".to_owned()),
+            "/c has 1 problem; the checks below use the defaults",
+            Some("correct it and check it with `ix-device-plugin config check /c`"),
         );
     }
 
@@ -147,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_joined_as_people_do() {
+    fn names_are_joined_with_commas_and_an_and() {
         let names =
             |text: &str| and(&text.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
         assert_eq!([names("a"), names("a b"), names("a b c")], ["a", "a and b", "a, b and c"]);
@@ -160,21 +189,23 @@ mod sample_facts {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::decide::machine::observe;
     use crate::decide::sample::{SINGLE, Sample};
-    use crate::model::config::Config;
-    use crate::model::doctor::facts::{CdiFacts, KnownRoots, KubeletFacts};
+    use crate::model::doctor::facts::{
+        DeviceLinks, InotifyFacts, KnownRoots, KubeletFacts, PathSource, PluginDirectory,
+        PluginDirectoryContent, RootFacts, RootKind,
+    };
+    use crate::model::doctor::finding::Level;
+    use crate::model::health::ReasonCode;
 
-    /// The hardware of a survey, with the driver loaded.
+    /// The hardware of a sample, with the driver loaded.
     pub(super) fn hardware(sample: Sample) -> Hardware {
-        let survey = sample.survey();
-        Hardware {
-            inventory: observe::facts(&survey, &Config::default()),
-            survey,
+        let facts = HardwareFacts {
+            scan: sample.scan(),
             modules: vec!["iluvatar".to_owned()],
             numa_nodes: 1,
             node_modes: BTreeMap::new(),
-        }
+        };
+        Hardware::new(facts, &Config::default())
     }
 
     /// One single-chip board, alone.
@@ -185,34 +216,36 @@ mod sample_facts {
     /// What a check of the hardware finds, under the default configuration.
     #[track_caller]
     pub(super) fn check(
-        judge: fn(&Hardware, &Facts) -> Vec<Finding>,
+        check: fn(&Hardware, &Config) -> Vec<Finding>,
         hardware: &Hardware,
         expected: &[&str],
     ) {
-        assert_eq!(shown(&judge(hardware, &facts(hardware.clone()))), expected);
+        assert_eq!(shown(&check(hardware, &Config::default())), expected);
     }
 
-    /// Facts of which nothing but this hardware can be told.
-    pub(super) fn facts(hardware: Hardware) -> Facts {
-        let untold = || Unavailable("a test".to_owned());
-        Facts {
-            configuration: ConfigurationFile {
-                path: "/c".to_owned(),
-                state: ConfigurationState::Absent,
-            },
-            config: Config::default(),
-            hardware: Ok(hardware),
-            device_links: Err(untold()),
-            kubelet: KubeletFacts {
-                directory: "/kubelet".to_owned(),
-                content: Err(untold()),
-                processes: Err(untold()),
-                roots: KnownRoots::default(),
-            },
-            cdi: CdiFacts { hidden: Some(untold()), ..CdiFacts::default() },
-            runtimes: Err(untold()),
-            uevents: Err(untold()),
-            inotify: Err(untold()),
+    /// A root with these directories at its top.
+    pub(super) fn root(kind: RootKind, directories: &[&str]) -> RootFacts {
+        RootFacts {
+            kind,
+            has_container_mark: false,
+            filesystem: None,
+            directories: directories.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    /// A whole node.
+    pub(super) fn node() -> RootFacts {
+        root(RootKind::ThisMachine, &["dev", "etc", "proc", "run", "var"])
+    }
+
+    /// A kubelet with this in its plugin directory `/k`.
+    pub(super) fn kubelet(content: PluginDirectoryContent) -> KubeletFacts {
+        let source = PathSource::Default;
+        KubeletFacts {
+            directory: PluginDirectory { path: "/k".to_owned(), source, content },
+            processes: 1,
+            kubelets: Vec::new(),
+            roots: KnownRoots::default(),
         }
     }
 
@@ -227,15 +260,34 @@ mod sample_facts {
         findings.iter().map(line).collect()
     }
 
+    /// A sentence with the remedy of a reason.
+    pub(super) fn with_remedy(sentence: &str, code: ReasonCode) -> String {
+        format!("{sentence} -> {}", code.remedy())
+    }
+
     #[test]
-    fn what_cannot_be_told_is_a_note_on_each_check() {
-        let mut facts = facts(hardware(Sample::default()));
-        facts.hardware = Err("no".to_owned());
+    fn a_check_that_cannot_run_is_skipped() {
+        let facts = NodeFacts {
+            root: root(RootKind::NodeFile, &[]),
+            configuration: ConfigurationFile {
+                path: "/c".to_owned(),
+                state: ConfigurationState::Absent,
+            },
+            config: Config::default(),
+            hardware: Err("no".to_owned()),
+            device_links: DeviceLinks::default(),
+            kubelet: KubeletFacts { processes: 0, ..kubelet(PluginDirectoryContent::Absent) },
+            cdi: Vec::new(),
+            runtimes: Vec::new(),
+            uevents: None,
+            inotify: InotifyFacts { instances: None, watches: None, opened: None },
+        };
         let report = diagnose(&facts);
-        let untold = report.iter().filter(|diagnosis| {
-            diagnosis.findings[0].sentence.starts_with("cannot be told from here: ")
-        });
-        // All but the configuration and /sys, which are known here.
-        assert_eq!(untold.count(), Check::ALL.len() - 2);
+        let others: Vec<_> = report
+            .iter()
+            .filter(|diagnosis| diagnosis.level() != Level::Skipped)
+            .map(|diagnosis| diagnosis.check)
+            .collect();
+        assert_eq!(others, [Check::Configuration, Check::Sysfs, Check::CdiSpecs]);
     }
 }

@@ -1,9 +1,10 @@
 //! Checks of the nodes in /dev.
 
-use super::chips::of_chips;
-use super::{and, count, or_ok};
+use super::chips::against_chips;
+use super::{Hardware, and, count, or_ok, visibility};
+use crate::model::config::Config;
 use crate::model::device::NodeEvidence;
-use crate::model::doctor::facts::{DeviceLink, Facts, Hardware};
+use crate::model::doctor::facts::{DeviceLink, DeviceLinks, RootFacts, RootKind};
 use crate::model::doctor::finding::Finding;
 use crate::model::health::ReasonCode;
 
@@ -11,23 +12,15 @@ use crate::model::health::ReasonCode;
 const CONTROL_NODE: &str = "/dev/itrctl";
 const FIRST_WITH_CONTROL_NODE: (u32, u32) = (4, 4);
 
-pub(super) fn device_nodes(hardware: &Hardware, facts: &Facts) -> Vec<Finding> {
-    let mut findings = of_chips(hardware, facts, ReasonCode::DeviceNodeMissing, |_| {
-        "`udevadm trigger --action=add --subsystem-match=iluvatar-sys`, or load the driver again; \
-         in a container, mount the node's /dev"
-            .to_owned()
-    });
-    findings.extend(of_chips(hardware, facts, ReasonCode::DeviceNodeUnknown, |_| {
-        "nodes are paired with chips by order only where every chip is bound and there are as many \
-         nodes as chips: bind every chip, or load the driver again"
-            .to_owned()
-    }));
+pub(super) fn device_nodes(hardware: &Hardware, config: &Config) -> Vec<Finding> {
+    let mut findings = against_chips(hardware, config, ReasonCode::DeviceNodeMissing);
+    findings.extend(against_chips(hardware, config, ReasonCode::DeviceNodeUnknown));
     findings.extend(inferred(hardware));
     findings.extend(closed(hardware));
-    findings.extend(control_node(hardware, facts));
+    findings.extend(control_node(hardware, config));
     let nodes = hardware.inventory.chips().iter().filter(|chip| chip.node.is_some()).count();
     or_ok(findings, || match nodes {
-        0 => "no chip has a node to look at".to_owned(),
+        0 => "no chip has a device node".to_owned(),
         _ => format!("{} found in /dev", count(nodes, "chip node")),
     })
 }
@@ -41,49 +34,50 @@ fn inferred(hardware: &Hardware) -> Option<Finding> {
         .map(|chip| chip.address.to_string())
         .collect();
     let sentence = format!(
-        "nothing in /sys tells the nodes of {}; they are inferred from the order of chips and nodes",
+        "/sys does not announce the nodes of {}; they are inferred from the order of chips and \
+         nodes",
         and(&guessed)
     );
     (!guessed.is_empty()).then(|| {
         Finding::warning(
             sentence,
-            "compare with `ixsmi -L` once; a driver that announces its nodes in /sys needs no \
-             guess",
+            "compare them with `ixsmi -L` once, or install a driver that announces its nodes in \
+             /sys",
         )
     })
 }
 
 /// Nodes that only root may open: a container that runs as another user cannot.
 fn closed(hardware: &Hardware) -> Option<Finding> {
-    let closed = hardware.node_modes.iter().filter(|(_, mode)| *mode & 0o006 != 0o006);
+    let closed = hardware.facts.node_modes.iter().filter(|(_, mode)| *mode & 0o006 != 0o006);
     let closed: Vec<_> = closed.map(|(path, mode)| format!("{path} (mode {mode:04o})")).collect();
     let sentence = format!(
-        "{} cannot be opened by a container that does not run as root; the rule is mode 0666, for \
-         the device cgroup grants the access",
+        "{} cannot be opened by containers that do not run as root; mode 0666 is safe, since \
+         the device cgroup controls access",
         and(&closed)
     );
     (!closed.is_empty()).then(|| {
         Finding::warning(
             sentence,
-            "install udev-rules/70-iluvatar.rules in /etc/udev/rules.d and `udevadm trigger`, or \
-             `chmod 0666` until the next boot",
+            "install udev-rules/70-iluvatar.rules in /etc/udev/rules.d and run `udevadm trigger`, \
+             or `chmod 0666` until the next boot",
         )
     })
 }
 
 /// A driver that should make the control node, and no such node.
-fn control_node(hardware: &Hardware, facts: &Facts) -> Option<Finding> {
-    let wanted = facts.config.discovery.control_nodes.iter().any(|path| path == CONTROL_NODE);
+fn control_node(hardware: &Hardware, config: &Config) -> Option<Finding> {
+    let wanted = config.discovery.control_nodes.iter().any(|path| path == CONTROL_NODE);
     let there = hardware.inventory.control_nodes.iter().any(|node| node.path == CONTROL_NODE);
-    let version = hardware.survey.driver_version.as_deref()?;
+    let version = hardware.facts.scan.driver_version.as_deref()?;
     let missed = wanted && !there && minor_version(version)? >= FIRST_WITH_CONTROL_NODE;
     missed.then(|| {
         Finding::warning(
             format!(
-                "driver {version} makes {CONTROL_NODE} (from 4.4 on), but it is not there: \
+                "driver {version} has {CONTROL_NODE} (since 4.4), but it is missing: \
                  containers get the chips' nodes without it"
             ),
-            "load the driver again; in a container, mount the node's /dev",
+            "reload the driver; in a container, mount the node's /dev",
         )
     })
 }
@@ -94,7 +88,20 @@ fn minor_version(version: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
-pub(super) fn device_links(links: &[DeviceLink]) -> Vec<Finding> {
+pub(super) fn device_links(facts: &DeviceLinks, root: &RootFacts) -> Vec<Finding> {
+    if !facts.has_directory {
+        let shown = visibility::shows(root, "dev");
+        // On the machine itself the directory really is missing, and with it every link.
+        let whole = root.kind == RootKind::ThisMachine;
+        let skipped = shown.err().or_else(|| (!whole).then(|| visibility::lacks(root, "dev/char")));
+        if let Some(why) = skipped {
+            return vec![Finding::skipped(why.0)];
+        }
+    }
+    of_links(&facts.links)
+}
+
+fn of_links(links: &[DeviceLink]) -> Vec<Finding> {
     let missing: Vec<_> = links.iter().filter(|link| !link.is_there).collect();
     let Some(first) = missing.first() else {
         return vec![Finding::ok(match links.len() {
@@ -116,8 +123,8 @@ pub(super) fn device_links(links: &[DeviceLink]) -> Vec<Finding> {
             and(&shown)
         ),
         format!(
-            "udev makes the links of devices that the driver announces in /sys; else make them \
-             after the driver is loaded (`ln -s ../{} /dev/char/{}`), or use a newer runc",
+            "udev makes links for devices that the driver announces in /sys; otherwise make them \
+             after loading the driver (`ln -s ../{} /dev/char/{}`), or use a newer runc",
             name(first),
             number(first)
         ),
@@ -126,14 +133,13 @@ pub(super) fn device_links(links: &[DeviceLink]) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sample_facts::{self, hardware, shown};
+    use super::super::sample_facts::{self, hardware, shown, with_remedy};
     use super::*;
     use crate::decide::sample::{SINGLE, Sample, node};
 
     #[track_caller]
     fn check(hardware: &Hardware, expected: &[&str]) {
-        let facts = sample_facts::facts(hardware.clone());
-        assert_eq!(shown(&device_nodes(hardware, &facts)), expected);
+        assert_eq!(shown(&device_nodes(hardware, &Config::default())), expected);
     }
 
     fn with_node() -> Sample {
@@ -144,7 +150,7 @@ mod tests {
     #[test]
     fn a_chip_with_its_node_is_well() {
         check(&hardware(with_node()), &["ok: 1 chip node found in /dev"]);
-        check(&hardware(Sample::default()), &["ok: no chip has a node to look at"]);
+        check(&hardware(Sample::default()), &["ok: no chip has a device node"]);
     }
 
     #[test]
@@ -154,22 +160,22 @@ mod tests {
             .with(|chip| chip.child_nodes.push(node("/dev/iluvatar0", 0)));
         check(
             &hardware(announced),
-            &["failure: 0000:03:00.0: /dev/iluvatar0 is announced in /sys but is not in /dev -> \
-               `udevadm trigger --action=add --subsystem-match=iluvatar-sys`, or load the driver \
-               again; in a container, mount the node's /dev"],
+            &[&with_remedy(
+                "failure: 0000:03:00.0: /dev/iluvatar0 is announced in /sys but is not in /dev",
+                ReasonCode::DeviceNodeMissing,
+            )],
         );
     }
 
     #[test]
-    fn a_node_that_nothing_tells_is_a_failure() {
+    fn a_node_without_any_evidence_is_a_failure() {
         check(
             &hardware(Sample::default().chip("00:01.0 03:00.0", SINGLE)),
-            &[
-                "failure: the /dev node of 0000:03:00.0 is not known: /sys announces no nodes, and 0 \
-               in /dev do not pair with 1 chips -> nodes are paired with chips by order only where \
-               every chip is bound and there are as many nodes as chips: bind every chip, or load \
-               the driver again",
-            ],
+            &[&with_remedy(
+                "failure: the device node of 0000:03:00.0 is not known: /sys announces no nodes, \
+                 and 0 in /dev do not pair with 1 chips",
+                ReasonCode::DeviceNodeUnknown,
+            )],
         );
     }
 
@@ -178,25 +184,23 @@ mod tests {
         let sample = Sample::default().chip("00:01.0 03:00.0", SINGLE).node("/dev/iluvatar0", 0);
         check(
             &hardware(sample),
-            &[
-                "warning: nothing in /sys tells the nodes of 0000:03:00.0; they are inferred from the \
-               order of chips and nodes -> compare with `ixsmi -L` once; a driver that announces \
-               its nodes in /sys needs no guess",
-            ],
+            &["warning: /sys does not announce the nodes of 0000:03:00.0; they are inferred \
+                 from the order of chips and nodes -> compare them with `ixsmi -L` once, or \
+                 install a driver that announces its nodes in /sys"],
         );
     }
 
     #[test]
     fn a_node_that_is_not_open_to_all_is_a_warning() {
         let mut hardware = hardware(with_node());
-        hardware.node_modes.insert("/dev/iluvatar0".to_owned(), 0o600);
-        hardware.node_modes.insert("/dev/itrctl".to_owned(), 0o666);
+        hardware.facts.node_modes.insert("/dev/iluvatar0".to_owned(), 0o600);
+        hardware.facts.node_modes.insert("/dev/itrctl".to_owned(), 0o666);
         check(
             &hardware,
-            &["warning: /dev/iluvatar0 (mode 0600) cannot be opened by a container that does not \
-               run as root; the rule is mode 0666, for the device cgroup grants the access -> \
-               install udev-rules/70-iluvatar.rules in /etc/udev/rules.d and `udevadm trigger`, or \
-               `chmod 0666` until the next boot"],
+            &["warning: /dev/iluvatar0 (mode 0600) cannot be opened by containers that do not \
+                 run as root; mode 0666 is safe, since the device cgroup controls access -> \
+                 install udev-rules/70-iluvatar.rules in /etc/udev/rules.d and run `udevadm \
+                 trigger`, or `chmod 0666` until the next boot"],
         );
     }
 
@@ -204,14 +208,14 @@ mod tests {
     fn the_control_node_is_missed_from_driver_4_4_on() {
         let with_version = |version: &str, sample: Sample| {
             let mut hardware = hardware(sample);
-            hardware.survey.driver_version = Some(version.to_owned());
+            hardware.facts.scan.driver_version = Some(version.to_owned());
             hardware
         };
         check(
             &with_version("4.4.0", with_node()),
-            &["warning: driver 4.4.0 makes /dev/itrctl (from 4.4 on), but it is not there: \
-               containers get the chips' nodes without it -> load the driver again; in a \
-               container, mount the node's /dev"],
+            &["warning: driver 4.4.0 has /dev/itrctl (since 4.4), but it is missing: containers \
+                 get the chips' nodes without it -> reload the driver; in a container, mount the \
+                 node's /dev"],
         );
         let ok = &["ok: 1 chip node found in /dev"];
         check(&with_version("4.3.8", with_node()), ok);
@@ -220,23 +224,32 @@ mod tests {
     }
 
     #[test]
+    fn a_root_without_dev_char_is_skipped() {
+        let check = |root| shown(&device_links(&DeviceLinks::default(), &root));
+        let file = sample_facts::root(RootKind::NodeFile, &["dev"]);
+        assert_eq!(check(file), ["skipped: the .node file has no /dev/char"]);
+        assert_eq!(check(sample_facts::node()), ["ok: no node needs a link in /dev/char"]);
+    }
+
+    #[test]
     fn a_missing_link_in_dev_char_is_a_warning() {
         let link = |minor, is_there| DeviceLink {
             node: node(&format!("/dev/iluvatar{minor}"), minor),
             is_there,
         };
-        let links = |links: &[DeviceLink]| shown(&device_links(links));
+        let links = |links: &[DeviceLink]| {
+            let facts = DeviceLinks { has_directory: true, links: links.to_vec() };
+            shown(&device_links(&facts, &sample_facts::node()))
+        };
         assert_eq!(links(&[link(0, true), link(1, true)]), ["ok: 2 links in /dev/char"]);
         assert_eq!(links(&[]), ["ok: no node needs a link in /dev/char"]);
         assert_eq!(
             links(&[link(0, true), link(1, false)]),
-            [
-                "warning: /dev/char/508:1 of /dev/iluvatar1 is missing: with systemd's cgroup driver \
-              and runc 1.1.3 to 1.1.6, or systemd before 240, a container loses the GPU at the \
-              next `systemctl daemon-reload` -> udev makes the links of devices that the driver \
-              announces in /sys; else make them after the driver is loaded (`ln -s ../iluvatar1 \
-              /dev/char/508:1`), or use a newer runc"
-            ]
+            ["warning: /dev/char/508:1 of /dev/iluvatar1 is missing: with systemd's cgroup \
+                 driver and runc 1.1.3 to 1.1.6, or systemd before 240, a container loses the GPU \
+                 at the next `systemctl daemon-reload` -> udev makes links for devices that the \
+                 driver announces in /sys; otherwise make them after loading the driver (`ln -s \
+                 ../iluvatar1 /dev/char/508:1`), or use a newer runc"]
         );
     }
 }

@@ -1,39 +1,52 @@
-//! Checks of other plugins: who else offers these GPUs, and what those that left forgot.
+//! Checks of other plugins: those that offer the same GPUs, and the stale sockets of ended ones.
 
-use super::{and, count, told, untold};
+use super::kubelet::{DirectoryState, directory_state};
+use super::{and, count, findings_on, or_ok};
 use crate::model::config::ResourceRule;
 use crate::model::device::DeviceId;
 use crate::model::doctor::facts::{
-    DirectoryContent, KubeletFacts, Registered, SocketFile, SocketState,
+    KubeletFacts, Observed, Registered, RootFacts, SocketFile, SocketState, Unavailable,
 };
 use crate::model::doctor::finding::Finding;
 
-/// How our sockets begin; the plugin that this one replaces has `iluvatar-gpu.sock` too.
+/// The start of our sockets' names; the plugin that this one replaces has `iluvatar-gpu.sock` too.
 const OURS: &str = "iluvatar-gpu";
-/// What the vendor's other plugins have in the names of their sockets.
+/// A part of the names of the vendor's sockets and resources.
 const VENDOR: &str = "iluvatar";
 
-pub(super) fn other_plugin(kubelet: &KubeletFacts, rules: &[ResourceRule]) -> Vec<Finding> {
-    told(&kubelet.content, |content| {
-        let DirectoryContent::There { sockets, checkpoint } = content else {
-            return vec![Finding::ok("no kubelet, so no other plugin")];
-        };
-        let mut findings = Vec::new();
-        match checkpoint {
-            Some(Ok(registered)) => findings.extend(of_checkpoint(registered, rules)),
-            Some(Err(why)) => findings.push(Finding::note(format!(
-                "{}/kubelet_internal_checkpoint could not be read: {why}",
-                kubelet.directory
-            ))),
-            None => {}
+pub(super) fn other_plugin(
+    kubelet: &KubeletFacts,
+    root: &RootFacts,
+    rules: &[ResourceRule],
+) -> Vec<Finding> {
+    let path = &kubelet.directory.path;
+    findings_on(directory_state(&kubelet.directory, root), |state| match state {
+        DirectoryState::Absent => vec![Finding::ok("no kubelet, so no other plugin")],
+        DirectoryState::Listed { sockets, checkpoint } => {
+            let mut findings = match checkpoint {
+                Some(Ok(registered)) => of_checkpoint(registered, rules),
+                Some(Err(why)) => vec![Finding::note(format!(
+                    "{path}/kubelet_internal_checkpoint could not be read: {why}"
+                ))],
+                None => Vec::new(),
+            };
+            findings.extend(by_sockets(path, sockets, checkpoint.is_some()));
+            or_ok(findings, || "no other plugin offers these GPUs".to_owned())
         }
-        match sockets {
-            Ok(sockets) => findings.extend(of_sockets(&kubelet.directory, sockets)),
-            Err(why) if checkpoint.is_none() => findings.push(untold(why)),
-            Err(_) => {}
-        }
-        super::or_ok(findings, || "no other plugin offers these GPUs".to_owned())
     })
+}
+
+/// What the sockets show; a checkpoint is enough without them.
+fn by_sockets(
+    directory: &str,
+    sockets: Observed<&[SocketFile]>,
+    has_checkpoint: bool,
+) -> Option<Finding> {
+    match sockets {
+        Ok(sockets) => of_sockets(directory, sockets),
+        Err(_) if has_checkpoint => None,
+        Err(Unavailable(why)) => Some(Finding::skipped(why)),
+    }
 }
 
 /// Resources that the kubelet knows with ids that are not ours, and those of the vendor's other
@@ -45,13 +58,13 @@ fn of_checkpoint(registered: &Registered, rules: &[ResourceRule]) -> Vec<Finding
         let (number, remedy) = (
             count(foreign.len(), "device"),
             "remove the other plugin's DaemonSet (`kubectl get daemonsets -A | grep -i -e \
-             iluvatar -e ix-`); its devices leave the kubelet five minutes after it has ended",
+             iluvatar -e ix-`); the kubelet drops its devices five minutes after it ends",
         );
         if rules.iter().any(|rule| rule.name == **resource) {
             return Some(Finding::failure(
                 format!(
-                    "another plugin offers {resource} to this kubelet: {number} such as `{first}`, \
-                     while our ids are PCI addresses"
+                    "another plugin offers {resource} to this kubelet: {number} such as \
+                     `{first}`, while our ids are PCI addresses"
                 ),
                 remedy,
             ));
@@ -59,8 +72,8 @@ fn of_checkpoint(registered: &Registered, rules: &[ResourceRule]) -> Vec<Finding
         resource.starts_with(VENDOR).then(|| {
             Finding::warning(
                 format!(
-                    "another plugin offers {resource} to this kubelet, {number} such as `{first}`: \
-                     the same GPUs may be given out twice"
+                    "another plugin offers {resource} to this kubelet, {number} such as \
+                     `{first}`: the same GPUs may be allocated twice"
                 ),
                 remedy,
             )
@@ -78,20 +91,18 @@ fn of_sockets(directory: &str, sockets: &[SocketFile]) -> Option<Finding> {
         .collect();
     (!others.is_empty()).then(|| {
         Finding::warning(
-            format!("another plugin of the vendor's listens at {}", and(&others)),
-            "see whose it is with `ss -xlp`, and let one plugin alone offer the GPUs",
+            format!("another plugin of the vendor listens at {}", and(&others)),
+            "find its process with `ss -xlp`, and let only one plugin offer the GPUs",
         )
     })
 }
 
-pub(super) fn stale_sockets(kubelet: &KubeletFacts) -> Vec<Finding> {
-    told(&kubelet.content, |content| {
-        let DirectoryContent::There { sockets, .. } = content else {
-            return vec![Finding::ok("no kubelet directory, so no sockets")];
-        };
-        match sockets {
-            Ok(sockets) => stale(&kubelet.directory, sockets),
-            Err(why) => vec![untold(why)],
+pub(super) fn stale_sockets(kubelet: &KubeletFacts, root: &RootFacts) -> Vec<Finding> {
+    let path = &kubelet.directory.path;
+    findings_on(directory_state(&kubelet.directory, root), |state| match state {
+        DirectoryState::Absent => vec![Finding::ok("no kubelet directory, so no sockets")],
+        DirectoryState::Listed { sockets, .. } => {
+            findings_on(sockets, |sockets| stale(path, sockets))
         }
     })
 }
@@ -110,12 +121,12 @@ fn stale(directory: &str, sockets: &[SocketFile]) -> Vec<Finding> {
         if dead.len() == 1 { "refuses" } else { "refuse" },
         dead.iter().any(|path| path.starts_with(&format!("{directory}/{OURS}"))),
     );
-    let whose = if is_ours { "; the plugin for Iluvatar GPUs does not run" } else { "" };
+    let whose = if is_ours { "; the plugin for Iluvatar GPUs is not running" } else { "" };
     vec![Finding::warning(
-        format!("{} {verb} connections: whoever made it is gone{whose}", and(&dead)),
+        format!("{} {verb} connections: the process that made it has ended{whose}", and(&dead)),
         format!(
-            "start its plugin again, or remove it with `rm {}`; a kubelet that starts removes \
-             every socket in there",
+            "start its plugin again, or remove it with `rm {}`; a kubelet removes \
+             every socket there when it starts",
             dead.join(" ")
         ),
     )]
@@ -125,7 +136,8 @@ fn stale(directory: &str, sockets: &[SocketFile]) -> Vec<Finding> {
 mod tests {
     use super::super::sample_facts::shown;
     use super::*;
-    use crate::model::doctor::facts::KnownRoots;
+    use crate::decide::doctor::sample_facts::{self, node};
+    use crate::model::doctor::facts::PluginDirectoryContent;
 
     fn kubelet(
         sockets: &[(&str, SocketState)],
@@ -138,21 +150,17 @@ mod tests {
         let checkpoint = registered.map(|registered| {
             Ok(registered.iter().map(|(name, ids)| ((*name).to_owned(), owned(ids))).collect())
         });
-        KubeletFacts {
-            directory: "/k".to_owned(),
-            content: Ok(DirectoryContent::There { sockets: Ok(sockets.collect()), checkpoint }),
-            processes: Ok(Vec::new()),
-            roots: KnownRoots::default(),
-        }
+        let sockets = sockets.collect();
+        sample_facts::kubelet(PluginDirectoryContent::Listed { sockets, checkpoint })
     }
 
-    const REMEDY: &str = "-> remove the other plugin's DaemonSet (`kubectl get daemonsets -A | grep \
-                          -i -e iluvatar -e ix-`); its devices leave the kubelet five minutes \
-                          after it has ended";
+    const REMEDY: &str = "-> remove the other plugin's DaemonSet (`kubectl get daemonsets -A | \
+                          grep -i -e iluvatar -e ix-`); the kubelet drops its devices five \
+                          minutes after it ends";
 
     #[track_caller]
     fn check_other(kubelet: &KubeletFacts, expected: &str) {
-        assert_eq!(shown(&other_plugin(kubelet, &[ResourceRule::default()])), [expected]);
+        assert_eq!(shown(&other_plugin(kubelet, &node(), &[ResourceRule::default()])), [expected]);
     }
 
     #[test]
@@ -183,8 +191,8 @@ mod tests {
         check_other(
             &kubelet(&[], Some(&[("iluvatar.ai/BI-V150-vgpu", &["x"])])),
             &format!(
-                "warning: another plugin offers iluvatar.ai/BI-V150-vgpu to this kubelet, 1 device \
-                 such as `x`: the same GPUs may be given out twice {REMEDY}"
+                "warning: another plugin offers iluvatar.ai/BI-V150-vgpu to this kubelet, 1 \
+                 device such as `x`: the same GPUs may be allocated twice {REMEDY}"
             ),
         );
     }
@@ -198,41 +206,42 @@ mod tests {
         ];
         check_other(
             &kubelet(&sockets, None),
-            "warning: another plugin of the vendor's listens at /k/iluvatar-vgpu.sock -> see whose \
-             it is with `ss -xlp`, and let one plugin alone offer the GPUs",
+            "warning: another plugin of the vendor listens at /k/iluvatar-vgpu.sock -> find its \
+             process with `ss -xlp`, and let only one plugin offer the GPUs",
         );
     }
 
     #[test]
     fn a_checkpoint_that_cannot_be_read_is_a_note() {
         let mut kubelet = kubelet(&[], None);
-        let content = kubelet.content.as_mut().unwrap();
-        let DirectoryContent::There { checkpoint, .. } = content else { panic!("it is there") };
+        let content = &mut kubelet.directory.content;
+        let PluginDirectoryContent::Listed { checkpoint, .. } = content else {
+            panic!("it is listed")
+        };
         *checkpoint = Some(Err("EOF".to_owned()));
         check_other(&kubelet, "note: /k/kubelet_internal_checkpoint could not be read: EOF");
     }
 
     #[test]
     fn sockets_that_refuse_are_left_behind() {
-        let stale =
-            |sockets: &[(&str, SocketState)]| shown(&stale_sockets(&kubelet(sockets, None)));
+        let stale = |sockets: &[(&str, SocketState)]| {
+            shown(&stale_sockets(&kubelet(sockets, None), &node()))
+        };
         let live = ("iluvatar-gpu.sock", SocketState::Accepts);
         let kubelets = ("kubelet.sock", SocketState::Refuses);
         assert_eq!(stale(&[live, kubelets]), ["ok: no socket is left behind"]);
         assert_eq!(
             stale(&[("iluvatar-gpu.sock", SocketState::Refuses), ("b.sock", SocketState::Refuses)]),
-            ["warning: /k/iluvatar-gpu.sock and /k/b.sock refuse connections: whoever made it is \
-              gone; the plugin for Iluvatar GPUs does not run -> start its plugin again, or remove \
-              it with `rm /k/iluvatar-gpu.sock /k/b.sock`; a kubelet that starts removes every \
-              socket in there"]
+            ["warning: /k/iluvatar-gpu.sock and /k/b.sock refuse connections: the process that \
+                 made it has ended; the plugin for Iluvatar GPUs is not running -> start its \
+                 plugin again, or remove it with `rm /k/iluvatar-gpu.sock /k/b.sock`; a kubelet \
+                 removes every socket there when it starts"]
         );
         assert_eq!(
             stale(&[("b.sock", SocketState::Refuses)]),
-            [
-                "warning: /k/b.sock refuses connections: whoever made it is gone -> start its plugin \
-              again, or remove it with `rm /k/b.sock`; a kubelet that starts removes every socket \
-              in there"
-            ]
+            ["warning: /k/b.sock refuses connections: the process that made it has ended -> \
+                 start its plugin again, or remove it with `rm /k/b.sock`; a kubelet removes \
+                 every socket there when it starts"]
         );
     }
 }

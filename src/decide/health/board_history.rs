@@ -1,23 +1,22 @@
 //! Boards that were seen whole, so that one that loses a chip is known as half a board.
 //!
-//! A scan alone cannot tell: without its company a chip looks like a board of its own, under an id
-//! of its own. What was seen keeps the board's id, names what is missing, and yields to anything
-//! that shows another board in its place.
+//! A scan alone cannot tell: without its sibling a chip looks like a board of its own, under an id
+//! of its own. The history keeps the board's id, names what is missing, and yields to a scan that
+//! shows another board in its place.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::scan_signals as health;
-use crate::model::board::{Board, Chip, Evidence};
+use crate::model::board::Evidence;
 use crate::model::config::BoardRules;
-use crate::model::health::Health;
-use crate::model::inventory::Inventory;
+use crate::model::inventory::Skipped;
+use crate::model::observed::{ObservedBoard, ObservedChip, ObservedNode};
 use crate::model::pci::{PciAddress, PciId};
 use crate::model::topology::{DistanceTree, GroupKind};
 
 /// Boards of several chips, by id, as they were when they were whole.
 #[derive(Clone, Debug, Default)]
 pub struct BoardHistory {
-    /// What was seen under other rules is worth nothing.
+    /// What was seen under other rules no longer counts.
     rules: BoardRules,
     boards: BTreeMap<PciAddress, WholeBoard>,
 }
@@ -30,98 +29,94 @@ struct WholeBoard {
 }
 
 impl BoardHistory {
-    /// Corrects the boards of `inventory` that lost a chip since they were whole, and remembers
-    /// those that are whole. The inventory is one that was not judged yet.
-    pub fn correct(&mut self, inventory: &mut Inventory, rules: &BoardRules) {
+    /// Corrects the boards of `node` that lost a chip since they were whole, and remembers those
+    /// that are whole.
+    pub fn correct(&mut self, node: &mut ObservedNode, rules: &BoardRules) {
         if self.rules != *rules {
             *self = Self { rules: rules.clone(), boards: BTreeMap::new() };
         }
-        self.boards.retain(|_, whole| whole.is_still_believed(&inventory.boards));
+        self.boards.retain(|_, whole| whole.still_counts(&node.boards));
         for (address, whole) in &self.boards {
-            if whole.lost_a_chip(&inventory.boards) {
-                whole.correct(*address, inventory);
+            if whole.lost_a_chip(&node.boards) {
+                whole.correct(*address, node);
             }
         }
-        inventory.boards.sort_by_key(|board| board.address);
-        self.remember(&inventory.boards);
+        node.boards.sort_by_key(|board| board.address);
+        self.remember(&node.boards);
     }
 
     /// Forgets the boards that left as a whole, unless one of their chips is in `awaited`. Until
     /// then they may come back chip by chip.
-    pub fn forget_departed(&mut self, inventory: &Inventory, awaited: &BTreeSet<PciAddress>) {
-        let there: BTreeSet<_> =
-            inventory.boards.iter().flat_map(|board| chips(&board.chips)).collect();
+    pub fn forget_departed(&mut self, node: &ObservedNode, awaited: &BTreeSet<PciAddress>) {
+        let present: BTreeSet<_> = node.chips().map(|chip| chip.address).collect();
         self.boards.retain(|_, whole| {
             let mut chips = whole.chips.keys();
-            chips.any(|chip| there.contains(chip) || awaited.contains(chip))
+            chips.any(|chip| present.contains(chip) || awaited.contains(chip))
         });
     }
 
-    fn remember(&mut self, boards: &[Board]) {
+    fn remember(&mut self, boards: &[ObservedBoard]) {
         let whole = boards
             .iter()
             .filter(|board| board.expected_chips > 1 && board.chips.len() == board.expected_chips);
         self.boards.extend(whole.map(|board| {
             let chips = board.chips.iter().map(|chip| (chip.address, chip.id)).collect();
-            let Board { model, evidence, .. } = board;
+            let ObservedBoard { model, evidence, .. } = board;
             (board.address, WholeBoard { chips, model: model.clone(), evidence: *evidence })
         }));
     }
 }
 
 impl WholeBoard {
-    /// False once there is something else at one of its places, or its chips are with others.
-    fn is_still_believed(&self, boards: &[Board]) -> bool {
+    /// False once another chip is at one of its places, or its chips are with others.
+    fn still_counts(&self, boards: &[ObservedBoard]) -> bool {
         let touching = boards.iter().filter(|board| self.has_any_of(board));
         touching.clone().all(|board| {
             board.chips.iter().all(|chip| self.chips.get(&chip.address) == Some(&chip.id))
         }) && (touching.count() < 2 || self.lost_a_chip(boards))
     }
 
-    fn has_any_of(&self, board: &Board) -> bool {
+    fn has_any_of(&self, board: &ObservedBoard) -> bool {
         board.chips.iter().any(|chip| self.chips.contains_key(&chip.address))
     }
 
-    fn lost_a_chip(&self, boards: &[Board]) -> bool {
+    fn lost_a_chip(&self, boards: &[ObservedBoard]) -> bool {
         let touching = boards.iter().filter(|board| self.has_any_of(board));
-        let there: usize = touching.map(|board| board.chips.len()).sum();
-        (1..self.chips.len()).contains(&there)
+        let present: usize = touching.map(|board| board.chips.len()).sum();
+        (1..self.chips.len()).contains(&present)
     }
 
-    /// Puts the board as it is now in place of what the scan took its chips for.
-    fn correct(&self, address: PciAddress, inventory: &mut Inventory) {
-        let (of_this, others) =
-            std::mem::take(&mut inventory.boards).into_iter().partition(|it| self.has_any_of(it));
-        let taken = self.left_alone(inventory);
-        let of_this: Vec<Board> = of_this;
-        inventory.boards = others;
-        for board in &of_this {
-            rename_board(&mut inventory.tree, board.address, address);
+    /// Puts the board in place of what the scan took its chips for.
+    fn correct(&self, address: PciAddress, node: &mut ObservedNode) {
+        let (own, others): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut node.boards).into_iter().partition(|board| self.has_any_of(board));
+        node.boards = others;
+        for board in &own {
+            rename_board(&mut node.tree, board.address, address);
         }
-        let chips: Vec<Chip> = of_this.into_iter().flat_map(|board| board.chips).collect();
-        inventory.boards.push(self.half(address, chips, &taken));
+        let chips = own.into_iter().flat_map(|board| board.chips).collect();
+        node.boards.push(self.half(address, chips, self.skipped(&node.skipped)));
     }
 
-    fn left_alone(&self, inventory: &Inventory) -> Vec<String> {
-        let skipped = inventory.skipped.iter();
-        let of_this = skipped.filter(|skipped| self.chips.contains_key(&skipped.address));
-        of_this.map(|skipped| format!("{} is {}", skipped.address, skipped.reason)).collect()
+    fn skipped(&self, skipped: &[Skipped]) -> Vec<Skipped> {
+        let own = skipped.iter().filter(|skipped| self.chips.contains_key(&skipped.address));
+        own.cloned().collect()
     }
 
-    fn half(&self, address: PciAddress, mut chips: Vec<Chip>, taken: &[String]) -> Board {
+    fn half(
+        &self,
+        address: PciAddress,
+        mut chips: Vec<ObservedChip>,
+        skipped: Vec<Skipped>,
+    ) -> ObservedBoard {
         chips.sort_by_key(|chip| chip.address);
-        let missing = health::missing_chips(self.chips.len(), chips.len(), taken);
-        let numa_nodes: BTreeSet<_> = chips.iter().filter_map(|chip| chip.numa_node).collect();
-        Board {
+        ObservedBoard {
             address,
             model: self.model.clone(),
             evidence: self.evidence,
             expected_chips: self.chips.len(),
-            // Not judged yet.
-            health: Health::Healthy,
-            reasons: missing.into_iter().collect(),
-            numa_nodes: numa_nodes.into_iter().collect(),
             chips,
+            skipped,
         }
     }
 }
@@ -134,16 +129,12 @@ fn rename_board(tree: &mut DistanceTree, from: PciAddress, to: PciAddress) {
     }
 }
 
-fn chips(chips: &[Chip]) -> impl Iterator<Item = PciAddress> {
-    chips.iter().map(|chip| chip.address)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::machine::observe;
+    use crate::decide::health::scan_signals::missing_chips;
+    use crate::decide::machine::observe::observe;
     use crate::model::config::{Config, Pairing};
-    use crate::model::health::ReasonCode;
     use crate::model::machine::{Entry, Machine};
     use crate::parse::node_file::parse_node_file;
     use crate::parse::sysfs::{PCI_DEVICES, function_path, parse_sysfs_scan};
@@ -171,11 +162,11 @@ mod tests {
             node
         }
 
-        fn look(&mut self) -> Inventory {
-            let survey = parse_sysfs_scan(&self.machine, &self.config.discovery);
-            let mut facts = observe::facts(&survey, &self.config);
-            self.seen.correct(&mut facts, &self.config.boards);
-            observe::judged_once(&facts, &self.config)
+        fn look(&mut self) -> ObservedNode {
+            let scan = parse_sysfs_scan(&self.machine, &self.config.discovery);
+            let mut node = observe(&scan, &self.config);
+            self.seen.correct(&mut node, &self.config.boards);
+            node
         }
 
         fn unplug(&mut self, chip: &str) {
@@ -191,22 +182,20 @@ mod tests {
         }
     }
 
-    fn board(inventory: &Inventory, address: &str) -> Option<Board> {
+    fn board(node: &ObservedNode, address: &str) -> Option<ObservedBoard> {
         let address = address.parse().unwrap();
-        inventory.boards.iter().find(|board| board.address == address).cloned()
+        node.boards.iter().find(|board| board.address == address).cloned()
     }
 
     #[track_caller]
-    fn check_half(inventory: &Inventory, chip: &str) {
-        let board = board(inventory, LOWER).expect("the board keeps its id");
+    fn check_half(node: &ObservedNode, chip: &str) {
+        let board = board(node, LOWER).expect("the board keeps its id");
         assert_eq!(board.chips.iter().map(|it| it.address.to_string()).collect::<Vec<_>>(), [chip]);
-        assert_eq!((board.expected_chips, board.health), (2, Health::Unhealthy));
-        assert_eq!(board.reasons[0].code, ReasonCode::ChipMissing);
-        assert_eq!(board.reasons[0].detail, "1 of 2 chips are there");
-        assert_eq!(inventory.boards.len(), 8);
-        assert!(inventory.boards.is_sorted_by_key(|board| board.address));
-        let group = inventory.tree.chips[&chip.parse().unwrap()];
-        assert_eq!(inventory.tree.groups[group].kind, GroupKind::Board(board.address));
+        assert_eq!(missing_chips(&board).unwrap().detail, "1 of 2 chips present");
+        assert_eq!(node.boards.len(), 8);
+        assert!(node.boards.is_sorted_by_key(|board| board.address));
+        let group = node.tree.chips[&chip.parse().unwrap()];
+        assert_eq!(node.tree.groups[group].kind, GroupKind::Board(board.address));
     }
 
     #[test]
@@ -224,7 +213,9 @@ mod tests {
         let mut node = Node::x8();
         node.seen = BoardHistory::default();
         node.unplug(LOWER);
-        assert_eq!(board(&node.look(), UPPER).unwrap().health, Health::Healthy);
+        let inventory = node.look();
+        assert!(board(&inventory, LOWER).is_none());
+        assert_eq!(board(&inventory, UPPER).unwrap().evidence, Evidence::Siblings);
     }
 
     #[test]
@@ -276,6 +267,6 @@ mod tests {
         let mut node = Node::x8();
         node.config.boards.pairing = Pairing::Off;
         node.unplug(LOWER);
-        assert_eq!(board(&node.look(), UPPER).unwrap().health, Health::Healthy);
+        assert_eq!(missing_chips(&board(&node.look(), UPPER).unwrap()), None);
     }
 }

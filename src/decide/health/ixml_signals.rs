@@ -28,7 +28,7 @@ pub const SCOPE: &[ReasonCode] = &[
 /// What is seen against each chip. Counters tell by rising since the reading before; one that fell
 /// was reset with its chip or its driver.
 #[must_use]
-pub fn findings(before: Option<&IxmlReading>, now: &IxmlReading) -> ChipReasons {
+pub fn signals(before: Option<&IxmlReading>, now: &IxmlReading) -> ChipReasons {
     now.chips
         .iter()
         .map(|(chip, reading)| {
@@ -125,7 +125,7 @@ mod tests {
     #[track_caller]
     fn check(before: Option<ChipReading>, now: ChipReading, expected: &[&str]) {
         let before = before.map(reading);
-        let findings = findings(before.as_ref(), &reading(now));
+        let findings = signals(before.as_ref(), &reading(now));
         let reasons = findings.get(&CHIP).map_or(&[][..], Vec::as_slice);
         let shown: Vec<_> =
             reasons.iter().map(|reason| format!("{}: {}", reason.code, reason.detail)).collect();

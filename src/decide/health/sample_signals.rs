@@ -1,23 +1,22 @@
-//! What two short looks, one after the other, say against the chips.
+//! What two health samples, one after the other, show against the chips.
 
 use super::tracker::ChipReasons;
-use crate::model::board::Chip;
 use crate::model::health::{Reason, ReasonCode};
 use crate::model::health_sample::{ChipHealthSample, HealthSample};
-use crate::model::inventory::Inventory;
+use crate::model::observed::{NodeProblem, ObservedChip, ObservedNode};
 use crate::model::pci::PciAddress;
 
-/// The signals that a short look can see.
+/// The signals that a health sample can see.
 pub const SCOPE: &[ReasonCode] =
     &[ReasonCode::ConfigSpaceUnreadable, ReasonCode::AerFatal, ReasonCode::AerNonFatal];
 
-/// What is seen against each chip. Counters tell by rising, so the first look at a chip says
-/// nothing of them, and a counter that fell belongs to a function that came anew.
+/// What is seen against each chip. A counter counts by its rise, so the first sample of a chip shows
+/// nothing of it, and a counter that fell belongs to a function that came anew.
 #[must_use]
-pub fn findings(before: &HealthSample, now: &HealthSample) -> ChipReasons {
+pub fn signals(before: &HealthSample, now: &HealthSample) -> ChipReasons {
     now.iter()
-        .filter(|(_, vitals)| vitals.is_there)
-        .map(|(chip, vitals)| (*chip, chip_findings(*chip, before.get(chip), vitals)))
+        .filter(|(_, sample)| sample.is_there)
+        .map(|(chip, sample)| (*chip, chip_findings(*chip, before.get(chip), sample)))
         .filter(|(_, reasons)| !reasons.is_empty())
         .collect()
 }
@@ -44,31 +43,30 @@ fn chip_findings(
     reasons
 }
 
-/// What is said of a chip that does not answer.
+/// The sentence about a chip that does not answer.
 #[must_use]
 pub fn silence(chip: PciAddress) -> String {
-    format!("{chip} does not answer: its configuration space reads all ones")
+    format!("{chip} does not answer: its configuration space is empty or all ones")
 }
 
 pub(super) fn risen(before: Option<u64>, now: Option<u64>) -> Option<(u64, u64)> {
     Some((before?, now?)).filter(|(before, now)| now > before)
 }
 
-/// True where a short look shows that the last scan is outdated: a chip left, changed its driver,
-/// or its node came or went.
+/// True where a sample shows that the scan is outdated: a chip left, its driver changed, or its
+/// device node appeared or disappeared.
 #[must_use]
-pub fn is_outdated(inventory: &Inventory, vitals: &HealthSample) -> bool {
-    let chips = inventory.chips_by_board();
-    chips
-        .into_iter()
-        .any(|chip| vitals.get(&chip.address).is_some_and(|vitals| differs(chip, vitals)))
+pub fn is_outdated(node: &ObservedNode, sample: &HealthSample) -> bool {
+    let mut chips = node.chips();
+    chips.any(|chip| sample.get(&chip.address).is_some_and(|sample| differs(chip, sample)))
 }
 
-fn differs(chip: &Chip, vitals: &ChipHealthSample) -> bool {
-    let is_missing = chip.reasons.iter().any(|reason| reason.code == ReasonCode::DeviceNodeMissing);
-    !vitals.is_there
-        || vitals.driver != chip.driver
-        || vitals.has_node.is_some_and(|has_node| has_node == is_missing)
+/// A node of another number is in /dev all the same, so only a missing one can appear.
+fn differs(chip: &ObservedChip, sample: &ChipHealthSample) -> bool {
+    let was_in_dev = !matches!(chip.node_problem, Some(NodeProblem::Missing(_)));
+    !sample.is_there
+        || sample.driver != chip.driver
+        || sample.has_node.is_some_and(|has_node| has_node != was_in_dev)
 }
 
 #[cfg(test)]
@@ -92,8 +90,8 @@ mod tests {
 
     #[track_caller]
     fn check(before: Option<ChipHealthSample>, now: ChipHealthSample, expected: &[(&str, &str)]) {
-        let before: HealthSample = before.into_iter().map(|vitals| (chip(), vitals)).collect();
-        let found = findings(&before, &HealthSample::from([(chip(), now)]));
+        let before: HealthSample = before.into_iter().map(|sample| (chip(), sample)).collect();
+        let found = signals(&before, &HealthSample::from([(chip(), now)]));
         let found: Vec<_> = found
             .get(&chip())
             .into_iter()
@@ -111,7 +109,7 @@ mod tests {
     #[test]
     fn a_chip_that_does_not_answer_is_said_so() {
         let silent = ChipHealthSample { answers: Some(false), ..healthy() };
-        let detail = "0000:13:00.0 does not answer: its configuration space reads all ones";
+        let detail = "0000:13:00.0 does not answer: its configuration space is empty or all ones";
         check(Some(healthy()), silent, &[("ConfigSpaceUnreadable", detail)]);
     }
 

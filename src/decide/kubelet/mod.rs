@@ -1,4 +1,10 @@
-//! The session with the kubelet, and what probes are told of it.
+//! Sessions with the kubelet, and what probes report about them.
 
 pub mod probes;
 pub mod session;
+
+pub mod session_log;
+
+pub mod socket_name;
+
+pub mod session_plan;

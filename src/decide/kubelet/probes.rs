@@ -1,64 +1,61 @@
-//! Whether the plugin lives and whether it is ready, each with the sentences that say why.
+//! Whether the plugin is live and whether it is ready, each with the sentences that say why.
 //!
-//! **Live** means that our own loops come round: only what a restart can mend counts. A kubelet that
-//! is away, a driver that is not loaded, a read of /sys that hangs in the kernel are none of that.
-//! **Ready** means that the kubelet has every resource's list, or that there is no kubelet.
+//! **Live** means that the main loops make progress: only what a restart can repair counts. A
+//! kubelet that is away, a driver that is not loaded and a read of /sys that hangs in the kernel do
+//! not. **Ready** means that the kubelet has the list of every resource, or that a newer instance
+//! serves them.
 
 use std::time::Duration;
 
-/// A session waits at most a second or two between two turns, whatever the kubelet does.
-pub const LONGEST_TURN: Duration = Duration::from_secs(30);
+use crate::model::session::Progress;
 
-/// How far a session is, for whoever asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// Not registered.
-    Waiting,
-    /// The kubelet has an open stream.
-    Streaming,
-    /// Another instance is in our place.
-    Yielded,
-}
+/// A scan that runs longer than this is mentioned.
+const SLOW_SCAN: Duration = Duration::from_secs(10);
+
+/// A session that makes no step for so long is stuck: it waits at most a second or two between two
+/// steps, whatever the kubelet does.
+pub const LONGEST_SESSION_STEP: Duration = Duration::from_secs(30);
 
 /// What is known of one resource's session.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SessionStatusInput {
+pub struct SessionState {
     /// For example `iluvatar.com/gpu`.
     pub resource: String,
     /// How far it is.
     pub progress: Progress,
-    /// Whether there is a kubelet: its socket is there, and when last called somebody took the call.
+    /// Whether there is a kubelet: its socket exists and the last connection to it was accepted.
     pub has_kubelet: bool,
     /// Whether the kubelet accepted our registration.
     pub is_registered: bool,
-    /// What went wrong last, as the log has it; none where nothing did since the last success.
+    /// The last error, as the log has it; none since the last success.
     pub trouble: Option<String>,
-    /// How long ago it last came round.
+    /// Time since its last step.
     pub turned: Duration,
 }
 
-/// What is known of the looks at the machine.
+/// What is known of the scans of the machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ScanStatus {
+pub struct ScanState {
     /// Whether one ever succeeded.
     pub has_succeeded: bool,
     /// Why the last one failed.
     pub trouble: Option<String>,
-    /// For how long one is under way.
+    /// How long the current one has been running; none while none runs.
     pub under_way: Option<Duration>,
 }
 
-/// An answer to a probe.
+/// The answer to a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    /// Whether all is well.
+pub struct ProbeResult {
+    /// Whether it is positive.
     pub is_well: bool,
-    /// What is missing; or where nothing is, how things stand.
+    /// What is missing, or the state of each part if nothing is.
     pub sentences: Vec<String>,
 }
 
-impl Verdict {
-    fn of(missing: Vec<String>, otherwise: Vec<String>) -> Self {
+impl ProbeResult {
+    /// Positive if nothing is missing.
+    fn new(missing: Vec<String>, otherwise: Vec<String>) -> Self {
         let is_well = missing.is_empty();
         Self { is_well, sentences: if is_well { otherwise } else { missing } }
     }
@@ -66,82 +63,75 @@ impl Verdict {
 
 /// Whether the plugin is ready.
 #[must_use]
-pub fn readiness(look: &ScanStatus, sessions: &[SessionStatusInput]) -> Verdict {
-    if !look.has_succeeded {
-        let missing = look.trouble.as_ref().map_or_else(
-            || "the machine has not been looked at yet".to_owned(),
-            |trouble| format!("the machine cannot be looked at: {trouble}"),
+pub fn readiness(scan: &ScanState, sessions: &[SessionState]) -> ProbeResult {
+    if !scan.has_succeeded {
+        let missing = scan.trouble.as_ref().map_or_else(
+            || "the first scan of the machine has not finished".to_owned(),
+            |trouble| format!("the machine cannot be scanned: {trouble}"),
         );
-        return Verdict::of(vec![missing], Vec::new());
+        return ProbeResult::new(vec![missing], Vec::new());
     }
     if sessions.is_empty() {
-        let missing = "no resource has a session with the kubelet yet".to_owned();
-        return Verdict::of(vec![missing], Vec::new());
+        let missing = "no resource has a session with the kubelet".to_owned();
+        return ProbeResult::new(vec![missing], Vec::new());
     }
     let missing = sessions.iter().filter_map(missing).collect();
-    Verdict::of(missing, sessions.iter().map(well).collect())
+    ProbeResult::new(missing, sessions.iter().map(served).collect())
 }
 
-fn missing(session: &SessionStatusInput) -> Option<String> {
-    if session.progress != Progress::Waiting || !session.has_kubelet {
-        return None;
-    }
-    let SessionStatusInput { resource, is_registered, trouble, .. } = session;
+fn missing(session: &SessionState) -> Option<String> {
+    let SessionState { resource, is_registered, trouble, .. } = session;
     let trouble = trouble.as_ref().map_or(String::new(), |trouble| format!(": {trouble}"));
-    Some(if *is_registered {
-        format!("{resource}: registered, but the kubelet has no open stream{trouble}")
-    } else {
-        format!("{resource}: not registered with the kubelet{trouble}")
-    })
+    match session.progress {
+        Progress::Streaming | Progress::Yielded => None,
+        Progress::Waiting if !session.has_kubelet => {
+            Some(format!("{resource}: not registered: there is no kubelet on this node"))
+        }
+        Progress::Waiting if *is_registered => {
+            Some(format!("{resource}: registered, but the kubelet has no open stream{trouble}"))
+        }
+        Progress::Waiting => Some(format!("{resource}: not registered with the kubelet{trouble}")),
+    }
 }
 
-fn well(session: &SessionStatusInput) -> String {
+fn served(session: &SessionState) -> String {
     let resource = &session.resource;
     match session.progress {
-        Progress::Streaming => format!("{resource}: the kubelet has its list"),
-        Progress::Yielded => {
-            format!(
-                "{resource}: another live instance serves it; this one waits until that is gone"
-            )
-        }
-        Progress::Waiting => format!("{resource}: there is no kubelet to register with"),
+        Progress::Yielded => format!("{resource}: a newer instance of the plugin serves it"),
+        Progress::Streaming | Progress::Waiting => format!("{resource}: the kubelet has its list"),
     }
 }
 
-/// Whether the plugin lives. `owner_answers` tells whether the owner of the inventory answered when
-/// it was asked.
+/// Whether the plugin is live. `owner_answers`: whether the owner of the inventory answered when it
+/// was asked.
 #[must_use]
-pub fn liveness(
-    owner_answers: bool,
-    look: &ScanStatus,
-    sessions: &[SessionStatusInput],
-) -> Verdict {
+pub fn liveness(owner_answers: bool, scan: &ScanState, sessions: &[SessionState]) -> ProbeResult {
     let mut missing = Vec::new();
     let mut well = Vec::new();
-    match look.under_way {
-        _ if owner_answers => well.push("the inventory's owner answers".to_owned()),
-        // A restart would only hang at the same read.
-        Some(since) => {
-            well.push(format!("a look at the machine is under way, for {} s", since.as_secs()));
-        }
-        None => missing.push("the inventory's owner does not answer".to_owned()),
+    if owner_answers {
+        well.push("the inventory loop is making progress".to_owned());
+    } else {
+        missing.push("the inventory loop does not answer".to_owned());
     }
-    let stuck = sessions.iter().filter(|session| session.turned > LONGEST_TURN);
+    // A scan that hangs is no reason for a restart, which would only hang at the same read.
+    let slow = scan.under_way.filter(|since| *since >= SLOW_SCAN);
+    well.extend(slow.map(|since| format!("a scan has been running for {} s", since.as_secs())));
+    let stuck = sessions.iter().filter(|session| session.turned > LONGEST_SESSION_STEP);
     missing.extend(stuck.map(|session| {
         let (resource, seconds) = (&session.resource, session.turned.as_secs());
-        format!("{resource}: its session has not come round for {seconds} s")
+        format!("{resource}: its session has made no progress for {seconds} s")
     }));
-    Verdict::of(missing, well)
+    ProbeResult::new(missing, well)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LOOKED: ScanStatus = ScanStatus { has_succeeded: true, trouble: None, under_way: None };
+    const SCANNED: ScanState = ScanState { has_succeeded: true, trouble: None, under_way: None };
 
-    fn session(progress: Progress) -> SessionStatusInput {
-        SessionStatusInput {
+    fn session(progress: Progress) -> SessionState {
+        SessionState {
             resource: "a.b/c".to_owned(),
             progress,
             has_kubelet: true,
@@ -152,75 +142,82 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(verdict: &Verdict, is_well: bool, sentences: &[&str]) {
+    fn check(result: &ProbeResult, is_well: bool, sentences: &[&str]) {
         let sentences = sentences.iter().map(ToString::to_string).collect();
-        assert_eq!(*verdict, Verdict { is_well, sentences });
+        assert_eq!(*result, ProbeResult { is_well, sentences });
     }
 
     #[test]
-    fn nothing_is_ready_before_the_first_look() {
-        let unlooked = ScanStatus::default();
-        check(&readiness(&unlooked, &[]), false, &["the machine has not been looked at yet"]);
-        let failed = ScanStatus { trouble: Some("no /sys".to_owned()), ..unlooked };
+    fn nothing_is_ready_before_the_first_scan() {
+        let unscanned = ScanState::default();
+        let sentence = "the first scan of the machine has not finished";
+        check(&readiness(&unscanned, &[]), false, &[sentence]);
+        let failed = ScanState { trouble: Some("no /sys".to_owned()), ..unscanned };
         let sessions = [session(Progress::Streaming)];
-        let sentence = "the machine cannot be looked at: no /sys";
+        let sentence = "the machine cannot be scanned: no /sys";
         check(&readiness(&failed, &sessions), false, &[sentence]);
     }
 
     #[test]
-    fn a_look_that_fails_later_leaves_it_ready() {
-        let failing = ScanStatus { trouble: Some("no /sys".to_owned()), ..LOOKED };
-        let verdict = readiness(&failing, &[session(Progress::Streaming)]);
-        check(&verdict, true, &["a.b/c: the kubelet has its list"]);
+    fn a_scan_that_fails_later_leaves_it_ready() {
+        let failing = ScanState { trouble: Some("no /sys".to_owned()), ..SCANNED };
+        let result = readiness(&failing, &[session(Progress::Streaming)]);
+        check(&result, true, &["a.b/c: the kubelet has its list"]);
     }
 
     #[test]
     fn every_resource_must_be_with_the_kubelet_and_only_those_that_are_not_are_named() {
-        let sentence = "no resource has a session with the kubelet yet";
-        check(&readiness(&LOOKED, &[]), false, &[sentence]);
-        let refused = SessionStatusInput {
+        let sentence = "no resource has a session with the kubelet";
+        check(&readiness(&SCANNED, &[]), false, &[sentence]);
+        let refused = SessionState {
             resource: "a.b/d".to_owned(),
             trouble: Some("cannot register: no".to_owned()),
             ..session(Progress::Waiting)
         };
         let sentence = "a.b/d: not registered with the kubelet: cannot register: no";
-        let verdict = readiness(&LOOKED, &[session(Progress::Streaming), refused]);
-        check(&verdict, false, &[sentence]);
-        let streamless = SessionStatusInput { is_registered: true, ..session(Progress::Waiting) };
+        let result = readiness(&SCANNED, &[session(Progress::Streaming), refused]);
+        check(&result, false, &[sentence]);
+        let streamless = SessionState { is_registered: true, ..session(Progress::Waiting) };
         let sentence = "a.b/c: registered, but the kubelet has no open stream";
-        check(&readiness(&LOOKED, &[streamless]), false, &[sentence]);
+        check(&readiness(&SCANNED, &[streamless]), false, &[sentence]);
     }
 
     #[test]
-    fn without_a_kubelet_and_behind_a_newer_instance_it_is_ready() {
-        let alone = SessionStatusInput { has_kubelet: false, ..session(Progress::Waiting) };
-        let verdict = readiness(&LOOKED, &[alone]);
-        check(&verdict, true, &["a.b/c: there is no kubelet to register with"]);
-        let verdict = readiness(&LOOKED, &[session(Progress::Yielded)]);
-        let sentence = "a.b/c: another live instance serves it; this one waits until that is gone";
-        check(&verdict, true, &[sentence]);
+    fn without_a_kubelet_it_is_not_ready_and_still_live() {
+        let alone = SessionState { has_kubelet: false, ..session(Progress::Waiting) };
+        let sentence = "a.b/c: not registered: there is no kubelet on this node";
+        check(&readiness(&SCANNED, std::slice::from_ref(&alone)), false, &[sentence]);
+        let sentence = "the inventory loop is making progress";
+        check(&liveness(true, &SCANNED, &[alone]), true, &[sentence]);
     }
 
     #[test]
-    fn it_lives_while_its_owner_answers_or_the_kernel_keeps_it_waiting() {
-        check(&liveness(true, &LOOKED, &[]), true, &["the inventory's owner answers"]);
-        let looking = ScanStatus { under_way: Some(Duration::from_secs(3600)), ..LOOKED };
-        let sentence = "a look at the machine is under way, for 3600 s";
-        check(&liveness(false, &looking, &[]), true, &[sentence]);
-        let sentence = "the inventory's owner does not answer";
-        check(&liveness(false, &LOOKED, &[]), false, &[sentence]);
+    fn behind_a_newer_instance_it_is_ready() {
+        let result = readiness(&SCANNED, &[session(Progress::Yielded)]);
+        check(&result, true, &["a.b/c: a newer instance of the plugin serves it"]);
     }
 
     #[test]
-    fn a_session_that_does_not_come_round_is_our_fault_whatever_the_kubelet_does() {
+    fn it_is_live_while_its_loop_answers_even_if_a_scan_hangs() {
+        let progress = "the inventory loop is making progress";
+        check(&liveness(true, &SCANNED, &[]), true, &[progress]);
+        let scanning = ScanState { under_way: Some(Duration::from_secs(3600)), ..SCANNED };
+        let sentence = "a scan has been running for 3600 s";
+        check(&liveness(true, &scanning, &[]), true, &[progress, sentence]);
+        let sentence = "the inventory loop does not answer";
+        check(&liveness(false, &SCANNED, &[]), false, &[sentence]);
+    }
+
+    #[test]
+    fn a_session_without_progress_is_our_fault_whatever_the_kubelet_does() {
         let waiting = session(Progress::Waiting);
         check(
-            &liveness(true, &LOOKED, std::slice::from_ref(&waiting)),
+            &liveness(true, &SCANNED, std::slice::from_ref(&waiting)),
             true,
-            &["the inventory's owner answers"],
+            &["the inventory loop is making progress"],
         );
-        let stuck = SessionStatusInput { turned: Duration::from_secs(31), ..waiting };
-        let sentence = "a.b/c: its session has not come round for 31 s";
-        check(&liveness(true, &LOOKED, &[stuck]), false, &[sentence]);
+        let stuck = SessionState { turned: Duration::from_secs(31), ..waiting };
+        let sentence = "a.b/c: its session has made no progress for 31 s";
+        check(&liveness(true, &SCANNED, &[stuck]), false, &[sentence]);
     }
 }

@@ -1,59 +1,65 @@
-//! The session with the kubelet as one state machine: what to do next, from what is seen.
+//! The session with the kubelet as a state machine: what to do next, given what is observed.
 //!
-//! **Invariant.** Within one second after the last fault (two where changes of the directory are
-//! only polled), the kubelet holds an open stream of ours and has our current list. A fault is
-//! anything that ends a state early: no kubelet, a refused or lost registration, a lost stream, a
-//! socket wiped or replaced. A call that the kubelet took and leaves without an answer, or without
-//! a stream, is a fault until our patience with it ends: half a second at first, longer for one
-//! that proves slow, because it goes on with every call it took and would open a stream for each.
+//! **Invariant.** Within one second after the last fault (two where the directory is polled), the
+//! kubelet holds an open stream of ours and has our current list. A fault is anything that ends a
+//! state early: no kubelet, a refused or lost registration, a lost stream, a socket removed or
+//! replaced. A call of Register without an answer, or without a stream, is a fault until its timeout
+//! is over: half a second at first, longer each time, because a slow kubelet completes every call
+//! that it received and opens a stream for each.
 //!
-//! The machine looks at levels, not at edges: whatever hint wakes it, it compares the sight with
-//! its state, so a missed or repeated hint changes nothing. It takes one step at a time; the driver
-//! (`daemon::plugin_session`) does the step and tells how it went. Two rules come from the kubelet:
-//! the old server is closed before a new registration, for two streams of one process leak in it
-//! (kubernetes#124716), and a stream that ends is never reopened by it, so it is ours to register
-//! again: any one of them, for one that leaked would hide the loss of the one that counts. A session
-//! that fell before it was steady is tried again after a wait, so that nothing can make it spin.
+//! The machine compares the present observation with its state and ignores what led to the
+//! observation, so a missed or repeated hint changes nothing. It returns one action at a time; the
+//! driver (`daemon::plugin_session`) carries it out and reports the outcome. Three rules follow from
+//! how the kubelet works:
+//! - The old server is closed before a new registration: the kubelet leaks the older of two streams
+//!   of one process (kubernetes#124716).
+//! - The kubelet never reopens a stream that ended. The end of any one leads to a new registration,
+//!   because a leaked stream would hide the loss of the one that counts.
+//! - A kubelet that starts removes every socket, then makes its own. What failed with an earlier
+//!   kubelet socket neither delays nor counts against a new one.
 //!
-//! Two instances meet during a rolling update. The newer one puts its socket in place of the
-//! older's; the older one keeps what stream it has, and when that ends it yields: it closes its
-//! server, leaves the socket alone and waits until nobody has answered there for a moment.
+//! A session that ended before its stream was steady starts again after a wait, so it cannot spin.
+//!
+//! Two instances meet during a rolling update. The newer one replaces the older one's socket; the
+//! older one keeps its stream while that lasts. Then it yields: it closes its server, leaves the
+//! socket alone, and takes over once nobody has accepted connections there for a while.
 
 use std::time::Duration;
 
 use crate::decide::backoff::backoff;
+use crate::model::session::RegisterOutcome;
 
 /// Which file a socket is; another one at the same path differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SocketIdentity {
     /// Device number of the file system.
     pub device: u64,
-    /// Inode number; reused by file systems, so the time stands beside it.
+    /// Inode number. File systems reuse them, hence the time.
     pub inode: u64,
-    /// Time of its making in nanoseconds since the epoch.
+    /// When the socket was made, in nanoseconds since the epoch.
     pub modified: i128,
 }
 
 /// What is at the path of our socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OwnSocket {
+pub enum OwnSocketState {
     /// The socket that our server listens on.
     Ours,
     /// Nothing.
     Missing,
-    /// Somebody else's.
+    /// Another socket.
     Foreign {
         /// Whether somebody accepts connections on it.
         alive: bool,
     },
 }
 
-/// What the driver sees when it looks.
+/// What the driver observes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Observation {
     /// At the path of our socket.
-    pub own_socket: OwnSocket,
-    /// The kubelet's socket; none while the kubelet is away.
+    pub own_socket: OwnSocketState,
+    /// The kubelet's socket; none while there is none.
     pub kubelet: Option<SocketIdentity>,
     /// Open ListAndWatch streams of the kubelet on our present server.
     pub streams: usize,
@@ -61,65 +67,65 @@ pub struct Observation {
     pub lost_stream: bool,
 }
 
-/// How a call of Register went.
+/// How [`Action::Bind`] ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RegisterOutcome {
-    /// The kubelet knows us.
-    Accepted,
-    /// It said no, or nobody took the call.
-    Refused,
-    /// It took the call, and said nothing for as long as we waited.
-    TimedOut,
+pub enum BindOutcome {
+    /// The server listens.
+    Bound,
+    /// The socket cannot be made.
+    Failed,
 }
 
 /// What the driver does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Put a socket in place and serve on it; then [`Session::bound`].
+    /// Put a socket in place and serve on it; then call [`Session::bound`].
     Bind,
-    /// Call Register without waiting for its answer here; the answer goes to
-    /// [`Session::registered`]. A call that is still under way is given up first.
+    /// Start a call of Register; its outcome goes to [`Session::registered`]. Cancel a call that is
+    /// still in progress.
     Register {
-        /// Give the call up after this long.
-        patience: Duration,
+        /// Cancel the call after this long.
+        timeout: Duration,
     },
     /// End the server and its streams and forget the registration.
-    Close(Reason),
-    /// Look again at a hint, or at this time at the latest.
+    Close(RestartReason),
+    /// Observe again at a hint, or at this time at the latest.
     Wait {
         /// Absent where only a hint can change anything.
         until: Option<Duration>,
     },
 }
 
-/// Why a session begins anew.
+/// Why a session ends and starts again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Reason {
-    /// The kubelet wipes all sockets when it starts.
+pub enum RestartReason {
+    /// A kubelet that starts removes all sockets.
     OwnSocketGone,
-    /// A dead socket stands in our place.
+    /// A dead socket is at the path of ours.
     OwnSocketReplaced,
-    /// Another live instance stands in our place.
+    /// Another live instance's socket is at the path of ours.
     Yielding,
     /// Registered, but the kubelet opened no stream.
     NoStream,
     /// The kubelet's stream ended.
     StreamEnded,
-    /// Another kubelet socket than the one that we registered with.
+    /// The kubelet's socket is not the one that we registered with.
     KubeletRestarted,
 }
 
-impl Reason {
-    /// For the log: what happened, in the words of an operator.
+impl RestartReason {
+    /// For the log and the status.
     #[must_use]
     pub fn sentence(self) -> &'static str {
         match self {
-            Self::OwnSocketGone => "our socket is gone; the kubelet wipes all when it starts",
-            Self::OwnSocketReplaced => "a dead socket stands in place of ours",
-            Self::Yielding => "another live instance stands in our place; waiting until it is gone",
+            Self::OwnSocketGone => "our socket was removed; a kubelet that starts removes all",
+            Self::OwnSocketReplaced => "a dead socket has replaced ours",
+            Self::Yielding => {
+                "another live instance has replaced our socket; waiting until it ends"
+            }
             Self::NoStream => "the kubelet accepted us but opened no stream",
             Self::StreamEnded => "the kubelet's stream ended",
-            Self::KubeletRestarted => "the kubelet made a new socket",
+            Self::KubeletRestarted => "the kubelet has a new socket",
         }
     }
 }
@@ -128,16 +134,16 @@ impl Reason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// No server.
-    Down { retry_at: Duration, failed_with: Option<SocketIdentity> },
-    /// A server, no registration; the kubelet that refused us last, if one did.
-    Serving { retry_at: Duration, refused_by: Option<SocketIdentity> },
-    /// Register is under way.
+    Down { retry_at: Duration },
+    /// A server, no registration.
+    Serving { retry_at: Duration },
+    /// A call of Register is in progress.
     Registering { kubelet: SocketIdentity },
-    /// Accepted; the stream must come by then.
+    /// Accepted; the stream is due.
     Registered { kubelet: SocketIdentity, stream_by: Duration },
     /// The kubelet has our list.
     Streaming { kubelet: Option<SocketIdentity>, since: Duration },
-    /// A newer instance is in our place, or was until a moment ago: then the time when that is ours.
+    /// A newer instance has replaced our socket. Once that instance is gone: when to take over.
     Yielded { take_over_at: Option<Duration> },
 }
 
@@ -145,42 +151,54 @@ enum State {
 #[derive(Clone, Debug)]
 pub struct Session {
     state: State,
+    /// The kubelet's socket that was observed last. The counts below are about this one alone.
+    kubelet: Option<SocketIdentity>,
+    /// Whether this kubelet has not answered a call yet.
+    is_kubelet_new: bool,
     /// Failures since a stream was steady.
     failures: u32,
-    /// Calls of Register in a row that were not answered.
-    silences: u32,
+    /// Calls of Register in a row that timed out.
+    timeouts: u32,
     /// Registrations in a row that led to no stream.
-    unanswered: u32,
-    /// Whether a newer instance stood in the place of our present server.
+    streamless: u32,
+    /// Whether a newer instance has replaced the socket of our present server.
     was_replaced: bool,
-    /// When a fall was last said.
-    said: Option<Duration>,
     seed: u64,
 }
 
-/// How long the kubelet has to open its stream after a registration, at first and at most.
-const STREAM_PATIENCE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(8));
-/// How long one Register may take, at first and at most: the kubelet dials us inside it, for up to
-/// 10 s.
-const REGISTER_PATIENCE: (Duration, Duration) =
-    (Duration::from_millis(500), Duration::from_secs(16));
-/// How long nobody must answer in our place before we take it from a newer instance, which may only
-/// be starting its session again.
-const PRECEDENCE: Duration = Duration::from_millis(100);
-/// A stream that held this long proves the session: what failed before it no longer counts.
-const STEADY: Duration = Duration::from_secs(1);
-/// So many failures in a row are each said, and later one each so often: a session that falls as
-/// often as it is made would fill the log.
-const SAID: u32 = 8;
-const REMIND: Duration = Duration::from_secs(60);
+/// A timeout that doubles with each failure.
+#[derive(Clone, Copy)]
+struct GrowingTimeout {
+    first: Duration,
+    longest: Duration,
+}
+
+/// How long the kubelet may take to open its stream after a registration.
+const STREAM_TIMEOUT: GrowingTimeout =
+    GrowingTimeout { first: Duration::from_millis(500), longest: Duration::from_secs(8) };
+/// How long one call of Register may take. The kubelet dials us inside it, for up to 10 s.
+const REGISTER_TIMEOUT: GrowingTimeout =
+    GrowingTimeout { first: Duration::from_millis(500), longest: Duration::from_secs(16) };
+/// How long nobody may accept connections at our path before we take over from a newer instance,
+/// which may be restarting its session.
+const TAKEOVER_DELAY: Duration = Duration::from_millis(100);
+/// A stream that has been open this long proves the session: earlier failures no longer count.
+pub(super) const STEADY_AFTER: Duration = Duration::from_secs(1);
 
 impl Session {
-    /// A session that has nothing yet; `seed` makes its waits differ from other instances'.
+    /// A session that has nothing yet. `seed` makes its waits differ from other instances'.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        let state = State::Down { retry_at: Duration::ZERO, failed_with: None };
-        let (failures, silences, unanswered) = (0, 0, 0);
-        Self { state, failures, silences, unanswered, was_replaced: false, said: None, seed }
+        Self {
+            state: State::Down { retry_at: Duration::ZERO },
+            kubelet: None,
+            is_kubelet_new: false,
+            failures: 0,
+            timeouts: 0,
+            streamless: 0,
+            was_replaced: false,
+            seed,
+        }
     }
 
     /// True while the kubelet has an open stream of ours.
@@ -189,115 +207,134 @@ impl Session {
         matches!(self.state, State::Streaming { .. })
     }
 
-    /// True while another instance stands in our place.
+    /// True while another instance has our place.
     #[must_use]
     pub fn has_yielded(&self) -> bool {
         matches!(self.state, State::Yielded { .. })
     }
 
-    /// The next step. `now` is the time since any fixed moment.
+    /// The next action. `now` is the time since any fixed moment.
     pub fn next(&mut self, observation: Observation, now: Duration) -> Action {
+        self.observe_kubelet(observation.kubelet, now);
         match self.state {
-            State::Down { retry_at, failed_with } => {
-                when_down(observation, now, retry_at, failed_with)
-            }
+            State::Down { retry_at } if now >= retry_at => Action::Bind,
+            State::Down { retry_at } => Action::Wait { until: Some(retry_at) },
             State::Yielded { take_over_at } => self.when_yielded(observation, now, take_over_at),
             _ => match self.fault(observation, now) {
-                Some(reason) => self.close(reason, observation, now),
+                Some(reason) => self.close(reason, now),
                 None => self.when_serving(observation, now),
             },
         }
     }
 
-    /// How [`Action::Bind`] went.
-    pub fn bound(&mut self, success: bool, observation: Observation, now: Duration) {
-        if success {
-            self.state = State::Serving { retry_at: now, refused_by: None };
+    /// How [`Action::Bind`] ended.
+    pub fn bound(&mut self, outcome: BindOutcome, now: Duration) {
+        if outcome == BindOutcome::Bound {
+            self.state = State::Serving { retry_at: now };
             self.was_replaced = false;
             return;
         }
         let retry_at = now + self.next_wait();
         self.state = match self.state {
-            // The other may be back by the next try, and is still not to be fought.
+            // The newer instance may be back by the next attempt and still has precedence.
             State::Yielded { .. } => State::Yielded { take_over_at: Some(retry_at) },
-            _ => State::Down { retry_at, failed_with: observation.kubelet },
+            _ => State::Down { retry_at },
         };
     }
 
-    /// How [`Action::Register`] went; a late answer to a call that was given up changes nothing.
-    pub fn registered(&mut self, answer: RegisterOutcome, now: Duration) {
+    /// How [`Action::Register`] ended. The late outcome of a cancelled call changes nothing.
+    pub fn registered(&mut self, outcome: RegisterOutcome, now: Duration) {
         let State::Registering { kubelet } = self.state else { return };
-        self.silences = match answer {
-            RegisterOutcome::TimedOut => self.silences.saturating_add(1),
+        self.is_kubelet_new = false;
+        self.timeouts = match outcome {
+            RegisterOutcome::TimedOut => self.timeouts.saturating_add(1),
             RegisterOutcome::Accepted | RegisterOutcome::Refused => 0,
         };
-        self.state = match answer {
+        self.state = match outcome {
             RegisterOutcome::Accepted => {
-                let stream_by = now + doubled(STREAM_PATIENCE, self.unanswered);
+                let stream_by = now + STREAM_TIMEOUT.after(self.streamless);
                 State::Registered { kubelet, stream_by }
             }
             RegisterOutcome::Refused | RegisterOutcome::TimedOut => {
-                let retry_at = now + self.next_wait();
-                State::Serving { retry_at, refused_by: Some(kubelet) }
+                State::Serving { retry_at: now + self.next_wait() }
             }
         };
     }
 
-    /// Whether the session that was closed just now, and what comes of the next, belong in the log.
-    pub fn is_worth_saying(&mut self, now: Duration) -> bool {
-        let is_old = self.said.is_none_or(|said| now.saturating_sub(said) >= REMIND);
-        let is_worth = self.failures <= SAID || is_old;
-        if is_worth {
-            self.said = Some(now);
+    /// Starts from zero with a kubelet socket that was not there before, and ends every wait. A
+    /// kubelet sends its first node status about 100 ms after it serves; by then it needs our list.
+    fn observe_kubelet(&mut self, observed: Option<SocketIdentity>, now: Duration) {
+        if observed.is_none() || observed == self.kubelet {
+            return;
         }
-        is_worth
+        (self.kubelet, self.is_kubelet_new) = (observed, true);
+        (self.failures, self.timeouts, self.streamless) = (0, 0, 0);
+        match &mut self.state {
+            State::Down { retry_at } | State::Serving { retry_at } => *retry_at = now,
+            State::Yielded { take_over_at: Some(at) } => *at = (*at).min(now + TAKEOVER_DELAY),
+            _ => {}
+        }
     }
 
     /// What is wrong with a server that should be up.
-    fn fault(&mut self, observation: Observation, now: Duration) -> Option<Reason> {
+    fn fault(&mut self, observation: Observation, now: Duration) -> Option<RestartReason> {
         let has_ended = observation.lost_stream || observation.streams == 0;
-        self.was_replaced |= observation.own_socket == OwnSocket::Foreign { alive: true };
+        self.was_replaced |= observation.own_socket == OwnSocketState::Foreign { alive: true };
         match observation.own_socket {
-            OwnSocket::Missing => return Some(Reason::OwnSocketGone),
-            OwnSocket::Foreign { alive: false } => return Some(Reason::OwnSocketReplaced),
-            OwnSocket::Foreign { alive: true } if has_ended => return Some(Reason::Yielding),
-            _ => {}
+            OwnSocketState::Missing => Some(RestartReason::OwnSocketGone),
+            OwnSocketState::Foreign { alive: false } => Some(RestartReason::OwnSocketReplaced),
+            OwnSocketState::Foreign { alive: true } if has_ended => Some(RestartReason::Yielding),
+            OwnSocketState::Ours | OwnSocketState::Foreign { alive: true } => {
+                self.registration_fault(observation, now)
+            }
         }
+    }
+
+    /// What is wrong with a registration or its stream.
+    fn registration_fault(&self, observation: Observation, now: Duration) -> Option<RestartReason> {
+        let has_stream = observation.streams > 0;
         let is_other = |kubelet| observation.kubelet.is_some_and(|seen| seen != kubelet);
         match self.state {
-            State::Streaming { .. } if has_ended => Some(Reason::StreamEnded),
-            State::Registered { .. } if observation.lost_stream => Some(Reason::StreamEnded),
+            State::Streaming { .. } if observation.lost_stream || !has_stream => {
+                Some(RestartReason::StreamEnded)
+            }
+            State::Registered { .. } if observation.lost_stream => Some(RestartReason::StreamEnded),
             State::Registered { kubelet, .. } | State::Streaming { kubelet: Some(kubelet), .. }
                 if is_other(kubelet) =>
             {
-                Some(Reason::KubeletRestarted)
+                Some(RestartReason::KubeletRestarted)
             }
-            State::Registered { stream_by, .. } if observation.streams == 0 && now >= stream_by => {
-                Some(Reason::NoStream)
+            // The earlier kubelet opened the stream.
+            State::Registering { kubelet } if has_stream && is_other(kubelet) => {
+                Some(RestartReason::KubeletRestarted)
+            }
+            State::Registered { stream_by, .. } if !has_stream && now >= stream_by => {
+                Some(RestartReason::NoStream)
             }
             _ => None,
         }
     }
 
-    fn close(&mut self, reason: Reason, observation: Observation, now: Duration) -> Action {
-        if reason == Reason::NoStream {
-            self.unanswered = self.unanswered.saturating_add(1);
+    fn close(&mut self, reason: RestartReason, now: Duration) -> Action {
+        if reason == RestartReason::NoStream {
+            self.streamless = self.streamless.saturating_add(1);
         }
         self.state = if self.was_replaced {
             State::Yielded { take_over_at: None }
         } else {
-            State::Down {
-                retry_at: now + self.wait_after_fall(now),
-                failed_with: observation.kubelet,
-            }
+            State::Down { retry_at: now + self.wait_after_close(now) }
         };
         Action::Close(reason)
     }
 
-    /// None after a steady stream.
-    fn wait_after_fall(&mut self, now: Duration) -> Duration {
+    /// Zero after a steady stream, and zero once before a new kubelet has answered: what ends then
+    /// is the session with the kubelet before it.
+    fn wait_after_close(&mut self, now: Duration) -> Duration {
+        if std::mem::take(&mut self.is_kubelet_new) {
+            return Duration::ZERO;
+        }
         match self.state {
-            State::Streaming { since, .. } if now.saturating_sub(since) >= STEADY => {
+            State::Streaming { since, .. } if now.saturating_sub(since) >= STEADY_AFTER => {
                 self.failures = 0;
                 Duration::ZERO
             }
@@ -308,19 +345,17 @@ impl Session {
     fn when_serving(&mut self, observation: Observation, now: Duration) -> Action {
         if observation.streams > 0 {
             if !self.is_streaming() {
-                (self.silences, self.unanswered) = (0, 0);
+                (self.timeouts, self.streamless) = (0, 0);
                 self.state = State::Streaming { kubelet: observation.kubelet, since: now };
             }
             return Action::Wait { until: None };
         }
         match self.state {
-            State::Serving { retry_at, refused_by } => {
-                self.try_register(observation, now, retry_at, refused_by)
-            }
+            State::Serving { retry_at } => self.try_register(observation, now, retry_at),
             State::Registering { kubelet }
                 if observation.kubelet.is_some_and(|seen| seen != kubelet) =>
             {
-                self.try_register(observation, now, now, None)
+                self.try_register(observation, now, now)
             }
             State::Registered { stream_by, .. } => Action::Wait { until: Some(stream_by) },
             _ => Action::Wait { until: None },
@@ -332,14 +367,13 @@ impl Session {
         observation: Observation,
         now: Duration,
         retry_at: Duration,
-        refused_by: Option<SocketIdentity>,
     ) -> Action {
         let Some(kubelet) = observation.kubelet else { return Action::Wait { until: None } };
-        if now < retry_at && refused_by == Some(kubelet) {
+        if now < retry_at {
             return Action::Wait { until: Some(retry_at) };
         }
         self.state = State::Registering { kubelet };
-        Action::Register { patience: doubled(REGISTER_PATIENCE, self.silences) }
+        Action::Register { timeout: REGISTER_TIMEOUT.after(self.timeouts) }
     }
 
     fn when_yielded(
@@ -348,11 +382,11 @@ impl Session {
         now: Duration,
         take_over_at: Option<Duration>,
     ) -> Action {
-        let is_alive = observation.own_socket == OwnSocket::Foreign { alive: true };
-        let take_over_at = (!is_alive).then(|| take_over_at.unwrap_or(now + PRECEDENCE));
+        let is_alive = observation.own_socket == OwnSocketState::Foreign { alive: true };
+        let take_over_at = (!is_alive).then(|| take_over_at.unwrap_or(now + TAKEOVER_DELAY));
         self.state = State::Yielded { take_over_at };
         match take_over_at {
-            Some(moment) if now >= moment => Action::Bind,
+            Some(at) if now >= at => Action::Bind,
             until => Action::Wait { until },
         }
     }
@@ -363,22 +397,11 @@ impl Session {
     }
 }
 
-fn when_down(
-    observation: Observation,
-    now: Duration,
-    retry_at: Duration,
-    failed_with: Option<SocketIdentity>,
-) -> Action {
-    // A kubelet that has just come is a reason to try at once.
-    let is_new = observation.kubelet.is_some() && observation.kubelet != failed_with;
-    if now >= retry_at || is_new {
-        return Action::Bind;
+impl GrowingTimeout {
+    /// After so many failures in a row.
+    fn after(self, failures: u32) -> Duration {
+        self.first.saturating_mul(1 << failures.min(8)).min(self.longest)
     }
-    Action::Wait { until: Some(retry_at) }
-}
-
-fn doubled((first, longest): (Duration, Duration), times: u32) -> Duration {
-    first.saturating_mul(1 << times.min(8)).min(longest)
 }
 
 #[cfg(test)]

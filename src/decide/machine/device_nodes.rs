@@ -1,5 +1,5 @@
 //! Which /dev node belongs to which chip. Minor numbers may have holes and need not follow the
-//! order of the bus, so a pairing by order is the last resort and says so.
+//! order of the bus, so a pairing by order is the last resort, and named as such.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,13 +7,14 @@ use crate::model::config::DiscoveryRules;
 use crate::model::device::{DeviceNode, NodeEvidence};
 use crate::model::function::ChipFunction;
 use crate::model::machine::DeviceNumber;
+use crate::model::observed::NodeProblem;
 use crate::model::pci::PciAddress;
 use crate::model::sysfs::SysfsScan;
 
 /// A chip's node and how it was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundNode {
-    /// Absent where nothing tells.
+    /// Absent without any evidence.
     pub node: Option<DeviceNode>,
     /// How it was found.
     pub evidence: NodeEvidence,
@@ -21,16 +22,7 @@ pub struct FoundNode {
     pub problem: Option<NodeProblem>,
 }
 
-/// What is wrong with a chip's node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NodeProblem {
-    /// No evidence; the sentence says why order did not help either.
-    Unknown(String),
-    /// The kernel announces a node that /dev does not have as announced.
-    Missing(String),
-}
-
-/// A node for each of `chips`, which are those that can be handed out.
+/// A node for each of `chips`, which are those that can be allocated.
 #[must_use]
 pub fn find_nodes(
     chips: &[&ChipFunction],
@@ -49,7 +41,7 @@ pub fn find_nodes(
         Some((node, evidence)) => FoundNode {
             node: Some(node.clone()),
             evidence: *evidence,
-            problem: announced_problem(node, &there).map(NodeProblem::Missing),
+            problem: announced_problem(node, &there),
         },
         None => unknown("other chips' nodes are announced in /sys, but not this one's"),
     };
@@ -73,7 +65,7 @@ fn announced_nodes(
     let of_children = chips.iter().filter_map(|chip| {
         // A chip may have other children with a node, for example of DRM or of a clock.
         let node = chip.child_nodes.iter().find(|node| chip_node(node).is_some())?.clone();
-        Some((chip.function.address, (node, NodeEvidence::Child)))
+        Some((chip.function.address, (node, NodeEvidence::Sysfs)))
     });
     let wanted: BTreeSet<_> = chips.iter().map(|chip| chip.function.address).collect();
     // Later ones replace earlier ones: a child is the stronger evidence.
@@ -86,12 +78,16 @@ fn announced_nodes(
 fn announced_problem(
     node: &DeviceNode,
     there: &BTreeMap<&str, Option<DeviceNumber>>,
-) -> Option<String> {
+) -> Option<NodeProblem> {
     let path = &node.path;
     match (there.get(&**path), node.number) {
-        (None, _) => Some(format!("{path} is announced in /sys but is not in /dev")),
+        (None, _) => {
+            let detail = format!("{path} is announced in /sys but is not in /dev");
+            Some(NodeProblem::Missing(detail))
+        }
         (Some(Some(there)), Some(announced)) if *there != announced => {
-            Some(format!("{path} is device {there}, but /sys announces {announced}"))
+            let detail = format!("{path} is device {there}, but /sys announces {announced}");
+            Some(NodeProblem::Mismatch(detail))
         }
         _ => None,
     }
@@ -149,20 +145,22 @@ mod tests {
     use super::*;
     use crate::decide::sample::{SINGLE, Sample, node};
 
-    /// `/dev/iluvatar0 by child`, or the problem.
+    /// `/dev/iluvatar0 by sysfs`, or the problem.
     fn shown(found: &FoundNode) -> String {
         let node = found.node.as_ref().map_or("none", |node| &node.path);
         let problem = match &found.problem {
             None => String::new(),
             Some(NodeProblem::Unknown(why)) => format!(", unknown: {why}"),
-            Some(NodeProblem::Missing(what)) => format!(", missing: {what}"),
+            Some(NodeProblem::Missing(what) | NodeProblem::Mismatch(what)) => {
+                format!(", missing: {what}")
+            }
         };
         format!("{node} by {}{problem}", found.evidence)
     }
 
     #[track_caller]
     fn check(sample: Sample, expected: &[&str]) {
-        let survey = sample.survey();
+        let survey = sample.scan();
         let chips: Vec<_> = survey.chips.iter().collect();
         let found = find_nodes(&chips, &survey, &DiscoveryRules::default());
         assert_eq!(found.values().map(shown).collect::<Vec<_>>(), expected);
@@ -177,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_of_the_chip_tells_its_node_whatever_the_order() {
+    fn a_child_of_the_chip_is_its_node_whatever_the_order() {
         let sample = Sample::default()
             .chip("00:01.0 03:00.0", SINGLE)
             .with(child("/dev/iluvatar7", 7))
@@ -185,7 +183,7 @@ mod tests {
             .with(child("/dev/iluvatar2", 2))
             .node("/dev/iluvatar2", 2)
             .node("/dev/iluvatar7", 7);
-        check(sample, &["/dev/iluvatar7 by child", "/dev/iluvatar2 by child"]);
+        check(sample, &["/dev/iluvatar7 by sysfs", "/dev/iluvatar2 by sysfs"]);
     }
 
     #[test]
@@ -196,7 +194,7 @@ mod tests {
             .class_device("iluvatar1", 1, Some("03:00.0"))
             .node("/dev/iluvatar0", 0)
             .node("/dev/iluvatar1", 1);
-        check(sample, &["/dev/iluvatar0 by child"]);
+        check(sample, &["/dev/iluvatar0 by sysfs"]);
     }
 
     #[test]

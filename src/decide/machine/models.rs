@@ -1,5 +1,6 @@
-//! What is publicly proven of device ids. One row: no public `lspci` output shows another model.
+//! Models by device id. The table has one row: no public `lspci` output shows another model.
 
+use crate::model::board::UNKNOWN_MODEL;
 use crate::model::config::BoardRules;
 use crate::model::function::ChipFunction;
 use crate::model::pci::PciId;
@@ -26,8 +27,8 @@ pub fn chips_per_board(id: PciId, rules: &BoardRules) -> Option<usize> {
     configured.or_else(|| known_model(id).map(|model| model.chips))
 }
 
-/// What people call it: by configuration, by the table, by the host's hardware database, or
-/// `Iluvatar 1e3e:0003` where none knows.
+/// The model's name: from the configuration, the table, or the host's hardware database (udev), in
+/// this order; [`UNKNOWN_MODEL`] where none has the id.
 #[must_use]
 pub fn model_name(chip: &ChipFunction, rules: &BoardRules) -> String {
     let id = chip.id;
@@ -35,5 +36,5 @@ pub fn model_name(chip: &ChipFunction, rules: &BoardRules) -> String {
     configured
         .or_else(|| known_model(id).map(|model| model.name.to_owned()))
         .or_else(|| chip.udev_model.clone())
-        .unwrap_or_else(|| format!("Iluvatar {id}"))
+        .unwrap_or_else(|| UNKNOWN_MODEL.to_owned())
 }

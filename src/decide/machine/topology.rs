@@ -182,7 +182,7 @@ mod tests {
 
     /// The tree where every chip is a board of its own; `numa` is each chip's node by bus order.
     fn tree_of(sample: Sample, numa: &[Option<u32>]) -> DistanceTree {
-        let survey = sample.survey();
+        let survey = sample.scan();
         let boards: Vec<_> = survey
             .chips
             .iter()
@@ -248,7 +248,7 @@ mod tests {
         let survey = Sample::default()
             .chip("00:01.0 01:00.0", UNKNOWN)
             .chip("80:01.0 81:00.0", UNKNOWN)
-            .survey();
+            .scan();
         let functions = survey.chips.iter().map(|chip| &chip.function);
         let chips = functions.map(|function| Place { function, numa_node: None }).collect();
         let tree = distance_tree(&[(at("01:00.0"), chips)]);

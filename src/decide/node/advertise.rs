@@ -1,71 +1,72 @@
-//! What the kubelet is told: the boards of an inventory as devices of one or more resources.
+//! The boards of an inventory as devices of one or more resources.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::SystemTime;
+use std::collections::BTreeMap;
 
-use crate::decide::health::scan_signals as health;
 use crate::model::board::{Board, Chip};
-use crate::model::config::{CdiRules, Config, ContainerRules, Granularity, ResourceRule, Selector};
+use crate::model::config::{Granularity, ResourceRule, Selector};
 use crate::model::device::{Device, DeviceId, Resource};
+use crate::model::health::Health;
 use crate::model::inventory::Inventory;
-use crate::model::list_size::largest_replicas;
 use crate::model::pci::PciAddress;
+use crate::model::warning::{Subject, Warning, WarningCode};
 
-/// The resources of a configuration, in its order. A chip is offered once: by the first resource
-/// that wants it, for the kubelet would hand it out under each name.
-#[must_use]
-pub fn advertise(inventory: &Inventory, rules: &[ResourceRule]) -> Vec<Resource> {
-    let mut offered: BTreeSet<PciAddress> = BTreeSet::new();
-    rules
-        .iter()
-        .map(|rule| {
-            let mut devices: Vec<_> =
-                inventory.boards.iter().flat_map(|board| devices_of(board, rule)).collect();
-            devices.retain(|device| device.chips.iter().all(|chip| !offered.contains(chip)));
-            offered.extend(devices.iter().flat_map(|device| &device.chips));
-            devices.sort_by_key(|device| device.id);
-            Resource { name: rule.name.clone(), sharing: rule.sharing, devices }
-        })
-        .collect()
+/// What a configuration makes of an inventory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Advertised {
+    /// In the configuration's order.
+    pub resources: Vec<Resource>,
+    /// Devices that a resource matches but an earlier one offers already.
+    pub overlaps: Vec<Warning>,
+    /// Chips that no resource offers, ascending.
+    pub unoffered: Vec<PciAddress>,
 }
 
-/// Devices that a resource wants but an earlier one already offers.
-fn overlaps(inventory: &Inventory, rules: &[ResourceRule]) -> Vec<String> {
+/// The resources of a configuration. A chip is offered once, by the first resource that matches it:
+/// the kubelet would allocate it under each name.
+#[must_use]
+pub fn advertise(inventory: &Inventory, rules: &[ResourceRule]) -> Advertised {
     let mut offered: BTreeMap<PciAddress, &str> = BTreeMap::new();
-    let mut overlaps = Vec::new();
+    let mut advertised = Advertised::default();
     for rule in rules {
+        let mut devices = Vec::new();
         for device in inventory.boards.iter().flat_map(|board| devices_of(board, rule)) {
-            let taken = device.chips.iter().find_map(|chip| offered.get(chip));
-            match taken {
-                Some(first) => overlaps.push(format!(
-                    "{}: {} also matches, but {first} offers it already; make the matches exclude \
-                     each other",
-                    device.id, rule.name
-                )),
-                None => offered.extend(device.chips.iter().map(|chip| (*chip, rule.name.as_str()))),
+            match device.chips.iter().find_map(|chip| offered.get(chip)) {
+                Some(first) => advertised.overlaps.push(overlap(&device, rule, first)),
+                None => devices.push(device),
             }
         }
+        for chip in devices.iter().flat_map(|device| &device.chips) {
+            offered.insert(*chip, &rule.name);
+        }
+        devices.sort_by_key(|device| device.id);
+        let resource = Resource { name: rule.name.clone(), sharing: rule.sharing, devices };
+        advertised.resources.push(resource);
     }
-    overlaps
+    let chips = inventory.chips().into_iter().map(|chip| chip.address);
+    advertised.unoffered = chips.filter(|chip| !offered.contains_key(chip)).collect();
+    advertised
 }
 
-/// What is wrong where a resource has so many replicas that its list would not reach a kubelet on
-/// this node; with the number that would fit.
+fn overlap(device: &Device, rule: &ResourceRule, first: &str) -> Warning {
+    let detail = format!(
+        "{} also matches, but {first} offers it already; make the matches exclude each other",
+        rule.name
+    );
+    let subject = Subject::Chip(device.id.address);
+    Warning { code: WarningCode::OverlappingResources, subject, detail }
+}
+
+/// The warning about chips that no resource offers.
 #[must_use]
-pub fn oversized(inventory: &Inventory, config: &Config) -> Option<String> {
-    let resources = advertise(inventory, &config.resources);
-    resources.iter().find_map(|resource| {
-        let replicas = resource.sharing?.replicas;
-        let devices = resource.devices.len();
-        let largest = largest_replicas(devices);
-        (replicas > largest).then(|| {
-            format!(
-                "{}: {replicas} replicas of each of {devices} devices make a list above the \
-                 kubelet's limit of 4 MiB; at most {largest} fit",
-                resource.name
-            )
-        })
-    })
+pub fn unoffered_warning(chips: &[PciAddress]) -> Option<Warning> {
+    let first = chips.first()?;
+    let detail = match chips.len() {
+        1 => format!("no resource offers chip {first}; check `match` under `resources`"),
+        count => format!(
+            "no resource offers {count} chips, {first} and others; check `match` under `resources`"
+        ),
+    };
+    Some(Warning { code: WarningCode::ChipsNotOffered, subject: Subject::Node, detail })
 }
 
 fn devices_of(board: &Board, rule: &ResourceRule) -> Vec<Device> {
@@ -95,6 +96,7 @@ fn board_device(board: &Board) -> Device {
         nodes: board.chips.iter().filter_map(|chip| chip.node.clone()).collect(),
         health: board.health,
         reasons: board.reasons.clone(),
+        awaits_kubelet: false,
         numa_nodes: board.numa_nodes.clone(),
     }
 }
@@ -104,92 +106,20 @@ fn chip_device(chip: &Chip) -> Device {
         id: DeviceId::whole(chip.address),
         chips: vec![chip.address],
         nodes: chip.node.iter().cloned().collect(),
-        health: health::verdict(&chip.reasons),
+        health: Health::of(&chip.reasons),
         reasons: chip.reasons.clone(),
+        awaits_kubelet: false,
         numa_nodes: chip.numa_node.into_iter().collect(),
-    }
-}
-
-/// Everything that the daemon's loops share: one look at the node under one configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeSnapshot {
-    /// What the scan concluded.
-    pub inventory: Inventory,
-    /// What the kubelet is told.
-    pub resources: Vec<Resource>,
-    /// What containers are told.
-    pub container: ContainerRules,
-    /// What container runtimes are told.
-    pub cdi: CdiRules,
-    /// Chips that more than one resource wants, one sentence each.
-    pub overlaps: Vec<String>,
-    /// Since when each device has the health that it has, by resource and id; see
-    /// [`NodeSnapshot::since`].
-    since: BTreeMap<(String, DeviceId), SystemTime>,
-}
-
-impl NodeSnapshot {
-    /// What `inventory` offers under `config`.
-    #[must_use]
-    pub fn new(inventory: Inventory, config: &Config) -> Self {
-        let resources = advertise(&inventory, &config.resources);
-        let overlaps = overlaps(&inventory, &config.resources);
-        let (container, cdi) = (config.container, config.cdi.clone());
-        Self { inventory, resources, container, cdi, overlaps, since: BTreeMap::new() }
-    }
-
-    /// The same, with the time at which each device became what it is: `now`, unless `last` had it
-    /// in the same health.
-    #[must_use]
-    pub fn following(mut self, last: Option<&Self>, now: SystemTime) -> Self {
-        let since = self.devices().map(|(resource, device)| {
-            let before = last.and_then(|last| last.moment(&resource.name, device));
-            ((resource.name.clone(), device.id), before.unwrap_or(now))
-        });
-        self.since = since.collect();
-        self
-    }
-
-    /// Since when this device has the health that it has; none before the offer [follows] another.
-    ///
-    /// [follows]: Self::following
-    #[must_use]
-    pub fn since(&self, resource: &str, device: DeviceId) -> Option<SystemTime> {
-        self.since.get(&(resource.to_owned(), device)).copied()
-    }
-
-    /// Since when it was as healthy as `device` is.
-    fn moment(&self, resource: &str, device: &Device) -> Option<SystemTime> {
-        let mut devices = self.resource(resource)?.devices.iter();
-        let same = devices.find(|it| it.id == device.id && it.health == device.health)?;
-        self.since(resource, same.id)
-    }
-
-    /// Everything that an operator should look at.
-    pub fn warnings(&self) -> impl Iterator<Item = &String> {
-        self.inventory.warnings.iter().chain(&self.overlaps)
-    }
-
-    /// Every device with its resource, in the resources' order.
-    pub fn devices(&self) -> impl Iterator<Item = (&Resource, &Device)> {
-        self.resources
-            .iter()
-            .flat_map(|resource| resource.devices.iter().map(move |device| (resource, device)))
-    }
-
-    /// The resource of this name, if the configuration has it.
-    #[must_use]
-    pub fn resource(&self, name: &str) -> Option<&Resource> {
-        self.resources.iter().find(|resource| resource.name == name)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::machine::observe::build;
+    use crate::decide::node::snapshot::NodeSnapshot;
+    use crate::decide::node::state::snapshot_of;
     use crate::decide::sample::{SINGLE, Sample, UNKNOWN, at};
-    use crate::model::config::{Sharing, SharingPolicy};
+    use crate::model::config::{Config, Sharing, SharingPolicy};
     use crate::model::health::Health;
     use crate::model::pci::PciId;
 
@@ -203,7 +133,7 @@ mod tests {
             .class_device("iluvatar1", 1, Some("17:00.0"))
             .node("/dev/iluvatar0", 0)
             .node("/dev/iluvatar1", 1);
-        build(&sample.survey(), &Config::default())
+        (*snapshot_of(sample.scan(), &Config::default()).inventory).clone()
     }
 
     fn rule(name: &str, granularity: Granularity, selector: Selector) -> ResourceRule {
@@ -222,7 +152,7 @@ mod tests {
 
     #[track_caller]
     fn check(rules: &[ResourceRule], expected: &[&str]) {
-        let resources = advertise(&inventory(), rules);
+        let resources = advertise(&inventory(), rules).resources;
         assert_eq!(resources.iter().map(shown).collect::<Vec<_>>(), expected);
     }
 
@@ -270,6 +200,21 @@ mod tests {
     }
 
     #[test]
+    fn chips_that_no_resource_offers_are_named() {
+        let nothing = Selector { model: Some("BI-V100".to_owned()), ..Selector::default() };
+        let advertised = advertise(&inventory(), &[rule("gpu", Granularity::Board, nothing)]);
+        let unoffered = [at("14:00.0"), at("17:00.0"), at("20:00.0")];
+        assert_eq!(advertised.unoffered, unoffered);
+        let detail = |chips: &[PciAddress]| unoffered_warning(chips).map(|warning| warning.detail);
+        let all = "no resource offers 3 chips, 0000:14:00.0 and others; check `match` under \
+                   `resources`";
+        assert_eq!(detail(&unoffered).as_deref(), Some(all));
+        let one = "no resource offers chip 0000:14:00.0; check `match` under `resources`";
+        assert_eq!(detail(&unoffered[..1]).as_deref(), Some(one));
+        assert_eq!(detail(&[]), None);
+    }
+
+    #[test]
     fn replicas_are_listed_one_by_one_and_carry_their_devices_health() {
         let sharing = Sharing {
             replicas: 2,
@@ -277,7 +222,7 @@ mod tests {
             policy: SharingPolicy::Spread,
         };
         let rule = ResourceRule { sharing: Some(sharing), ..ResourceRule::default() };
-        let resources = advertise(&inventory(), &[rule]);
+        let resources = advertise(&inventory(), &[rule]).resources;
         let listed: Vec<_> =
             resources[0].listed().map(|(id, device)| format!("{id} {}", device.health)).collect();
         assert_eq!(

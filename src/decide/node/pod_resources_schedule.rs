@@ -1,36 +1,48 @@
-//! When to ask the kubelet who holds what: at the start, and while a device that left is listed.
-//! A node where nothing left asks nobody.
+//! When to ask the kubelet who holds what: at the start, and while a device is listed that left or
+//! that is withheld. A node without such devices asks nobody.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::removed;
-use crate::decide::node::advertise::NodeSnapshot;
+use super::snapshot::NodeSnapshot;
 use crate::model::device::DeviceId;
+use crate::model::pod_usage::KubeletInstance;
 
-/// How often to ask while a device that left is listed.
-const INTERVAL: Duration = Duration::from_secs(2);
+/// How often to ask while a device is listed that left or that is withheld.
+const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Where nobody ever answered, the start's question is asked less and less often, down to this.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How long after the first question on a node where nothing is listed that left the last one comes:
-/// a kubelet that has just started answers before it knows its pods.
-const SECOND_LOOK: Duration = Duration::from_secs(30);
+/// How long after the first question on a node without such devices the last one comes: a kubelet
+/// that has just started answers before it knows its pods.
+const SECOND_QUESTION: Duration = Duration::from_secs(30);
 
-/// Questions on such a node: one at once, one as a second look.
+/// Questions on such a node: one at once, one later.
 const CLOSING: u8 = 2;
 
-/// What was asked about so far.
+/// Failures in a row after which a kubelet that never answered counts as one that does not tell.
+const GIVE_UP: u32 = 5;
+
+/// The questions so far.
 #[derive(Clone, Debug)]
 pub struct PodResourcesSchedule {
-    /// Devices that left and are listed, by resource.
+    /// Devices that left or are withheld, by resource.
     about: BTreeSet<(String, DeviceId)>,
-    /// Answers still wanted though nothing is listed that left.
+    /// Answers still wanted though there are none of those.
     closing: u8,
     ever_answered: bool,
     /// Since the last answer.
     failures: u32,
+}
+
+/// How a question failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailedQuestion {
+    /// There is no socket.
+    Absent,
+    /// The kubelet refused, or did not answer in time.
+    Failed,
 }
 
 impl Default for PodResourcesSchedule {
@@ -40,11 +52,13 @@ impl Default for PodResourcesSchedule {
 }
 
 impl PodResourcesSchedule {
-    /// Whether what is listed now calls for a question at once: another device left, or the last
-    /// one left the list. A pod that was being admitted when it was asked about may hold it since.
-    pub fn is_due(&mut self, snapshot: Option<&NodeSnapshot>) -> bool {
-        let removed = snapshot.into_iter().flat_map(removed::removed);
-        let about = removed.map(|(resource, device)| (resource.name.clone(), device.id)).collect();
+    /// Takes in the latest snapshot. True where it calls for a question at once: another device
+    /// left or is withheld, or the last one is not any more. A pod that was being admitted when it
+    /// was asked about may hold it since.
+    pub fn follow(&mut self, snapshot: Option<&NodeSnapshot>) -> bool {
+        let devices =
+            snapshot.into_iter().flat_map(|snapshot| snapshot.removed().chain(snapshot.withheld()));
+        let about = devices.map(|(resource, device)| (resource.name.clone(), device.id)).collect();
         let before = std::mem::replace(&mut self.about, about);
         let is_over = self.about.is_empty() && !before.is_empty();
         if is_over {
@@ -56,22 +70,24 @@ impl PodResourcesSchedule {
     /// How long to wait for such a change before asking again; none where nothing is left to ask.
     #[must_use]
     pub fn interval(&self) -> Option<Duration> {
+        if !self.ever_answered {
+            let interval = INTERVAL.saturating_mul(self.failures.max(1));
+            let longest = if self.about.is_empty() { LONGEST_INTERVAL } else { INTERVAL * 2 };
+            return Some(interval.min(longest));
+        }
         if !self.about.is_empty() {
             return Some(INTERVAL);
         }
-        if !self.ever_answered {
-            return Some(INTERVAL.saturating_mul(self.failures.max(1)).min(LONGEST_INTERVAL));
-        }
-        (self.closing > 0).then_some(SECOND_LOOK)
+        (self.closing > 0).then_some(SECOND_QUESTION)
     }
 
-    /// The kubelet answered. True where it did not the last time.
-    pub fn answered(&mut self) -> bool {
+    /// The kubelet answered. Returns how often it had failed since the last answer.
+    pub fn answered(&mut self) -> u32 {
         self.ever_answered = true;
         if self.about.is_empty() {
             self.closing = self.closing.saturating_sub(1);
         }
-        std::mem::take(&mut self.failures) > 0
+        std::mem::take(&mut self.failures)
     }
 
     /// It did not answer. Returns how often that happened since the last answer.
@@ -79,80 +95,131 @@ impl PodResourcesSchedule {
         self.failures = self.failures.saturating_add(1);
         self.failures
     }
+
+    /// Whether the kubelet does not tell who holds what: it never answered, and either there is no
+    /// socket or it failed often.
+    #[must_use]
+    pub fn is_unavailable(&self, failed: FailedQuestion) -> bool {
+        !self.ever_answered && (failed == FailedQuestion::Absent || self.failures >= GIVE_UP)
+    }
+}
+
+/// Which kubelet answered, from its socket: the inode, the time of its making in nanoseconds since
+/// the epoch, the time of day, and how long this process has seen it.
+#[must_use]
+pub fn kubelet_instance(
+    (inode, made): (u64, i128),
+    time_of_day: Duration,
+    seen_for: Duration,
+    kubelet_start: Duration,
+) -> KubeletInstance {
+    let now = i128::try_from(time_of_day.as_nanos()).unwrap_or(i128::MAX);
+    let start = i128::try_from(kubelet_start.as_nanos()).unwrap_or(i128::MAX);
+    let is_old = now.saturating_sub(made) >= start || seen_for >= kubelet_start;
+    KubeletInstance { id: (inode, made), knows_its_pods: is_old }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::node::removed::tests::node::{Node, board, second};
-    use crate::decide::node::removed::{RemovedDevices, Retention};
+    use crate::decide::node::state::snapshot_of;
+    use crate::decide::sample::{SINGLE, Sample};
+    use crate::model::config::Config;
+    use crate::model::health::{Reason, ReasonCode};
 
-    /// The offer after boards at these buses left.
-    fn offer_without(buses: &[u8]) -> NodeSnapshot {
-        let all = [0x13, 0x40, 0x64];
-        let mut removed_devices = RemovedDevices::new(Retention::default());
-        for gone in [&[][..], buses] {
-            let there = all.iter().filter(|bus| !gone.contains(bus));
-            let boards = there.map(|bus| board(*bus, 1)).collect();
-            removed_devices.observe(Node { boards, ..Node::default() }.snapshot(), second(1));
+    /// Three devices, of which those with these numbers are withheld.
+    fn withheld(numbers: &[usize]) -> NodeSnapshot {
+        let sample = Sample::default()
+            .chip("00:01.0 13:00.0", SINGLE)
+            .chip("00:02.0 40:00.0", SINGLE)
+            .chip("00:03.0 64:00.0", SINGLE);
+        let mut snapshot = (*snapshot_of(sample.scan(), &Config::default())).clone();
+        for number in numbers {
+            let reason = Reason { code: ReasonCode::HeldByPod, detail: String::new() };
+            snapshot.resources[0].devices[*number].reasons.push(reason);
         }
-        removed_devices.snapshot(second(1)).unwrap()
+        snapshot
     }
 
     #[track_caller]
-    fn check_second_look(questions: &mut PodResourcesSchedule) {
+    fn check_second_question(questions: &mut PodResourcesSchedule) {
         questions.answered();
-        assert_eq!(questions.interval(), Some(SECOND_LOOK));
+        assert_eq!(questions.interval(), Some(SECOND_QUESTION));
         questions.answered();
         assert_eq!(questions.interval(), None);
     }
 
     #[test]
-    fn a_node_where_nothing_left_is_asked_about_twice_and_never_again() {
+    fn a_node_where_nothing_is_withheld_is_asked_about_twice_and_never_again() {
         let mut questions = PodResourcesSchedule::default();
-        check_second_look(&mut questions);
-        assert!(!questions.is_due(Some(&offer_without(&[]))));
+        check_second_question(&mut questions);
+        assert!(!questions.follow(Some(&withheld(&[]))));
         assert_eq!(questions.interval(), None);
     }
 
     #[test]
-    fn each_departure_is_asked_about_at_once_and_then_at_intervals() {
+    fn each_withheld_device_is_asked_about_at_once_and_then_at_intervals() {
         let mut questions = PodResourcesSchedule::default();
         questions.answered();
-        for (gone, is_due) in [
-            (&[0x13][..], true),
-            (&[0x13], false),
-            (&[0x13, 0x40], true),
-            (&[0x40], false),
-            (&[0x64], true),
-        ] {
-            assert_eq!(questions.is_due(Some(&offer_without(gone))), is_due, "{gone:x?}");
+        for (numbers, is_due) in
+            [(&[0][..], true), (&[0], false), (&[0, 1], true), (&[1], false), (&[2], true)]
+        {
+            assert_eq!(questions.follow(Some(&withheld(numbers))), is_due, "{numbers:?}");
             assert_eq!(questions.interval(), Some(INTERVAL));
         }
     }
 
     #[test]
-    fn twice_more_is_asked_after_the_last_one_left_the_list() {
+    fn twice_more_is_asked_after_the_last_one_is_free() {
         let mut questions = PodResourcesSchedule::default();
         questions.answered();
-        questions.is_due(Some(&offer_without(&[0x13])));
-        let nothing = offer_without(&[]);
-        assert!(questions.is_due(Some(&nothing)));
-        assert!(!questions.is_due(Some(&nothing)));
-        check_second_look(&mut questions);
+        questions.follow(Some(&withheld(&[0])));
+        let nothing = withheld(&[]);
+        assert!(questions.follow(Some(&nothing)));
+        assert!(!questions.follow(Some(&nothing)));
+        check_second_question(&mut questions);
     }
 
     #[test]
     fn without_any_answer_the_first_question_is_repeated_ever_more_slowly() {
         let mut questions = PodResourcesSchedule::default();
-        let waits = (0..40).map(|_| {
+        let waits = (0..70).map(|_| {
             questions.failed();
             questions.interval().unwrap()
         });
         let waits: Vec<_> = waits.collect();
         assert!(waits.is_sorted());
-        assert_eq!((waits[0], waits[39]), (INTERVAL, LONGEST_INTERVAL));
-        assert!(questions.answered());
-        assert!(!questions.answered());
+        assert_eq!((waits[0], waits[69]), (INTERVAL, LONGEST_INTERVAL));
+        assert_eq!(questions.answered(), 70);
+        assert_eq!(questions.answered(), 0);
+    }
+
+    #[test]
+    fn a_kubelet_does_not_tell_where_there_is_no_socket_or_it_fails_again_and_again() {
+        let mut questions = PodResourcesSchedule::default();
+        questions.failed();
+        assert!(questions.is_unavailable(FailedQuestion::Absent));
+        assert!(!questions.is_unavailable(FailedQuestion::Failed));
+        for _ in 1..GIVE_UP {
+            questions.failed();
+        }
+        assert!(questions.is_unavailable(FailedQuestion::Failed));
+        questions.answered();
+        questions.failed();
+        assert!(!questions.is_unavailable(FailedQuestion::Absent));
+    }
+
+    #[test]
+    fn a_kubelet_knows_its_pods_by_the_age_of_its_socket_or_by_how_long_it_was_seen() {
+        let second = Duration::from_secs;
+        let knows = |age: u64, seen: u64| {
+            let made = i128::from(1000 - age) * 1_000_000_000;
+            kubelet_instance((7, made), second(1000), second(seen), second(30)).knows_its_pods
+        };
+        assert!(!knows(29, 29));
+        assert!(knows(30, 0) && knows(0, 30));
+        // A clock that was set back makes no socket old.
+        let future = kubelet_instance((7, i128::MAX), second(1000), second(0), second(30));
+        assert!(!future.knows_its_pods);
     }
 }

@@ -22,7 +22,7 @@ const SETTLING: Duration = Duration::from_secs(30);
 
 /// Knows the last look and the hints since. Times are since any fixed moment.
 #[derive(Clone, Debug)]
-pub struct Rescan {
+pub struct ScanSchedule {
     interval: Duration,
     last: Option<Duration>,
     /// Looks in this burst that came as soon as the gap allowed.
@@ -37,7 +37,7 @@ pub struct Rescan {
     seed: u64,
 }
 
-impl Rescan {
+impl ScanSchedule {
     /// Nothing looked at yet; `interval` is the longest time without a look.
     #[must_use]
     pub fn new(interval: Duration, seed: u64) -> Self {
@@ -77,7 +77,7 @@ impl Rescan {
 
     /// A look began at `began` and succeeded by `now`; these chips lack their driver or node.
     /// Hints since it began are answered by the next one.
-    pub fn looked(&mut self, began: Duration, now: Duration, incomplete: &[PciAddress]) {
+    pub fn scanned(&mut self, began: Duration, now: Duration, incomplete: &[PciAddress]) {
         self.failures = 0;
         // By the hint, not by the look: on a busy node a look comes late, and the burst goes on.
         let since_last = self.hinted.zip(self.last).map(|(hint, last)| hint.saturating_sub(last));
@@ -132,9 +132,9 @@ mod tests {
         Duration::from_millis(milliseconds)
     }
 
-    fn settled() -> Rescan {
-        let mut rescan = Rescan::new(ms(60_000), 1);
-        rescan.looked(ms(0), ms(5), &[]);
+    fn settled() -> ScanSchedule {
+        let mut rescan = ScanSchedule::new(ms(60_000), 1);
+        rescan.scanned(ms(0), ms(5), &[]);
         rescan
     }
 
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn the_first_look_is_at_once_and_the_next_after_the_interval() {
-        assert_eq!(Rescan::new(ms(60_000), 1).next(), ms(0));
+        assert_eq!(ScanSchedule::new(ms(60_000), 1).next(), ms(0));
         assert_eq!(settled().next(), ms(60_005));
     }
 
@@ -161,7 +161,7 @@ mod tests {
         let mut rescan = settled();
         rescan.hint(ms(1000));
         rescan.hint(ms(1000));
-        rescan.looked(ms(1000), ms(1006), &[]);
+        rescan.scanned(ms(1000), ms(1006), &[]);
         assert_eq!(rescan.next(), ms(61_006));
         rescan.hint(ms(1010));
         assert_eq!(rescan.next(), ms(1026));
@@ -176,7 +176,7 @@ mod tests {
                 rescan.hint(ms(now));
             }
             if rescan.next() <= ms(now) {
-                rescan.looked(ms(now), ms(now + 1), &[]);
+                rescan.scanned(ms(now), ms(now + 1), &[]);
                 looks.push(now);
             }
         }
@@ -196,7 +196,7 @@ mod tests {
             }
             // Nobody gets the processor for sixty milliseconds.
             if due.is_some_and(|due| now >= due + 60) {
-                rescan.looked(ms(now), ms(now + 1), &[]);
+                rescan.scanned(ms(now), ms(now + 1), &[]);
                 (looks, due) = (looks + 1, None);
             }
         }
@@ -211,7 +211,7 @@ mod tests {
             rescan.hint(ms(now));
             let look = rescan.next();
             latest = latest.max(look.saturating_sub(ms(now)));
-            rescan.looked(look, look + ms(2), &[]);
+            rescan.scanned(look, look + ms(2), &[]);
         }
         assert!(latest <= GAP.0 + ms(2), "{latest:?}");
     }
@@ -222,16 +222,16 @@ mod tests {
         for now in 1000..4000 {
             rescan.hint(ms(now));
             if rescan.next() <= ms(now) {
-                rescan.looked(ms(now), ms(now + 1), &[]);
+                rescan.scanned(ms(now), ms(now + 1), &[]);
             }
         }
         rescan.hint(ms(4000));
         let last = rescan.next();
         assert!(last > ms(4020), "{last:?}");
-        rescan.looked(last, last + ms(1), &[]);
+        rescan.scanned(last, last + ms(1), &[]);
         rescan.hint(ms(8000));
         assert_eq!(rescan.next(), ms(8000));
-        rescan.looked(ms(8000), ms(8001), &[]);
+        rescan.scanned(ms(8000), ms(8001), &[]);
         rescan.hint(ms(8002));
         assert_eq!(rescan.next(), ms(8021));
     }
@@ -244,7 +244,7 @@ mod tests {
         rescan.hint(now);
         while rescan.next() < ms(60_000) {
             now = rescan.next().max(now);
-            rescan.looked(now, now, &[chip(1)]);
+            rescan.scanned(now, now, &[chip(1)]);
             looks += 1;
         }
         assert!(now > ms(26_000) && now <= ms(36_000), "{now:?}");

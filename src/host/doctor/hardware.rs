@@ -2,64 +2,53 @@
 
 use std::collections::BTreeMap;
 
-use super::view::View;
-use crate::decide::machine::observe;
+use super::root::below;
 use crate::host::files;
 use crate::host::root::Root;
 use crate::host::sysfs::{self, Detail};
 use crate::model::config::Config;
 use crate::model::device::DeviceNode;
-use crate::model::doctor::facts::{DeviceLink, Hardware, Observed, Unavailable};
+use crate::model::doctor::facts::{DeviceLink, DeviceLinks, HardwareFacts};
 use crate::parse::sysfs::parse_sysfs_scan;
 
-/// As discovery looks, together with what only `doctor` asks.
-pub(super) fn hardware(root: &Root, config: &Config) -> Result<Hardware, String> {
+/// What discovery reads, and what only `doctor` asks for.
+pub(super) fn hardware(root: &Root, config: &Config) -> Result<HardwareFacts, String> {
     let rules = &config.discovery;
     let machine = sysfs::capture(root, rules, Detail::Discovery).map_err(|it| it.to_string())?;
-    let survey = parse_sysfs_scan(&machine, rules);
-    let inventory = observe::facts(&survey, config);
+    let scan = parse_sysfs_scan(&machine, rules);
     let is_loaded = |driver: &&String| {
         let places = ["sys/module", "sys/bus/pci/drivers"];
-        places.iter().any(|place| files::exists(&root.path().join(place).join(driver)))
+        places.iter().any(|place| files::exists(&below(root, place).join(driver)))
     };
     let numa_nodes = files::matching(root.path(), "sys/devices/system/node/node[0-9]*");
-    Ok(Hardware {
+    Ok(HardwareFacts {
         modules: rules.drivers.iter().filter(is_loaded).cloned().collect(),
         numa_nodes: numa_nodes.map_or(0, |nodes| nodes.len()),
-        node_modes: node_modes(root, &survey.device_nodes),
-        survey,
-        inventory,
+        node_modes: node_modes(root, &scan.device_nodes),
+        scan,
     })
 }
 
 /// Of real nodes alone: what stands for one below another root has the mode of its unpacker.
 fn node_modes(root: &Root, nodes: &[DeviceNode]) -> BTreeMap<String, u32> {
     let mode = |node: &DeviceNode| {
-        let path = root.path().join(node.path.trim_start_matches('/'));
+        let path = below(root, node.path.trim_start_matches('/'));
         files::char_device(&path).ok()??;
         Some((node.path.clone(), files::mode(&path).ok()?))
     };
     nodes.iter().filter_map(mode).collect()
 }
 
-pub(super) fn device_links(
-    view: &View<'_>,
-    hardware: Option<&Hardware>,
-) -> Observed<Vec<DeviceLink>> {
-    let hardware = hardware.ok_or_else(|| Unavailable("/sys could not be read".to_owned()))?;
-    let directory = "dev/char";
-    if !view.exists(directory) {
-        view.shows("dev")?;
-        if !view.root.is_this_machine() {
-            return Err(view.lacks(directory));
-        }
-    }
+pub(super) fn device_links(root: &Root, nodes: &[DeviceNode]) -> DeviceLinks {
+    let directory = below(root, "dev/char");
     let link = |node: &DeviceNode| {
-        let number = node.number?;
-        let is_there = view.exists(&format!("{directory}/{number}"));
+        let is_there = files::exists(&directory.join(node.number?.to_string()));
         Some(DeviceLink { node: node.clone(), is_there })
     };
-    Ok(hardware.survey.device_nodes.iter().filter_map(link).collect())
+    DeviceLinks {
+        has_directory: files::exists(&directory),
+        links: nodes.iter().filter_map(link).collect(),
+    }
 }
 
 #[cfg(test)]

@@ -1,22 +1,23 @@
 //! The kubelet's directories, sockets and processes.
 
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::view::View;
+use super::root::below;
 use crate::host::files::{self, Listed};
+use crate::host::root::Root;
 use crate::host::sockets;
 use crate::model::doctor::facts::{
-    DirectoryContent, KnownRoots, KubeletFacts, KubeletProcess, Observed, Registered, SocketFile,
-    Unavailable,
+    KnownRoots, KubeletFacts, KubeletProcess, PathSource, PluginDirectory, PluginDirectoryContent,
+    Registered, SocketFile,
 };
 use crate::parse::doctor::checkpoint::{CHECKPOINT, parse_checkpoint};
 use crate::parse::doctor::process::parse_kubelet_root;
 
 const DIRECTORY: &str = "var/lib/kubelet/device-plugins";
 
-/// Roots that kubelets are known to have: by default; of k0s, MicroK8s, k3s before 1.0, and RKE on
-/// systems with a read-only /var/lib.
+/// Usual root directories of kubelets: the default; those of k0s, MicroK8s, k3s before 1.0, and RKE
+/// on systems with a read-only /var/lib.
 const ROOTS: [&str; 5] = [
     "/var/lib/kubelet",
     "/var/lib/k0s/kubelet",
@@ -26,44 +27,46 @@ const ROOTS: [&str; 5] = [
 ];
 
 /// Longest command line that is read.
-const LONGEST_COMMAND_LINE: u64 = 1 << 16;
+const COMMAND_LINE_LIMIT: u64 = 1 << 16;
 /// Longest checkpoint that is read: one id is at most 63 characters.
-const LONGEST_CHECKPOINT: u64 = 64 << 20;
+const CHECKPOINT_LIMIT: u64 = 64 << 20;
 
-pub(super) fn kubelet(view: &View<'_>, directory: Option<&Path>) -> KubeletFacts {
-    let shown = directory.map_or(format!("/{DIRECTORY}"), |path| path.display().to_string());
+pub(super) fn kubelet(root: &Root, directory: Option<&Path>) -> KubeletFacts {
+    let (processes, kubelets) = processes(root);
     KubeletFacts {
-        directory: shown,
-        content: content(view, directory),
-        processes: processes(view),
+        directory: plugin_directory(root, directory),
+        processes,
+        kubelets,
         roots: KnownRoots {
-            with_plugins: roots(view, "device-plugins/kubelet.sock"),
-            with_pod_resources: roots(view, "pod-resources/kubelet.sock"),
+            with_plugins: roots(root, "device-plugins/kubelet.sock"),
+            with_pod_resources: roots(root, "pod-resources/kubelet.sock"),
         },
     }
 }
 
-fn content(view: &View<'_>, named: Option<&Path>) -> Observed<DirectoryContent> {
-    let directory = named.map_or_else(|| view.path(DIRECTORY), PathBuf::from);
-    match files::list_directory(&directory) {
-        Ok(listed) => {
-            let found = || sockets_of(&directory, listed);
-            let holds_sockets = named.is_some() || !view.root.is_unpacked();
-            Ok(DirectoryContent::There {
-                sockets: holds_sockets
-                    .then(found)
-                    .ok_or_else(|| Unavailable("a .node file holds no sockets".to_owned())),
-                checkpoint: checkpoint(&directory.join(CHECKPOINT)),
-            })
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            // The plugin needs it here, so that even a container's view tells.
-            if named.is_none() && !view.root.is_this_machine() {
-                view.shows("var")?;
-            }
-            Ok(DirectoryContent::Absent)
-        }
-        Err(error) => Err(Unavailable(format!("cannot list {}: {error}", directory.display()))),
+fn plugin_directory(root: &Root, named: Option<&Path>) -> PluginDirectory {
+    match named {
+        Some(path) => PluginDirectory {
+            path: path.display().to_string(),
+            source: PathSource::Operator,
+            content: content(path),
+        },
+        None => PluginDirectory {
+            path: format!("/{DIRECTORY}"),
+            source: PathSource::Default,
+            content: content(&below(root, DIRECTORY)),
+        },
+    }
+}
+
+fn content(directory: &Path) -> PluginDirectoryContent {
+    match files::list_directory(directory) {
+        Ok(listed) => PluginDirectoryContent::Listed {
+            sockets: sockets_of(directory, listed),
+            checkpoint: checkpoint(&directory.join(CHECKPOINT)),
+        },
+        Err(error) if error.kind() == ErrorKind::NotFound => PluginDirectoryContent::Absent,
+        Err(error) => PluginDirectoryContent::Unreadable(error.to_string()),
     }
 }
 
@@ -78,34 +81,29 @@ fn sockets_of(directory: &Path, listed: Vec<Listed>) -> Vec<SocketFile> {
 }
 
 fn checkpoint(path: &Path) -> Option<Result<Registered, String>> {
-    match files::read_start(path, LONGEST_CHECKPOINT) {
+    match files::read_start(path, CHECKPOINT_LIMIT) {
         Ok(bytes) => Some(parse_checkpoint(&bytes)),
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => Some(Err(error.to_string())),
     }
 }
 
-fn processes(view: &View<'_>) -> Observed<Vec<KubeletProcess>> {
-    let listed = files::list_directory(&view.path("proc")).unwrap_or_default();
+/// How many processes there are, and which of them are kubelets.
+fn processes(root: &Root) -> (usize, Vec<KubeletProcess>) {
+    let listed = files::list_directory(&below(root, "proc")).unwrap_or_default();
     let pids: Vec<u32> = listed.iter().filter_map(|listed| listed.name.parse().ok()).collect();
     let kubelet = |pid: &u32| {
-        let path = view.path(&format!("proc/{pid}/cmdline"));
-        let command_line = files::read_start(&path, LONGEST_COMMAND_LINE).ok()?;
+        let path = below(root, &format!("proc/{pid}/cmdline"));
+        let command_line = files::read_start(&path, COMMAND_LINE_LIMIT).ok()?;
         Some(KubeletProcess { pid: *pid, root_directory: parse_kubelet_root(&command_line)? })
     };
-    let kubelets: Vec<_> = pids.iter().filter_map(kubelet).collect();
-    if kubelets.is_empty() {
-        view.shows("proc")?;
-    }
-    if pids.is_empty() {
-        return Err(Unavailable("the root's /proc shows no processes".to_owned()));
-    }
-    Ok(kubelets)
+    (pids.len(), pids.iter().filter_map(kubelet).collect())
 }
 
-/// Known roots with a socket of this name below.
-fn roots(view: &View<'_>, socket: &str) -> Vec<String> {
-    let has_socket =
-        |root: &&str| sockets::is_socket(&view.path(root.trim_start_matches('/')).join(socket));
+/// Usual roots with a socket of this name below.
+fn roots(root: &Root, socket: &str) -> Vec<String> {
+    let has_socket = |directory: &&str| {
+        sockets::is_socket(&below(root, directory.trim_start_matches('/')).join(socket))
+    };
     ROOTS.iter().copied().filter(has_socket).map(str::to_owned).collect()
 }

@@ -1,47 +1,51 @@
-//! Reads what `doctor` concludes from, and says what cannot be read from here.
+//! Reads the facts that `doctor` concludes from.
 
 mod hardware;
 mod kernel;
 mod kubelet;
+mod root;
 mod runtimes;
-mod view;
 
 use std::path::Path;
 
-use self::view::View;
 use super::config_file::ConfigSource;
 use super::files;
 use super::root::Root;
 use crate::model::config::Config;
-use crate::model::doctor::facts::{ConfigurationFile, ConfigurationState, Facts};
+use crate::model::doctor::facts::{ConfigurationFile, ConfigurationState, NodeFacts};
 
-/// Looks at everything at `root`. `kubelet_directory` is taken as it is; without it, the usual one
-/// below the root. Waits for nobody.
+/// Reads everything at `root`. `kubelet_directory` is taken as it is; without it, the usual one
+/// below the root. Never waits for another process.
 #[must_use]
-pub fn read_facts(root: &Root, kubelet_directory: Option<&Path>, source: &ConfigSource) -> Facts {
-    let view = View::new(root);
+pub fn read_facts(
+    root: &Root,
+    kubelet_directory: Option<&Path>,
+    source: &ConfigSource,
+) -> NodeFacts {
     let (configuration, config) = configuration(source);
     let hardware = hardware::hardware(root, &config);
-    Facts {
+    let nodes = hardware.as_ref().map_or(&[][..], |hardware| &hardware.scan.device_nodes);
+    NodeFacts {
+        root: root::root(root),
         configuration,
-        device_links: hardware::device_links(&view, hardware.as_ref().ok()),
+        device_links: hardware::device_links(root, nodes),
         hardware,
         config,
-        kubelet: kubelet::kubelet(&view, kubelet_directory),
-        cdi: runtimes::cdi(&view),
-        runtimes: runtimes::runtimes(&view),
-        uevents: kernel::uevents(&view),
-        inotify: kernel::inotify(&view),
+        kubelet: kubelet::kubelet(root, kubelet_directory),
+        cdi: runtimes::cdi(root),
+        runtimes: runtimes::runtimes(root),
+        uevents: kernel::uevents(root),
+        inotify: kernel::inotify(root),
     }
 }
 
-/// The file, and what is in force: the defaults where the file is wrong.
+/// The file and the active configuration: the defaults where the file is invalid.
 fn configuration(source: &ConfigSource) -> (ConfigurationFile, Config) {
     let path = source.path().display().to_string();
     let (state, config) = match source.load() {
-        Ok(config) if files::exists(source.path()) => (ConfigurationState::Right, config),
+        Ok(config) if files::exists(source.path()) => (ConfigurationState::Valid, config),
         Ok(config) => (ConfigurationState::Absent, config),
-        Err(error) => (ConfigurationState::Wrong(error.to_string()), Config::default()),
+        Err(error) => (ConfigurationState::Invalid(error.to_string()), Config::default()),
     };
     (ConfigurationFile { path, state }, config)
 }

@@ -2,14 +2,15 @@
 
 use std::io::ErrorKind;
 
-use super::view::View;
+use super::root::below;
 use crate::host::files::{self, Listed};
-use crate::model::doctor::facts::{CdiFacts, CdiFile, Engine, Observed, RuntimeFile, Unavailable};
+use crate::host::root::Root;
+use crate::model::doctor::facts::{CdiDirectoryFacts, CdiFile, Engine, RuntimeFile};
 use crate::parse::doctor::cdi_spec::parse_cdi_spec;
 use crate::parse::doctor::runtime_settings::parse_runtime_settings;
 
-/// Who has its configuration where, in the order in which it reads the files; k3s, RKE2, k0s and
-/// MicroK8s bring a containerd of their own.
+/// Configuration files by the program that reads them, in its order; k3s, RKE2, k0s and MicroK8s
+/// bring a containerd of their own.
 const RUNTIME_FILES: [(&str, Engine, &str); 10] = [
     ("containerd", Engine::Containerd, "etc/containerd/config.toml"),
     ("containerd", Engine::Containerd, "etc/containerd/conf.d/*.toml"),
@@ -28,7 +29,7 @@ const RUNTIME_FILES: [(&str, Engine, &str); 10] = [
 const CDI_DIRECTORIES: [(&str, &[&str]); 2] =
     [("/etc/cdi", &["etc/cdi"]), ("/var/run/cdi", &["run/cdi", "var/run/cdi"])];
 
-pub(super) fn runtimes(view: &View<'_>) -> Observed<Vec<RuntimeFile>> {
+pub(super) fn runtimes(root: &Root) -> Vec<RuntimeFile> {
     let found = RUNTIME_FILES.iter().flat_map(|(owner, engine, place)| {
         let file = |(path, text)| RuntimeFile {
             owner,
@@ -36,21 +37,17 @@ pub(super) fn runtimes(view: &View<'_>) -> Observed<Vec<RuntimeFile>> {
             path,
             settings: Result::and_then(text, |text: String| parse_runtime_settings(*engine, &text)),
         };
-        texts(view, place).into_iter().map(file)
+        texts(root, place).into_iter().map(file)
     });
-    let found: Vec<_> = found.collect();
-    if found.is_empty() {
-        view.shows("etc")?;
-    }
-    Ok(found)
+    found.collect()
 }
 
-/// Each file at a place, by the node's own path, with its text or why there is none. Nothing is
-/// there only where that is certain.
-fn texts(view: &View<'_>, place: &str) -> Vec<(String, Result<String, String>)> {
+/// Each file at a place, by the node's own path, with its text or the error. A file that does not
+/// exist is left out; one that cannot be read is not.
+fn texts(root: &Root, place: &str) -> Vec<(String, Result<String, String>)> {
     let paths = match place.rsplit_once('/') {
         Some((directory, name)) if name.contains('*') => {
-            match files::list_directory(&view.path(directory)) {
+            match files::list_directory(&below(root, directory)) {
                 Ok(listed) => drop_ins(directory, name.trim_start_matches('*'), listed),
                 Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
                 Err(error) => return vec![(format!("/{directory}"), Err(error.to_string()))],
@@ -58,7 +55,7 @@ fn texts(view: &View<'_>, place: &str) -> Vec<(String, Result<String, String>)> 
         }
         _ => vec![place.to_owned()],
     };
-    let read = |path: String| match files::read_text(&view.path(&path)) {
+    let read = |path: String| match files::read_text(&below(root, &path)) {
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         text => Some((format!("/{path}"), text.map_err(|error| error.to_string()))),
     };
@@ -70,32 +67,22 @@ fn drop_ins(directory: &str, suffix: &str, listed: Vec<Listed>) -> Vec<String> {
     names.map(|it| format!("{directory}/{}", it.name)).collect()
 }
 
-pub(super) fn cdi(view: &View<'_>) -> CdiFacts {
-    let mut facts = CdiFacts::default();
-    for (directory, places) in CDI_DIRECTORIES {
-        match cdi_files(view, directory, places) {
-            Ok(files) => {
-                facts.files.extend(files);
-                facts.directories.push(directory.to_owned());
-            }
-            Err(why) => {
-                facts.hidden.get_or_insert(why);
-            }
+pub(super) fn cdi(root: &Root) -> Vec<CdiDirectoryFacts> {
+    let directory = |(path, places): (&str, &[&str])| {
+        let place = places.iter().find(|place| files::exists(&below(root, place)));
+        CdiDirectoryFacts {
+            path: path.to_owned(),
+            files: place.map(|place| cdi_files(root, path, place)),
         }
-    }
-    facts
+    };
+    CDI_DIRECTORIES.into_iter().map(directory).collect()
 }
 
 /// Those that a runtime reads: `.json` and `.yaml`.
-fn cdi_files(view: &View<'_>, directory: &str, places: &[&str]) -> Observed<Vec<CdiFile>> {
-    let Some(place) = places.iter().find(|place| view.exists(place)) else {
-        let (top, _) = places[0].split_once('/').unwrap_or_default();
-        return view.shows(top).map(|()| Vec::new());
-    };
-    files::list_directory(&view.path(place))
-        .map_err(|error| Unavailable(format!("cannot list {directory}: {error}")))?;
-    let json = texts(view, &format!("{place}/*.json"));
-    let yaml = texts(view, &format!("{place}/*.yaml"));
+fn cdi_files(root: &Root, directory: &str, place: &str) -> Result<Vec<CdiFile>, String> {
+    files::list_directory(&below(root, place)).map_err(|error| error.to_string())?;
+    let json = texts(root, &format!("{place}/*.json"));
+    let yaml = texts(root, &format!("{place}/*.yaml"));
     let file = |(path, text): (String, Result<String, String>)| CdiFile {
         directory: directory.to_owned(),
         name: path.rsplit('/').next().unwrap_or_default().to_owned(),

@@ -1,8 +1,8 @@
-//! The checks of `doctor`, by stable names and exit statuses.
+//! The checks of `doctor`, with their stable names and exit statuses.
 
 use std::fmt;
 
-/// One question about a node. The order is the order of the report, the gravest first.
+/// One check of a node, in the order of the report, the gravest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(missing_docs, reason = "Check::question says what each is for")]
 pub enum Check {
@@ -59,14 +59,14 @@ impl Check {
         self.row().0
     }
 
-    /// The exit status of `doctor` where this check is the one that decides. Stable: a check that
-    /// goes takes its number with it, a new one gets a new number.
+    /// The exit status of `doctor` where this check decides. Stable: the number of a removed check is
+    /// not used again.
     #[must_use]
     pub fn exit_status(self) -> u8 {
         self.row().1
     }
 
-    /// What is asked, as half a sentence.
+    /// What holds where the check finds nothing, as a clause.
     #[must_use]
     pub fn question(self) -> &'static str {
         self.row().2
@@ -74,26 +74,34 @@ impl Check {
 
     fn row(self) -> (&'static str, u8, &'static str) {
         match self {
-            Self::Configuration => ("configuration", 10, "the configuration file is right"),
+            Self::Configuration => ("configuration", 10, "the configuration file is valid"),
             Self::Sysfs => ("sysfs", 11, "/sys and /dev can be read"),
-            Self::Chips => ("chips", 12, "there are Iluvatar chips, and all can be read"),
-            Self::Driver => ("driver", 13, "the driver is loaded and tells its version"),
-            Self::Binding => ("binding", 14, "the driver has every chip"),
+            Self::Chips => ("chips", 12, "Iluvatar chips are found and readable"),
+            Self::Driver => ("driver", 13, "the driver is loaded and has a version"),
+            Self::Binding => ("binding", 14, "every chip is bound to the driver"),
             Self::ConfigSpace => ("config-space", 15, "every chip answers on the bus"),
-            Self::DeviceNodes => ("device-nodes", 16, "every chip has its node, open to all"),
+            Self::DeviceNodes => {
+                ("device-nodes", 16, "every chip has its device node, open to all users")
+            }
             Self::Boards => ("boards", 17, "no board lacks a chip"),
-            Self::KubeletDirectory => ("kubelet-directory", 18, "the plugin directory is there"),
+            Self::KubeletDirectory => {
+                ("kubelet-directory", 18, "the device plugin directory exists")
+            }
             Self::KubeletSocket => ("kubelet-socket", 19, "the kubelet accepts registrations"),
             Self::OtherPlugin => ("other-plugin", 20, "no other plugin offers these GPUs"),
-            Self::CdiSpecs => ("cdi-specs", 21, "no CDI files contradict each other"),
-            Self::ContainerRuntime => ("container-runtime", 22, "no runtime adds GPUs unasked"),
-            Self::KubeletRoot => ("kubelet-root", 23, "the kubelet's root is where it is expected"),
-            Self::StaleSockets => ("stale-sockets", 24, "no socket is left behind"),
-            Self::DeviceLinks => ("device-links", 25, "systemd finds the nodes in /dev/char"),
+            Self::CdiSpecs => ("cdi-specs", 21, "no CDI files conflict"),
+            Self::ContainerRuntime => {
+                ("container-runtime", 22, "no runtime adds GPUs that were not requested")
+            }
+            Self::KubeletRoot => {
+                ("kubelet-root", 23, "the kubelet uses its default root directory")
+            }
+            Self::StaleSockets => ("stale-sockets", 24, "no stale socket is left"),
+            Self::DeviceLinks => ("device-links", 25, "/dev/char has a link to every device node"),
             Self::Numa => ("numa", 26, "every chip has a NUMA node"),
             Self::Links => ("links", 27, "every PCIe link runs at its maximum"),
-            Self::Uevents => ("uevents", 28, "the kernel's uevents can be heard"),
-            Self::Inotify => ("inotify", 29, "inotify has room"),
+            Self::Uevents => ("uevents", 28, "the kernel's uevents can be received"),
+            Self::Inotify => ("inotify", 29, "inotify limits are high enough"),
         }
     }
 }

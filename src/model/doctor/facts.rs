@@ -1,17 +1,17 @@
-//! What `doctor` reads before it concludes anything.
+//! What `doctor` reads of a node. Nothing is concluded here: a file that is absent may be absent from
+//! the node or only from the root that was read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::model::config::Config;
 use crate::model::device::DeviceNode;
-use crate::model::inventory::Inventory;
 use crate::model::sysfs::SysfsScan;
 
-/// A fact, or why it cannot be told from where the program runs.
+/// A fact, or why it is unavailable from where the program runs.
 pub type Observed<T> = Result<T, Unavailable>;
 
-/// Why a fact cannot be told, for example `a container does not show the node's /etc`.
+/// Why a fact is unavailable, for example `a container does not show the node's /etc`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unavailable(pub String);
 
@@ -21,27 +21,53 @@ impl fmt::Display for Unavailable {
     }
 }
 
-/// Everything that is concluded from.
+/// Everything that was read.
 #[derive(Clone, Debug)]
-pub struct Facts {
-    /// Where the configuration comes from.
+pub struct NodeFacts {
+    /// The root that all else was read from.
+    pub root: RootFacts,
+    /// The configuration file.
     pub configuration: ConfigurationFile,
-    /// What is in force; the defaults where the file is wrong.
+    /// The active configuration; the defaults where the file is wrong.
     pub config: Config,
     /// Chips, driver and nodes; the error where /sys cannot be read.
-    pub hardware: Result<Hardware, String>,
+    pub hardware: Result<HardwareFacts, String>,
     /// The nodes' links in /dev/char.
-    pub device_links: Observed<Vec<DeviceLink>>,
-    /// The kubelet's device plugin directory.
+    pub device_links: DeviceLinks,
+    /// The kubelet's directories, sockets and processes.
     pub kubelet: KubeletFacts,
-    /// The CDI directories.
-    pub cdi: CdiFacts,
+    /// The CDI directories, the weaker first.
+    pub cdi: Vec<CdiDirectoryFacts>,
     /// Configuration files of container runtimes that are there.
-    pub runtimes: Observed<Vec<RuntimeFile>>,
-    /// Whether uevents can be heard.
-    pub uevents: Observed<UeventFacts>,
+    pub runtimes: Vec<RuntimeFile>,
+    /// Whether uevents can be received; only read on this machine itself.
+    pub uevents: Option<UeventFacts>,
     /// Limits of inotify.
-    pub inotify: Observed<InotifyFacts>,
+    pub inotify: InotifyFacts,
+}
+
+/// The root that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RootFacts {
+    /// What it is.
+    pub kind: RootKind,
+    /// True where a file marks a container: `/run/.containerenv` or `/.dockerenv`.
+    pub has_container_mark: bool,
+    /// The type of the file system at `/`, for example `overlay`; read on this machine only.
+    pub filesystem: Option<String>,
+    /// Directories at its top that exist, without `/`.
+    pub directories: BTreeSet<String>,
+}
+
+/// What a root is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RootKind {
+    /// `/`, which may be that of a container.
+    ThisMachine,
+    /// A directory with another machine's tree, or with the node's root mounted.
+    Directory,
+    /// A `.node` file, which holds neither sockets nor processes.
+    NodeFile,
 }
 
 /// The configuration file.
@@ -49,34 +75,41 @@ pub struct Facts {
 pub struct ConfigurationFile {
     /// Where it is, or would be.
     pub path: String,
-    /// What it is like.
+    /// Whether it is there and valid.
     pub state: ConfigurationState,
 }
 
-/// What the configuration file is like.
+/// The state of the configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConfigurationState {
-    /// Not there; the defaults hold.
+    /// Not there; the defaults are active.
     Absent,
-    /// Read, and right.
-    Right,
-    /// Not to be read, or wrong: every problem.
-    Wrong(String),
+    /// Read, and valid.
+    Valid,
+    /// Unreadable or invalid: every problem.
+    Invalid(String),
 }
 
 /// Chips, driver and nodes.
 #[derive(Clone, Debug)]
-pub struct Hardware {
+pub struct HardwareFacts {
     /// What the kernel shows.
-    pub survey: SysfsScan,
-    /// What is concluded from one look, not yet judged: a chip's reasons are all that was seen.
-    pub inventory: Inventory,
+    pub scan: SysfsScan,
     /// Drivers of the configuration that are loaded.
     pub modules: Vec<String>,
     /// How many NUMA nodes the machine has; 0 where it shows none.
     pub numa_nodes: usize,
-    /// Permission bits of the nodes that are real ones.
+    /// Permission bits of the device nodes that are real ones, by path.
     pub node_modes: BTreeMap<String, u32>,
+}
+
+/// `/dev/char`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeviceLinks {
+    /// True where the directory exists.
+    pub has_directory: bool,
+    /// One for each chip's node and control node that has a number.
+    pub links: Vec<DeviceLink>,
 }
 
 /// What `/dev/char` has for a node.
@@ -88,20 +121,40 @@ pub struct DeviceLink {
     pub is_there: bool,
 }
 
-/// The kubelet, as far as it is seen.
+/// The kubelet's directories, sockets and processes.
 #[derive(Clone, Debug)]
 pub struct KubeletFacts {
-    /// Its device plugin directory, as the operator would type it.
-    pub directory: String,
-    /// What is in it.
-    pub content: Observed<DirectoryContent>,
-    /// Kubelet processes.
-    pub processes: Observed<Vec<KubeletProcess>>,
-    /// What is in the root directories that kubelets are known to have.
+    /// Its device plugin directory.
+    pub directory: PluginDirectory,
+    /// How many processes /proc shows.
+    pub processes: usize,
+    /// Those of them that are kubelets.
+    pub kubelets: Vec<KubeletProcess>,
+    /// Usual root directories of kubelets that hold a kubelet's socket.
     pub roots: KnownRoots,
 }
 
-/// Which of the root directories that kubelets are known to have hold a socket of one.
+/// The kubelet's device plugin directory.
+#[derive(Clone, Debug)]
+pub struct PluginDirectory {
+    /// As the operator would type it.
+    pub path: String,
+    /// Who says that it is this one.
+    pub source: PathSource,
+    /// What is in it.
+    pub content: PluginDirectoryContent,
+}
+
+/// Who names a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathSource {
+    /// The operator: it is taken as it is.
+    Operator,
+    /// Nobody: the usual path, below the root.
+    Default,
+}
+
+/// Usual root directories of kubelets that hold a kubelet's socket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KnownRoots {
     /// Those with `device-plugins/kubelet.sock`.
@@ -112,15 +165,17 @@ pub struct KnownRoots {
 
 /// What is in the device plugin directory.
 #[derive(Clone, Debug)]
-pub enum DirectoryContent {
+pub enum PluginDirectoryContent {
     /// There is no such directory.
     Absent,
-    /// It is there.
-    There {
-        /// Every socket, by name.
-        sockets: Observed<Vec<SocketFile>>,
-        /// What the kubelet last knew of plugins: resources with the ids that were healthy; the
-        /// error where the file makes no sense; none where there is no such file.
+    /// It could not be listed; the error.
+    Unreadable(String),
+    /// It was listed.
+    Listed {
+        /// Every socket.
+        sockets: Vec<SocketFile>,
+        /// What the kubelet last recorded of plugins: resources with the ids of their healthy
+        /// devices; the error where the file is unreadable; none where there is no such file.
         checkpoint: Option<Result<Registered, String>>,
     },
 }
@@ -133,39 +188,37 @@ pub type Registered = BTreeMap<String, Vec<String>>;
 pub struct SocketFile {
     /// Without the directory.
     pub name: String,
-    /// Whether somebody is there.
+    /// What a connection to it finds.
     pub state: SocketState,
 }
 
 /// What a connection to a socket finds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SocketState {
-    /// Somebody accepts.
+    /// A process accepts connections.
     Accepts,
-    /// Nobody is there any more.
+    /// No process listens any more.
     Refuses,
-    /// It could not be tried.
+    /// No connection could be tried; the error.
     Unclear(String),
 }
 
 /// A kubelet, by its command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KubeletProcess {
-    /// Process id, as it is seen from here.
+    /// Process id, in this process's PID namespace.
     pub pid: u32,
-    /// From `--root-dir`; absent where the default holds, or a configuration file tells.
+    /// From `--root-dir`; absent where the command line has none.
     pub root_directory: Option<String>,
 }
 
-/// The CDI directories.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CdiFacts {
-    /// Those that were looked at.
-    pub directories: Vec<String>,
-    /// Their files, those of the weaker directory first.
-    pub files: Vec<CdiFile>,
-    /// Why the other directory, or both, could not be looked at.
-    pub hidden: Option<Unavailable>,
+/// A CDI directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CdiDirectoryFacts {
+    /// `/etc/cdi` or `/var/run/cdi`.
+    pub path: String,
+    /// Its files, or the error where it cannot be listed; none where it does not exist.
+    pub files: Option<Result<Vec<CdiFile>, String>>,
 }
 
 /// A file of a CDI directory.
@@ -175,7 +228,7 @@ pub struct CdiFile {
     pub directory: String,
     /// Its name.
     pub name: String,
-    /// The error where it could not be read or makes no sense.
+    /// The error where it is unreadable or invalid.
     pub spec: Result<CdiSpec, String>,
 }
 
@@ -187,7 +240,7 @@ impl CdiFile {
     }
 }
 
-/// A CDI specification, as far as names go.
+/// The names in a CDI specification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CdiSpec {
     /// For example `iluvatar.com/gpu`.
@@ -199,20 +252,20 @@ pub struct CdiSpec {
 /// A configuration file of a container runtime.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuntimeFile {
-    /// Whose it is, for example `containerd` or `k3s`.
+    /// The program that reads it, for example `containerd` or `k3s`.
     pub owner: &'static str,
-    /// In whose format it is.
+    /// Whose format it has.
     pub engine: Engine,
     /// Where it is.
     pub path: String,
-    /// The error where it could not be read or makes no sense.
+    /// The error where it is unreadable or invalid.
     pub settings: Result<RuntimeSettings, String>,
 }
 
-/// What runs containers.
+/// A container engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
-    /// containerd, whoever brings it.
+    /// containerd, also as a part of k3s and others.
     Containerd,
     /// CRI-O.
     Crio,
@@ -229,7 +282,7 @@ pub struct RuntimeSettings {
     pub programs: BTreeMap<String, Option<String>>,
 }
 
-/// Whether the kernel's uevents can be heard.
+/// Whether the kernel's uevents can be received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UeventFacts {
     /// The error where no netlink socket can be opened.
@@ -245,6 +298,7 @@ pub struct InotifyFacts {
     pub instances: Option<u32>,
     /// `fs.inotify.max_user_watches`.
     pub watches: Option<u32>,
-    /// The error where a watch cannot be made now; none where that was not tried.
+    /// The error where a watch cannot be made; none where that was not tried: only this machine
+    /// itself can answer.
     pub opened: Option<Result<(), String>>,
 }

@@ -4,16 +4,18 @@ use std::fmt;
 
 use super::check::Check;
 
-/// How grave a finding is; the gravest is the greatest.
+/// How grave a finding is, ascending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Level {
     /// As it should be.
     Ok,
-    /// Worth knowing, or not to be told from here.
+    /// The check cannot run here.
+    Skipped,
+    /// Worth knowing.
     Note,
     /// Works, but not as it should, or not for long.
     Warning,
-    /// GPUs are lost by it.
+    /// GPUs cannot be used because of it.
     Failure,
 }
 
@@ -23,6 +25,7 @@ impl Level {
     pub fn name(self) -> &'static str {
         match self {
             Self::Ok => "ok",
+            Self::Skipped => "skipped",
             Self::Note => "note",
             Self::Warning => "warning",
             Self::Failure => "failure",
@@ -48,10 +51,16 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// All is well.
+    /// As it should be.
     #[must_use]
     pub fn ok(sentence: impl Into<String>) -> Self {
         Self { level: Level::Ok, sentence: sentence.into(), remedy: None }
+    }
+
+    /// The check, or a part of it, cannot run here; the sentence says why.
+    #[must_use]
+    pub fn skipped(why: impl Into<String>) -> Self {
+        Self { level: Level::Skipped, sentence: why.into(), remedy: None }
     }
 
     /// Worth knowing.
@@ -72,7 +81,7 @@ impl Finding {
         Self::note(sentence).at(Level::Failure).with_remedy(remedy)
     }
 
-    /// The same, with a way out.
+    /// The same, with a remedy.
     #[must_use]
     pub fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
@@ -87,7 +96,7 @@ impl Finding {
     }
 }
 
-/// A check and what it found; never nothing.
+/// A check and its findings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnosis {
     /// Which check.
@@ -97,6 +106,12 @@ pub struct Diagnosis {
 }
 
 impl Diagnosis {
+    /// True where no part of the check could run.
+    #[must_use]
+    pub fn is_skipped(&self) -> bool {
+        self.findings.iter().all(|finding| finding.level == Level::Skipped)
+    }
+
     /// As grave as its gravest finding.
     #[must_use]
     pub fn level(&self) -> Level {
@@ -104,14 +119,14 @@ impl Diagnosis {
     }
 }
 
-/// The exit status of a report: 0 where nothing is graver than a note; else that of the first
-/// failure or, where there is none, of the first warning.
+/// The exit status of a report: 0 without warnings and failures; otherwise that of the first check
+/// that failed or, without failures, of the first check with a warning.
 #[must_use]
 pub fn exit_status(report: &[Diagnosis]) -> u8 {
     deciding(report).map_or(0, Check::exit_status)
 }
 
-/// The check that decides the exit status; none where all is well.
+/// The check that decides the exit status; none without warnings and failures.
 #[must_use]
 pub fn deciding(report: &[Diagnosis]) -> Option<Check> {
     let first = |level| report.iter().find(|diagnosis| diagnosis.level() == level);
@@ -136,8 +151,8 @@ mod tests {
     }
 
     #[test]
-    fn notes_are_no_reason_to_fail() {
-        check(&[Level::Ok, Level::Note], 0);
+    fn notes_and_skipped_checks_are_no_reason_to_fail() {
+        check(&[Level::Ok, Level::Skipped, Level::Note], 0);
     }
 
     #[test]

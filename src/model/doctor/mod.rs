@@ -1,4 +1,4 @@
-//! What `doctor` looks at and what it says: checks, facts and findings.
+//! The checks of `doctor`, the facts that they need, and their findings.
 
 pub mod check;
 pub mod facts;

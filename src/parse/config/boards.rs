@@ -1,26 +1,22 @@
-//! `boards`: what is known of boards that /sys does not tell.
+//! `boards`: what is known of boards that /sys does not show.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::cursor::Cursor;
+use super::keys::{self, CHIPS_PER_BOARD, CHIPS_PER_PAIR, PAIRING_WORDS};
 use super::section::{Section, read_entries};
 use crate::model::config::{BoardRules, Pairing};
 use crate::model::pci::{PciAddress, PciId};
 
-const KEYS: [&str; 4] = ["pairing", "chipsPerBoard", "pairs", "models"];
-
-/// No board of this vendor has more than two chips; sixteen are a whole machine of today.
-const CHIPS: std::ops::RangeInclusive<i128> = 1..=16;
-
 pub(super) fn read_boards(root: &Section) -> BoardRules {
-    let boards = root.section("boards", &KEYS);
+    let boards = root.section(&keys::BOARDS);
+    let find = |key| boards.find(key);
     BoardRules {
-        pairing: boards.find("pairing").and_then(read_pairing).unwrap_or_default(),
-        chips_per_board: boards
-            .find("chipsPerBoard")
+        pairing: find(&keys::boards::PAIRING).and_then(read_pairing).unwrap_or_default(),
+        chips_per_board: find(&keys::boards::CHIPS_PER_BOARD)
             .map_or_else(BTreeMap::new, |map| read_by_id(map, read_chips)),
-        pairs: boards.find("pairs").map_or_else(Vec::new, read_pairs),
-        models: boards.find("models").map_or_else(BTreeMap::new, |map| {
+        pairs: find(&keys::boards::PAIRS).map_or_else(Vec::new, read_pairs),
+        models: find(&keys::boards::MODELS).map_or_else(BTreeMap::new, |map| {
             read_by_id(map, |model| model.text().map(str::to_owned))
         }),
     }
@@ -30,7 +26,7 @@ fn read_pairing(cursor: &Cursor) -> Option<Pairing> {
     if cursor.is_off() {
         return Some(Pairing::Off);
     }
-    cursor.word(&[("auto", Pairing::Auto), ("off", Pairing::Off)])
+    cursor.word(&PAIRING_WORDS)
 }
 
 /// A mapping from device ids.
@@ -53,16 +49,15 @@ fn read_by_id<'a, T>(
 }
 
 fn read_chips(cursor: &Cursor) -> Option<usize> {
-    let chips = cursor.integer()?;
-    if !CHIPS.contains(&chips) {
+    let number = cursor.integer()?;
+    let chips = u32::try_from(number).ok().filter(|chips| CHIPS_PER_BOARD.contains(chips));
+    if chips.is_none() {
+        let (least, most) = CHIPS_PER_BOARD.into_inner();
         cursor.problem(format!(
-            "`{chips}` chips on a board; write a number from {} to {}",
-            CHIPS.start(),
-            CHIPS.end()
+            "`{number}` chips on a board are not possible; write a number from {least} to {most}"
         ));
-        return None;
     }
-    usize::try_from(chips).ok()
+    usize::try_from(chips?).ok()
 }
 
 fn read_pairs(list: &Cursor) -> Vec<Vec<PciAddress>> {
@@ -74,7 +69,7 @@ fn read_pairs(list: &Cursor) -> Vec<Vec<PciAddress>> {
         .collect()
 }
 
-/// One board's chips; `boards` tells in which entry an address was met before.
+/// One board's chips; `boards` has the entry in which each address was found before.
 fn read_pair(
     pair: &Cursor,
     index: usize,
@@ -96,12 +91,13 @@ fn read_pair(
             )),
         }
     }
-    let most = usize::try_from(*CHIPS.end()).unwrap_or(usize::MAX);
-    if pair.is_list() && !(2..=most).contains(&items.len()) {
-        pair.problem(format!(
-            "{} addresses do not make a board; name its 2 to {most} chips",
-            items.len()
-        ));
+    if pair.is_list() && !CHIPS_PER_PAIR.contains(&items.len()) {
+        let (least, most) = CHIPS_PER_PAIR.into_inner();
+        let addresses = match items.len() {
+            1 => "1 address does".to_owned(),
+            count => format!("{count} addresses do"),
+        };
+        pair.problem(format!("{addresses} not make a board; name its {least} to {most} chips"));
     }
     chips
 }

@@ -1,22 +1,21 @@
-//! `cdi`: whether container runtimes are told names of the devices, and where.
+//! `cdi`: whether containers get devices by CDI name, and where the spec is.
 
 use std::path::PathBuf;
 
 use super::cursor::Cursor;
+use super::keys;
 use super::section::Section;
 use crate::model::config::CdiRules;
 
-const KEYS: [&str; 3] = ["enabled", "specDir", "deviceSpecs"];
-
 pub(super) fn read_cdi(root: &Section) -> CdiRules {
-    let cdi = root.section("cdi", &KEYS);
+    let cdi = root.section(&keys::CDI);
     CdiRules {
-        enabled: cdi.flag("enabled"),
+        enabled: cdi.flag(&keys::cdi::ENABLED),
         spec_dir: cdi
-            .find("specDir")
+            .find(&keys::cdi::SPEC_DIR)
             .and_then(read_directory)
             .unwrap_or_else(|| CdiRules::default().spec_dir),
-        device_specs: cdi.flag("deviceSpecs"),
+        device_specs: cdi.flag(&keys::cdi::DEVICE_SPECS),
     }
 }
 

@@ -3,10 +3,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
+use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::node::{Node, Spot, Yaml, find_spot};
+use super::Override;
+use super::node::{Node, Position, Yaml, find_position};
 use super::problem::{ConfigProblems, Problem};
 use crate::model::pci::{PciAddress, PciId};
 use crate::parse::duration::parse_duration;
@@ -22,10 +24,11 @@ const SHOWN: usize = 80;
 pub(super) struct Reading<'a> {
     text: &'a str,
     findings: RefCell<Vec<Finding>>,
+    override_problems: RefCell<Vec<String>>,
     lookup_bytes: Cell<usize>,
 }
 
-/// A problem whose line is not looked up yet.
+/// A problem whose line has not been searched for yet.
 struct Finding {
     path: String,
     node: Option<usize>,
@@ -34,18 +37,25 @@ struct Finding {
 
 impl<'a> Reading<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        Self { text, findings: RefCell::default(), lookup_bytes: Cell::new(LOOKUP_BYTES) }
+        Self {
+            text,
+            findings: RefCell::default(),
+            override_problems: RefCell::default(),
+            lookup_bytes: Cell::new(LOOKUP_BYTES),
+        }
     }
 
-    fn spot(&self, node: usize) -> Option<Spot> {
+    fn position(&self, node: usize) -> Option<Position> {
         let left = self.lookup_bytes.get().checked_sub(self.text.len())?;
         self.lookup_bytes.set(left);
-        find_spot(self.text, node)
+        find_position(self.text, node)
     }
 
-    /// Notes what is wrong outside the file: a flag or an environment variable.
-    pub(super) fn flag_problem(&self, flag: &str, message: impl Into<String>) {
-        self.note(flag.to_owned(), None, message.into());
+    /// Notes what is wrong with a flag or an environment variable, for example
+    /// `USE_VOLCANO=true: …`.
+    pub(super) fn override_problem(&self, given: &Override, message: impl fmt::Display) {
+        let Override { name, text } = given;
+        self.override_problems.borrow_mut().push(format!("{name}={}: {message}", shown(text)));
     }
 
     fn note(&self, path: String, node: Option<usize>, message: String) {
@@ -54,17 +64,17 @@ impl<'a> Reading<'a> {
 
     /// The end of reading: `value` if nothing was wrong.
     pub(super) fn finish<T>(self, value: T) -> Result<T, ConfigProblems> {
-        let mut findings = self.findings.take();
-        if findings.is_empty() {
+        let (mut findings, overrides) = (self.findings.take(), self.override_problems.take());
+        if findings.is_empty() && overrides.is_empty() {
             return Ok(value);
         }
         findings.sort_by_key(|finding| finding.node);
         let problems = findings.into_iter().map(|finding| Problem {
             path: finding.path,
-            line: finding.node.and_then(|node| Some(self.spot(node)?.line)),
+            line: finding.node.and_then(|node| Some(self.position(node)?.line)),
             message: finding.message,
         });
-        Err(ConfigProblems::new(problems.collect()))
+        Err(ConfigProblems::new(problems.collect(), overrides))
     }
 }
 
@@ -120,7 +130,7 @@ impl<'a> Cursor<'a> {
 
     /// The scalar as it is spelt in the file, where that can be found.
     pub(super) fn spelling(&self) -> Option<String> {
-        self.reading.spot(self.node.number)?.raw
+        self.reading.position(self.node.number)?.raw
     }
 
     /// How much was found wrong up to now, in the whole file.

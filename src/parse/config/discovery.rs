@@ -1,44 +1,37 @@
-//! `discovery` and `container`: which functions are chips, and what containers get and are told.
-
-use std::time::Duration;
+//! `discovery` and `container`: which PCI functions are chips, and what containers get.
 
 use super::cursor::{Cursor, shown};
+use super::keys::{self, SHORTEST_RESCAN, VISIBLE_DEVICES_WORDS};
 use super::node::Yaml;
 use super::section::Section;
-use crate::model::config::{ContainerRules, DiscoveryRules, VisibleDevices};
-
-const KEYS: [&str; 4] = ["vendorIds", "drivers", "controlNodes", "rescan"];
-
-/// A whole scan takes milliseconds; more often it would be polling.
-const SHORTEST_RESCAN: Duration = Duration::from_secs(1);
+use crate::model::config::{ContainerRules, DiscoveryRules};
 
 pub(super) fn read_discovery(root: &Section) -> DiscoveryRules {
-    let discovery = root.section("discovery", &KEYS);
+    let discovery = root.section(&keys::DISCOVERY);
     let default = DiscoveryRules::default();
     DiscoveryRules {
         vendor_ids: discovery
-            .find("vendorIds")
+            .find(&keys::discovery::VENDOR_IDS)
             .map_or(default.vendor_ids, |list| read_some(list, read_vendor)),
         drivers: discovery
-            .find("drivers")
+            .find(&keys::discovery::DRIVERS)
             .map_or(default.drivers, |list| read_some(list, read_driver)),
         control_nodes: discovery
-            .find("controlNodes")
+            .find(&keys::discovery::CONTROL_NODES)
             .map_or(default.control_nodes, |list| list.distinct(read_node)),
         rescan: discovery
-            .find("rescan")
+            .find(&keys::discovery::RESCAN)
             .and_then(|cursor| cursor.duration(SHORTEST_RESCAN))
             .unwrap_or(default.rescan),
     }
 }
 
 pub(super) fn read_container(root: &Section) -> ContainerRules {
-    let container = root.section("container", &["visibleDevices"]);
-    let words = [("addresses", VisibleDevices::Addresses), ("void", VisibleDevices::Void)];
+    let container = root.section(&keys::CONTAINER);
     ContainerRules {
         visible_devices: container
-            .find("visibleDevices")
-            .and_then(|cursor| cursor.word(&words))
+            .find(&keys::container::VISIBLE_DEVICES)
+            .and_then(|cursor| cursor.word(&VISIBLE_DEVICES_WORDS))
             .unwrap_or_default(),
     }
 }

@@ -1,29 +1,25 @@
-//! `health`: how often the chips are looked at, what each signal means, and how long a fault lasts.
+//! `health`: how often chips are sampled, the severity of each signal, how long a fault lasts.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::cursor::{Cursor, shown};
-use super::section::{Section, read_entries};
+use super::key::ConfigKey;
+use super::keys::{self, SEVERITY_WORDS, SHORTEST_INTERVAL};
+use super::section::{Section, read_entries, unknown_key};
 use crate::model::config::HealthRules;
 use crate::model::health::{ReasonCode, Severity};
 use crate::model::ixml::IxmlChoice;
 
-const KEYS: [&str; 4] = ["interval", "recovery", "ixml", "signals"];
-const SEVERITIES: [(&str, Severity); 3] =
-    [("ignore", Severity::Ignore), ("warn", Severity::Warn), ("unhealthy", Severity::Unhealthy)];
-/// A look reads a few files of each chip; more often it would cost more than it tells.
-const SHORTEST_INTERVAL: Duration = Duration::from_millis(500);
-
 pub(super) fn read_health(root: &Section) -> HealthRules {
-    let health = root.section("health", &KEYS);
+    let health = root.section(&keys::HEALTH);
     let default = HealthRules::default();
-    let duration = |key: &str, shortest| health.find(key)?.duration(shortest);
+    let duration = |key: &ConfigKey, shortest| health.find(key)?.duration(shortest);
     HealthRules {
-        interval: duration("interval", SHORTEST_INTERVAL).unwrap_or(default.interval),
-        recovery: duration("recovery", Duration::ZERO).unwrap_or(default.recovery),
-        ixml: health.find("ixml").and_then(read_ixml).unwrap_or_default(),
-        signals: health.find("signals").map(read_signals).unwrap_or_default(),
+        interval: duration(&keys::health::INTERVAL, SHORTEST_INTERVAL).unwrap_or(default.interval),
+        recovery: duration(&keys::health::RECOVERY, Duration::ZERO).unwrap_or(default.recovery),
+        ixml: health.find(&keys::health::IXML).and_then(read_ixml).unwrap_or_default(),
+        signals: health.find(&keys::health::SIGNALS).map(read_signals).unwrap_or_default(),
     }
 }
 
@@ -50,9 +46,9 @@ fn read_signals(cursor: &Cursor) -> BTreeMap<ReasonCode, Severity> {
             let code = ReasonCode::ALL.iter().find(|code| code.name() == name);
             if code.is_none() {
                 let names: Vec<_> = ReasonCode::ALL.iter().map(|code| code.name()).collect();
-                at_key.problem(super::section::unknown_key(name, &names));
+                at_key.problem(unknown_key(name, &names));
             }
-            Some((*code?, value.word(&SEVERITIES)?))
+            Some((*code?, value.word(&SEVERITY_WORDS)?))
         })
         .collect()
 }

@@ -1,6 +1,9 @@
 //! The configuration file, from YAML to what is meant. Strict: what is not understood is a
-//! problem, all problems are found at once, and nothing is half applied.
+//! problem, all problems are found at once, and nothing is half applied. [`keys`] is the table of
+//! all keys.
 
+pub mod key;
+pub mod keys;
 mod problem;
 
 mod node;
@@ -29,30 +32,27 @@ use section::Section;
 
 use crate::model::config::Config;
 
-const KEYS: [&str; 10] = [
-    "version",
-    "resourceName",
-    "flags",
-    "sharing",
-    "resources",
-    "boards",
-    "discovery",
-    "container",
-    "health",
-    "cdi",
-];
-
 /// What flags and environment variables say in place of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
     /// `--resource-name`, for `resourceName`.
-    pub resource_name: Option<String>,
+    pub resource_name: Option<Override>,
     /// `--splitboard` or `SPLIT_BOARD`, for `flags.splitboard`.
-    pub split_board: Option<bool>,
+    pub split_board: Option<Override>,
     /// `--usevolcano` or `USE_VOLCANO`, for `flags.usevolcano`; true is refused.
-    pub use_volcano: Option<bool>,
+    pub use_volcano: Option<Override>,
     /// `--reset_gpu` or `RESET_GPU`, for `flags.reset_gpu`; true is refused.
-    pub reset_gpu: Option<bool>,
+    pub reset_gpu: Option<Override>,
+}
+
+/// A flag or an environment variable and its value. An empty one counts as absent where a boolean
+/// is expected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Override {
+    /// As the user knows it: `--splitboard` or `SPLIT_BOARD`.
+    pub name: String,
+    /// As it was given.
+    pub text: String,
 }
 
 /// The meaning of a configuration file; an empty one means the default.
@@ -63,7 +63,7 @@ pub fn parse_config(text: &str) -> Result<Config, ConfigProblems> {
     parse_config_with(text, &Overrides::default())
 }
 
-/// The meaning of a configuration file where flags and environment variables have the last word.
+/// The meaning of a configuration file where flags and environment variables override it.
 ///
 /// # Errors
 /// Everything that is wrong with the file and with the overrides.
@@ -79,11 +79,8 @@ pub fn parse_config_with(text: &str, overrides: &Overrides) -> Result<Config, Co
 
 /// With a syntax error nothing else can be said.
 fn syntax_problem(error: SyntaxError) -> ConfigProblems {
-    ConfigProblems::new(vec![Problem {
-        path: String::new(),
-        line: error.line,
-        message: error.message,
-    }])
+    let problem = Problem { path: String::new(), line: error.line, message: error.message };
+    ConfigProblems::new(vec![problem], Vec::new())
 }
 
 fn read_config(reading: &Reading, tree: &Node, overrides: &Overrides) -> Config {
@@ -94,8 +91,7 @@ fn read_config(reading: &Reading, tree: &Node, overrides: &Overrides) -> Config 
         );
         return Config::default();
     }
-    // `version` may be anything: the replaced plugin had 4.2.0, its operator 4.1.1.
-    let root = Section::open(&cursor, &KEYS);
+    let root = Section::open(&cursor, &keys::CONFIG);
     let defaults = ResourceDefaults {
         granularity: flags::read_flags(&root, overrides, reading),
         sharing: sharing::read_sharing(&root),

@@ -51,8 +51,8 @@ pub(super) struct SyntaxError {
     pub(super) message: String,
 }
 
-/// Where a node stands and how it is spelt.
-pub(super) struct Spot {
+/// The position of a node and how it is spelt.
+pub(super) struct Position {
     /// Counted from 1; that of the anchor for a node that came by an alias.
     pub(super) line: usize,
     /// The scalar's text before YAML gave it a type.
@@ -68,12 +68,12 @@ pub(super) fn parse_tree(text: &str) -> Result<Node, SyntaxError> {
 
 /// Where node `number` of this text is.
 ///
-/// The YAML parser tells positions only of errors. So the text is read again by the same walk,
+/// The YAML parser reports the position of errors only. So the text is read again by the same walk,
 /// which fails on purpose at that node: exact in every style of YAML, at the price of a parse.
-pub(super) fn find_spot(text: &str, number: usize) -> Option<Spot> {
+pub(super) fn find_position(text: &str, number: usize) -> Option<Position> {
     let walk = Walk { stop_at: Some(number), ..Walk::default() };
     let error = (&walk).deserialize(serde_yaml::Deserializer::from_str(text)).err()?;
-    Some(Spot { line: line_of(text, error.location()?.index()), raw: walk.raw.into_inner() })
+    Some(Position { line: line_of(text, error.location()?.index()), raw: walk.raw.into_inner() })
 }
 
 /// The line of a character as editors count: libyaml also breaks lines at U+0085, U+2028 and

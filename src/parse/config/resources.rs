@@ -1,23 +1,18 @@
-//! `resourceName` or `resources`: what the kubelet is offered, under which names.
+//! `resourceName` or `resources`: what is offered to the kubelet, under which names.
 
 use std::collections::BTreeSet;
 
 use super::Overrides;
 use super::cursor::{Cursor, Reading, shown};
 use super::flags::read_granularity;
-use super::resource_name::check_resource_name;
+use super::keys::{self, RESOURCE_LIMIT, resource, selector};
+use super::resource_name::{NameRule, check_resource_name};
 use super::section::Section;
 use super::sharing::SharingDefaults;
 use crate::model::config::{Granularity, ResourceRule, Selector, Sharing};
 
-const ENTRY_KEYS: [&str; 4] = ["name", "match", "splitboard", "replicas"];
-const MATCH_KEYS: [&str; 3] = ["model", "pciId", "addresses"];
-
-/// Each resource has a socket and a session of its own, and is compared with each other one.
-const RESOURCE_LIMIT: usize = 64;
-
 const TWO_NAMES: &str =
-    "does not go with `resources`, where each entry has its own name; remove one of the two";
+    "cannot be combined with `resources`, where each entry has its own name; remove one of the two";
 
 /// What every resource has unless its entry says otherwise.
 pub(super) struct ResourceDefaults {
@@ -31,14 +26,14 @@ pub(super) fn read_resources(
     defaults: &ResourceDefaults,
     reading: &Reading,
 ) -> Vec<ResourceRule> {
-    let Some(list) = root.find("resources") else {
+    let Some(list) = root.find(&keys::RESOURCES) else {
         return vec![read_single(root, overrides, defaults, reading)];
     };
-    if let Some(name) = root.find("resourceName") {
+    if let Some(name) = root.find(&keys::RESOURCE_NAME) {
         name.problem(TWO_NAMES);
     }
-    if overrides.resource_name.is_some() {
-        reading.flag_problem("--resource-name", TWO_NAMES);
+    if let Some(given) = &overrides.resource_name {
+        reading.override_problem(given, TWO_NAMES);
     }
     read_list(list, defaults)
 }
@@ -56,10 +51,10 @@ fn read_single(
         ..ResourceRule::default()
     };
     let suffix = suffix(rule.sharing, defaults);
-    let in_file = root.find("resourceName");
+    let in_file = root.find(&keys::RESOURCE_NAME);
     let name = match &overrides.resource_name {
-        Some(name) => full_name(name, suffix)
-            .map_err(|message| reading.flag_problem("--resource-name", message))
+        Some(given) => full_name(&given.text, suffix)
+            .map_err(|problem| reading.override_problem(given, problem))
             .ok(),
         None => in_file.and_then(|name| read_name(name, suffix)),
     };
@@ -110,12 +105,12 @@ fn read_entry(
     defaults: &ResourceDefaults,
     names: &mut BTreeSet<String>,
 ) -> ResourceRule {
-    let entry = Section::open(item, &ENTRY_KEYS);
-    let sharing = defaults.sharing.sharing(entry.find("replicas"));
+    let entry = Section::open(item, &resource::KEYS);
+    let sharing = defaults.sharing.sharing(entry.find(&resource::REPLICAS));
     ResourceRule {
         name: read_entry_name(item, &entry, suffix(sharing, defaults), names),
         selector: read_selector(&entry),
-        granularity: read_granularity(entry.find("splitboard"), defaults.granularity),
+        granularity: read_granularity(entry.find(&resource::SPLITBOARD), defaults.granularity),
         sharing,
     }
 }
@@ -127,7 +122,7 @@ fn read_entry_name(
     suffix: &str,
     names: &mut BTreeSet<String>,
 ) -> String {
-    let Some(cursor) = entry.find("name") else {
+    let Some(cursor) = entry.find(&resource::NAME) else {
         item.problem("the resource has no `name`; give it one such as `iluvatar.com/gpu`");
         return String::new();
     };
@@ -141,16 +136,31 @@ fn read_entry_name(
 }
 
 fn read_name(cursor: &Cursor, suffix: &str) -> Option<String> {
-    full_name(cursor.text()?, suffix).map_err(|message| cursor.problem(message)).ok()
+    let name = cursor.text()?;
+    full_name(name, suffix)
+        .map_err(|problem| match &problem {
+            NameProblem::AsGiven(rule) => cursor.problem(format!("`{}`: {rule}", shown(name))),
+            NameProblem::Renamed { .. } => cursor.problem(problem.to_string()),
+        })
+        .ok()
 }
 
-/// The name with its suffix, if a kubelet takes it; else what is wrong with it.
-fn full_name(name: &str, suffix: &str) -> Result<String, String> {
-    check_resource_name(name).map_err(|rule| format!("`{}`: {rule}", shown(name)))?;
+/// Why a kubelet does not accept a name.
+#[derive(Debug, thiserror::Error)]
+enum NameProblem {
+    #[error(transparent)]
+    AsGiven(NameRule),
+    #[error("`{}`, as `renameByDefault` makes it: {rule}", shown(.name))]
+    Renamed { name: String, rule: NameRule },
+}
+
+/// The name with its suffix, if a kubelet accepts it.
+fn full_name(name: &str, suffix: &str) -> Result<String, NameProblem> {
+    check_resource_name(name).map_err(NameProblem::AsGiven)?;
     let full = format!("{name}{suffix}");
     match check_resource_name(&full) {
         Ok(()) => Ok(full),
-        Err(rule) => Err(format!("`{}`, as `renameByDefault` makes it: {rule}", shown(&full))),
+        Err(rule) => Err(NameProblem::Renamed { name: full, rule }),
     }
 }
 
@@ -159,8 +169,8 @@ fn suffix(sharing: Option<Sharing>, defaults: &ResourceDefaults) -> &'static str
 }
 
 fn read_selector(entry: &Section) -> Selector {
-    let conditions = entry.section("match", &MATCH_KEYS);
-    let addresses = conditions.find("addresses").map(|list| {
+    let conditions = entry.section(&resource::MATCH);
+    let addresses = conditions.find(&selector::ADDRESSES).map(|list| {
         let addresses = list.distinct(Cursor::address);
         // No address at all would read as "any": the opposite of what an empty list says.
         if list.is_empty_list() {
@@ -169,8 +179,8 @@ fn read_selector(entry: &Section) -> Selector {
         addresses
     });
     Selector {
-        model: conditions.find("model").and_then(Cursor::text).map(str::to_owned),
-        pci_id: conditions.find("pciId").and_then(Cursor::pci_id),
+        model: conditions.find(&selector::MODEL).and_then(Cursor::text).map(str::to_owned),
+        pci_id: conditions.find(&selector::PCI_ID).and_then(Cursor::pci_id),
         addresses: addresses.unwrap_or_default(),
     }
 }

@@ -3,33 +3,9 @@
 use std::collections::HashSet;
 
 use super::cursor::{Cursor, shown};
+use super::key::{ConfigKey, ValueKind};
+use super::keys;
 use super::node::Yaml;
-
-/// Keys that are looked for at the wrong height, and where they belong.
-const HOMES: [&str; 22] = [
-    "boards.chipsPerBoard",
-    "boards.models",
-    "boards.pairing",
-    "boards.pairs",
-    "cdi.deviceSpecs",
-    "cdi.enabled",
-    "cdi.specDir",
-    "container.visibleDevices",
-    "discovery.controlNodes",
-    "discovery.drivers",
-    "discovery.rescan",
-    "discovery.vendorIds",
-    "flags.splitboard",
-    "health.interval",
-    "health.recovery",
-    "health.signals",
-    "resourceName",
-    "sharing.timeSlicing",
-    "sharing.timeSlicing.failRequestsGreaterThanOne",
-    "sharing.timeSlicing.policy",
-    "sharing.timeSlicing.renameByDefault",
-    "sharing.timeSlicing.replicas",
-];
 
 /// One mapping of the file, its keys checked.
 pub(super) struct Section<'a> {
@@ -38,33 +14,37 @@ pub(super) struct Section<'a> {
 
 impl<'a> Section<'a> {
     /// Reads a mapping and notes every key that is not in `keys`; a null is an empty mapping.
-    pub(super) fn open(cursor: &Cursor<'a>, keys: &[&str]) -> Self {
+    pub(super) fn open(cursor: &Cursor<'a>, keys: &[&ConfigKey]) -> Self {
+        let names: Vec<_> = keys.iter().map(|key| key.name).collect();
         let mut entries = read_entries(cursor);
-        entries.retain(|(key, at_key, _)| {
-            let known = keys.contains(key);
-            if !known {
-                at_key.problem(unknown_key(key, keys));
+        entries.retain(|(name, at_key, _)| {
+            let is_known = names.contains(name);
+            if !is_known {
+                at_key.problem(unknown_key(name, &names));
             }
-            known
+            is_known
         });
-        Self { entries: entries.into_iter().map(|(key, _, value)| (key, value)).collect() }
+        Self { entries: entries.into_iter().map(|(name, _, value)| (name, value)).collect() }
     }
 
     /// The value of `key`; a null counts as absent, as in the replaced plugin.
-    pub(super) fn find(&self, key: &str) -> Option<&Cursor<'a>> {
+    pub(super) fn find(&self, key: &ConfigKey) -> Option<&Cursor<'a>> {
         self.entries
             .iter()
-            .find(|(name, value)| *name == key && !value.is_null())
+            .find(|(name, value)| *name == key.name && !value.is_null())
             .map(|(_, value)| value)
     }
 
-    /// The section below `key`, empty where the key is absent.
-    pub(super) fn section(&self, key: &str, keys: &[&str]) -> Self {
-        self.find(key).map_or(Self { entries: Vec::new() }, |value| Self::open(value, keys))
+    /// The section below `key`, empty where the key is absent or has no section.
+    pub(super) fn section(&self, key: &ConfigKey) -> Self {
+        match (self.find(key), &key.kind) {
+            (Some(value), ValueKind::Section(keys)) => Self::open(value, keys),
+            _ => Self { entries: Vec::new() },
+        }
     }
 
     /// The boolean of `key`, false where it is absent.
-    pub(super) fn flag(&self, key: &str) -> bool {
+    pub(super) fn flag(&self, key: &ConfigKey) -> bool {
         self.find(key).and_then(Cursor::boolean).unwrap_or(false)
     }
 }
@@ -94,17 +74,21 @@ pub(super) fn read_entries<'a>(cursor: &Cursor<'a>) -> Vec<(&'a str, Cursor<'a>,
     entries
 }
 
-pub(super) fn unknown_key(key: &str, keys: &[&str]) -> String {
+/// What to say of a key that is not one of the valid ones.
+pub(super) fn unknown_key(key: &str, valid: &[&str]) -> String {
     if key == "<<" {
         return "merge keys are not supported; write the keys out".to_owned();
     }
-    if let Some(nearest) = nearest(key, keys) {
+    if let Some(nearest) = nearest(key, valid) {
         return format!("unknown key; did you mean `{nearest}`?");
     }
-    let home = HOMES.iter().find(|home| home.rsplit('.').next() == Some(key));
+    let home = keys::paths().into_iter().find(|path| path.rsplit('.').next() == Some(key));
     match home {
+        Some(home) if home == key => {
+            format!("unknown key here; did you mean `{home}` at the top of the file?")
+        }
         Some(home) => format!("unknown key here; did you mean `{home}`?"),
-        None => format!("unknown key; the keys here are {}", keys.join(", ")),
+        None => format!("unknown key; the keys here are {}", valid.join(", ")),
     }
 }
 

@@ -1,12 +1,10 @@
 //! `sharing`: how many times each device is offered. The words are those of NVIDIA's plugin.
 
 use super::cursor::Cursor;
+use super::keys::{self, POLICY_WORDS, time_slicing};
 use super::section::Section;
 use crate::model::config::{Sharing, SharingPolicy};
 use crate::model::list_size::largest_replicas;
-
-const SLICING_KEYS: [&str; 5] =
-    ["replicas", "renameByDefault", "failRequestsGreaterThanOne", "policy", "resources"];
 
 /// What `sharing` says of every resource that does not say otherwise.
 pub(super) struct SharingDefaults {
@@ -33,25 +31,24 @@ impl SharingDefaults {
 }
 
 pub(super) fn read_sharing(root: &Section) -> SharingDefaults {
-    let sharing = root.section("sharing", &["timeSlicing", "mps"]);
-    if let Some(mps) = sharing.find("mps").filter(|mps| !mps.is_empty_mapping()) {
+    let sharing = root.section(&keys::SHARING);
+    if let Some(mps) = sharing.find(&keys::sharing::MPS).filter(|mps| !mps.is_empty_mapping()) {
         mps.problem("MPS is not supported; use `sharing.timeSlicing`");
     }
-    let slicing = sharing.section("timeSlicing", &SLICING_KEYS);
-    if let Some(list) = slicing.find("resources") {
+    let slicing = sharing.section(&keys::sharing::TIME_SLICING);
+    if let Some(list) = slicing.find(&time_slicing::RESOURCES) {
         list.problem(
             "replicas by resource belong in the list `resources` at the top, as `name` and \
              `replicas`",
         );
     }
-    let policies = [("spread", SharingPolicy::Spread), ("pack", SharingPolicy::Pack)];
     SharingDefaults {
-        replicas: slicing.find("replicas").and_then(read_replicas),
-        rename: slicing.flag("renameByDefault"),
-        fail_requests_greater_than_one: slicing.flag("failRequestsGreaterThanOne"),
+        replicas: slicing.find(&time_slicing::REPLICAS).and_then(read_replicas),
+        rename: slicing.flag(&time_slicing::RENAME_BY_DEFAULT),
+        fail_requests_greater_than_one: slicing.flag(&time_slicing::FAIL_REQUESTS_GREATER_THAN_ONE),
         policy: slicing
-            .find("policy")
-            .and_then(|policy| policy.word(&policies))
+            .find(&time_slicing::POLICY)
+            .and_then(|policy| policy.word(&POLICY_WORDS))
             .unwrap_or_default(),
     }
 }

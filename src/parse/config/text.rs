@@ -5,7 +5,7 @@ use super::node::SyntaxError;
 /// A `ConfigMap` holds at most 1 MiB.
 const TEXT_LIMIT: usize = 1 << 20;
 
-/// libyaml looks at every open bracket for every token, which is quadratic: 1 MiB of `{a: ` takes
+/// libyaml checks every open bracket for every token, which is quadratic: 1 MiB of `{a: ` takes
 /// it minutes, with this limit a second. It counts all brackets, closed or not, as telling which
 /// are closed would take a YAML parser.
 const BRACKET_LIMIT: usize = 1024;

@@ -1,7 +1,7 @@
-//! What /proc tells of kubelets and of where we run.
+//! Files of /proc: kubelets' command lines, mounts, user namespaces.
 
 /// A kubelet's `--root-dir`, by its `/proc/PID/cmdline`: outer none for any other process, inner
-/// none for a kubelet that does not say. k3s and RKE2 run the kubelet inside of their own process
+/// none for a kubelet that names none. k3s and RKE2 run the kubelet inside of their own process
 /// and take its flags as `--kubelet-arg`.
 #[must_use]
 pub fn parse_kubelet_root(command_line: &[u8]) -> Option<Option<String>> {
@@ -52,7 +52,7 @@ pub fn is_user_namespace(uid_map: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// `expected` is the root directory, "" for a kubelet that tells none, "-" for no kubelet.
+    /// `expected` is the root directory, "" for a kubelet that names none, "-" for no kubelet.
     #[track_caller]
     fn check(command_line: &str, expected: &str) {
         let bytes = command_line.replace(' ', "\0") + "\0";
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kubelet_tells_its_root_directory_in_either_spelling() {
+    fn a_kubelets_root_directory_is_read_in_either_spelling() {
         check("/usr/bin/kubelet --root-dir=/data/kubelet --v=2", "/data/kubelet");
         check("kubelet --root-dir /data/kubelet", "/data/kubelet");
         check("/var/lib/k0s/bin/kubelet --root-dir=/a --root-dir=/b", "/b");

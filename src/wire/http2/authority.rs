@@ -1,11 +1,11 @@
-//! One client's bytes with every `:authority` replaced that h2 would refuse.
+//! Replaces every `:authority` that h2 refuses in the bytes of one client.
 //!
-//! Kubelets before 1.26, and every kubelet's plugin watcher, send the socket's path there, as it
-//! is or percent-encoded. All else passes as it came, but every header block is decoded and
-//! written again as plain literals, also those with a good authority: a block may refer to fields
-//! of earlier ones, so h2 could read none of them if it had not seen all. Its own dynamic table
-//! stays empty. Only the client's half is seen, so the server behind must keep the protocol's
-//! default `SETTINGS_HEADER_TABLE_SIZE` and `SETTINGS_MAX_FRAME_SIZE`, as tonic's does.
+//! Kubelets before 1.26, and every kubelet's plugin watcher, send the socket's path there, plain or
+//! percent-encoded. Every header block is decoded and encoded again as plain literals, also one with a
+//! valid authority: a block may refer to fields of earlier blocks, so h2 must read all of them or none.
+//! Its own dynamic table stays empty. All other bytes are unchanged. Only the client's bytes are
+//! known here, so the server must keep the default `SETTINGS_HEADER_TABLE_SIZE` and
+//! `SETTINGS_MAX_FRAME_SIZE`, as tonic's does.
 
 use http::uri::Authority;
 
@@ -13,10 +13,10 @@ use super::frame::{HEAD_SIZE, Head, Kind, MAX_PAYLOAD, PREFACE, flag};
 use super::header_block::{BlockError, HeaderBlock, MAX_BLOCK};
 use super::hpack::{self, Field, HpackError};
 
-/// What a request gets whose own authority is none.
+/// Replaces an authority that h2 refuses.
 const LOCALHOST: &[u8] = b"localhost";
 
-/// Why a connection cannot go on.
+/// Why a connection is malformed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     /// The peer does not speak HTTP/2, or wants to upgrade to it.
@@ -24,13 +24,13 @@ pub enum Malformed {
     Preface {
         /// Counted from 0.
         offset: usize,
-        /// What stands there.
+        /// The byte there.
         found: u8,
     },
-    /// A frame that h2 would refuse too, or that is beyond our bounds.
+    /// A frame that h2 refuses too, or that exceeds our bounds.
     #[error("{kind} frame on stream {stream}: {fault}")]
     Frame {
-        /// What the frame is for.
+        /// The type of the frame.
         kind: Kind,
         /// 0 is the connection itself.
         stream: u32,
@@ -43,13 +43,13 @@ pub enum Malformed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     /// RFC 9113 §4.2.
-    #[error("{length} bytes of payload are more than the {MAX_PAYLOAD} that are allowed")]
+    #[error("{length} bytes of payload exceed the limit of {MAX_PAYLOAD}")]
     Length {
-        /// As announced in its head.
+        /// As its header says.
         length: usize,
     },
     /// RFC 9113 §8.4.
-    #[error("only servers push")]
+    #[error("only servers may push")]
     Push,
     /// RFC 9113 §6.10.
     #[error("no header block is open")]
@@ -57,7 +57,7 @@ pub enum Fault {
     /// RFC 9113 §6.10.
     #[error("the header block of stream {open} must be continued first")]
     OpenBlock {
-        /// The stream whose block is not complete.
+        /// The stream whose block is incomplete.
         open: u32,
     },
     /// RFC 9113 §6.2, or a bound.
@@ -72,32 +72,32 @@ pub enum Fault {
 #[derive(Debug)]
 pub struct AuthorityNormaliser {
     state: State,
-    /// The header block that still lacks its end.
+    /// The header block that is incomplete.
     open: Option<HeaderBlock>,
     decoder: hpack::Decoder,
 }
 
 #[derive(Debug)]
 enum State {
-    /// So many bytes of the preface have come.
+    /// So many bytes of the preface were received.
     Preface(usize),
-    /// So many bytes of the next head have come.
+    /// So many bytes of the next frame's header were received.
     Head([u8; HEAD_SIZE], usize),
-    /// So many bytes of payload pass as they are.
+    /// So many bytes of payload pass unchanged.
     Passing(usize),
-    /// The payload of a HEADERS or CONTINUATION frame, as far as it has come.
+    /// The payload of a HEADERS or CONTINUATION frame, as far as it was received.
     Gathering(Head, Vec<u8>),
-    /// For ever.
+    /// No more bytes pass.
     Failed(Malformed),
 }
 
 impl AuthorityNormaliser {
-    /// The most that one connection makes it hold between calls: an open block, the payload that
-    /// comes next, the dynamic table; vectors may have twice the room that they need.
+    /// The most that is held for one connection between calls, in bytes: an open block, the next
+    /// payload and the dynamic table. Vectors may have twice the capacity that they need.
     pub const MAX_HELD: usize = 2 * (MAX_BLOCK + MAX_PAYLOAD) + 4096;
 
-    /// The most that one call appends to its output, beyond the length of its input: a head and
-    /// one header block in plain literals, cut into frames.
+    /// The most that one call appends to its output beyond the length of its input, in bytes: one
+    /// header block in plain literals, in several frames.
     pub const MAX_GROWTH: usize = hpack::MAX_LIST_SIZE + 8 * HEAD_SIZE;
 
     /// At the beginning of a connection.
@@ -106,13 +106,13 @@ impl AuthorityNormaliser {
         Self { state: State::Preface(0), open: None, decoder: hpack::Decoder::default() }
     }
 
-    /// Takes the next bytes of the client, in pieces of any size, and appends to `output` what the
-    /// server shall read. Returns how many bytes it took: at least one of a non-empty input, and
-    /// not all of it if a header block ended, so that one call cannot make the output grow far.
+    /// Consumes the next bytes of the client, in pieces of any size, and appends to `output` what the
+    /// server reads. Returns how many bytes it consumed: at least one of a non-empty input, and not
+    /// all of it if a header block ended, which bounds the growth of the output in one call.
     ///
     /// # Errors
-    /// The connection cannot go on; every later call says so again. What was appended before the
-    /// fault is still good.
+    /// The connection is malformed; every later call returns the same error. What was appended before
+    /// the fault is valid.
     pub fn advance(&mut self, input: &[u8], output: &mut Vec<u8>) -> Result<usize, Malformed> {
         let mut rest = input;
         while !rest.is_empty() {
@@ -129,7 +129,7 @@ impl AuthorityNormaliser {
         Ok(input.len() - rest.len())
     }
 
-    /// Bytes held at this moment, by room and not by use.
+    /// Bytes held now, by capacity.
     #[must_use]
     pub fn held(&self) -> usize {
         let payload = match &self.state {
@@ -182,7 +182,7 @@ impl AuthorityNormaliser {
         Ok(Step::More)
     }
 
-    /// What a head alone gives away, before anything is stored for its frame.
+    /// What the header alone shows, before anything of its frame is stored.
     fn check_head(&self, head: Head) -> Result<(), Fault> {
         if head.length > MAX_PAYLOAD {
             return Err(Fault::Length { length: head.length });
@@ -257,7 +257,7 @@ impl State {
     }
 }
 
-/// How far one step went.
+/// What one step did.
 enum Step {
     More,
     /// A header block was appended to the output.
@@ -268,7 +268,7 @@ fn at(head: Head, fault: Fault) -> Malformed {
     Malformed::Frame { kind: head.kind, stream: head.stream_id(), fault }
 }
 
-/// Passes what has come of the preface.
+/// Passes the received part of the preface.
 fn pass_preface(seen: usize, input: &mut &[u8], output: &mut Vec<u8>) -> Result<State, Malformed> {
     let expected = &PREFACE[seen..];
     let piece = take(input, expected.len());
@@ -289,7 +289,7 @@ fn take<'a>(input: &mut &'a [u8], most: usize) -> &'a [u8] {
     piece
 }
 
-/// h2 asks the same function; what it refuses ends a request with `PROTOCOL_ERROR`.
+/// h2 calls the same function; what that refuses ends a request with `PROTOCOL_ERROR`.
 fn with_acceptable_authority(field: Field<'_>) -> Field<'_> {
     if field.name == b":authority" && Authority::try_from(field.value).is_err() {
         Field { value: LOCALHOST, ..field }
@@ -537,7 +537,7 @@ mod tests {
         let malformed = normaliser.advance(&input, &mut output).unwrap_err();
         assert_eq!(
             malformed.to_string(),
-            "HEADERS frame on stream 1: index 0 means nothing: the tables end at 61"
+            "HEADERS frame on stream 1: index 0 is invalid: the tables end at 61"
         );
         assert_eq!(normaliser.advance(&headers(b""), &mut output), Err(malformed));
         assert_eq!(output, PREFACE);
@@ -553,7 +553,7 @@ mod tests {
             ),
             (
                 frame(Kind(0), Fault::Length { length: 20_000 }),
-                "DATA frame on stream 7: 20000 bytes of payload are more than the 16384 that are allowed",
+                "DATA frame on stream 7: 20000 bytes of payload exceed the limit of 16384",
             ),
             (
                 frame(Kind(6), Fault::OpenBlock { open: 5 }),

@@ -1,14 +1,14 @@
-//! What every HTTP/2 connection begins with, and the nine bytes before each of its frames.
+//! The preface of an HTTP/2 connection, and the nine-byte header of each frame.
 
 use std::fmt;
 
-/// What every client says first (RFC 9113 §3.4).
+/// The first bytes that every client sends (RFC 9113 §3.4).
 pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Bytes of a frame's head.
 pub const HEAD_SIZE: usize = 9;
 
-/// The largest payload while nobody announced another (`SETTINGS_MAX_FRAME_SIZE`).
+/// The default limit of a payload (`SETTINGS_MAX_FRAME_SIZE`), in bytes.
 pub const MAX_PAYLOAD: usize = 16_384;
 
 /// What a frame is for: RFC 9113 §6.
@@ -18,9 +18,9 @@ pub struct Kind(pub u8);
 impl Kind {
     /// Opens a header block.
     pub const HEADERS: Self = Self(1);
-    /// Opens a header block as well; servers alone may send it.
+    /// Opens a header block as well; only servers may send it.
     pub const PUSH_PROMISE: Self = Self(5);
-    /// Goes on with the header block of the frame before.
+    /// Continues the header block of the frame before.
     pub const CONTINUATION: Self = Self(9);
 }
 
@@ -51,9 +51,9 @@ pub mod flag {
     pub const END_STREAM: u8 = 0x01;
     /// No CONTINUATION follows.
     pub const END_HEADERS: u8 = 0x04;
-    /// A byte that counts the padding at the end comes first.
+    /// The first byte is the length of the padding at the end.
     pub const PADDED: u8 = 0x08;
-    /// Five bytes of priority come before the block.
+    /// Five bytes of priority precede the block.
     pub const PRIORITY: u8 = 0x20;
 }
 

@@ -2,14 +2,14 @@
 
 use super::frame::{Head, Kind, MAX_PAYLOAD, flag};
 
-/// The largest header block that is put together, encoded, in bytes.
+/// The largest header block that is assembled, encoded, in bytes.
 pub const MAX_BLOCK: usize = 64 * 1024;
 
-/// How many CONTINUATION frames one header block may have. Four full ones reach [`MAX_BLOCK`];
-/// the rest is for peers that send small pieces.
+/// How many CONTINUATION frames one header block may have. Four full ones reach [`MAX_BLOCK`]; the
+/// others are for peers that send small pieces.
 pub const MAX_CONTINUATIONS: u8 = 32;
 
-/// Why frames make no header block.
+/// Why frames are not a valid header block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BlockError {
     /// RFC 9113 §6.2.
@@ -43,7 +43,7 @@ impl HeaderBlock {
     /// From a HEADERS frame.
     ///
     /// # Errors
-    /// The payload is shorter than its flags and its padding say.
+    /// The payload is shorter than its flags and its padding require.
     pub fn begun(head: Head, payload: &[u8]) -> Result<Self, BlockError> {
         let (priority, fragment) = split_payload(head, payload)
             .ok_or(BlockError::ShortPayload { length: payload.len() })?;
@@ -53,7 +53,7 @@ impl HeaderBlock {
     /// With the payload of one more CONTINUATION frame.
     ///
     /// # Errors
-    /// There were too many before, or the block grows too long.
+    /// Too many CONTINUATION frames, or the block is too long.
     pub fn continued(mut self, payload: &[u8]) -> Result<Self, BlockError> {
         if self.continuations == MAX_CONTINUATIONS {
             return Err(BlockError::ManyContinuations);
@@ -66,7 +66,7 @@ impl HeaderBlock {
         Ok(self)
     }
 
-    /// The fields, in HPACK; whole, once a frame has had `END_HEADERS`.
+    /// The fields, in HPACK; complete once a frame had `END_HEADERS`.
     #[must_use]
     pub fn encoded(&self) -> &[u8] {
         &self.encoded
@@ -84,8 +84,8 @@ impl HeaderBlock {
         self.encoded.capacity()
     }
 
-    /// Appends frames that carry `encoded` in place of the block's own fields, and nothing else
-    /// changed but the padding, which is left out.
+    /// Appends frames that carry `encoded` in place of the block's own fields. Else, only the padding
+    /// is left out.
     pub fn write_with(&self, encoded: &[u8], output: &mut Vec<u8>) {
         let priority = self.priority.as_ref().map_or(&[][..], |bytes| &bytes[..]);
         let (piece, mut rest) = split_at_most(encoded, MAX_PAYLOAD - priority.len());
@@ -131,7 +131,7 @@ fn split_at_most(bytes: &[u8], most: usize) -> (&[u8], &[u8]) {
     bytes.split_at(bytes.len().min(most))
 }
 
-/// The flag of a frame that nothing follows.
+/// The flag of the last frame of a block.
 fn last(rest: &[u8]) -> u8 {
     if rest.is_empty() { flag::END_HEADERS } else { 0 }
 }

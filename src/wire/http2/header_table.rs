@@ -1,12 +1,12 @@
-//! The fields that an HPACK index can mean: 61 fixed ones, then those that the peer added.
+//! The fields that an HPACK index refers to: 61 static ones, then those that the peer added.
 
 use std::collections::VecDeque;
 
-/// The dynamic table's largest size while nobody announced another
-/// (`SETTINGS_HEADER_TABLE_SIZE`, RFC 9113 §6.5.2), by the measure of [`field_size`].
+/// The default limit of the dynamic table (`SETTINGS_HEADER_TABLE_SIZE`, RFC 9113 §6.5.2), in bytes as
+/// [`field_size`] counts.
 pub const DEFAULT_TABLE_SIZE: usize = 4096;
 
-/// What a field counts for in tables and header lists: RFC 7541 §4.1, RFC 9113 §6.5.2.
+/// The size of a field in tables and header lists, in bytes: RFC 7541 §4.1, RFC 9113 §6.5.2.
 #[must_use]
 pub fn field_size(name: &[u8], value: &[u8]) -> usize {
     name.len() + value.len() + 32
@@ -28,13 +28,13 @@ struct Entry {
 }
 
 impl HeaderTable {
-    /// A dynamic table that is empty and has the default largest size.
+    /// An empty dynamic table with the default limit.
     #[must_use]
     pub fn new() -> Self {
         Self { dynamic: VecDeque::new(), size: 0, max_size: DEFAULT_TABLE_SIZE }
     }
 
-    /// The name and the value under an index, counted from 1 through both tables.
+    /// The name and the value at an index, counted from 1 through both tables.
     #[must_use]
     pub fn field(&self, index: usize) -> Option<(&[u8], &[u8])> {
         let nth = index.checked_sub(1)?;
@@ -44,20 +44,20 @@ impl HeaderTable {
         }
     }
 
-    /// The highest index that means something.
+    /// The highest valid index.
     #[must_use]
     pub fn last_index(&self) -> usize {
         STATIC.len() + self.dynamic.len()
     }
 
-    /// What the dynamic table holds, by the measure of [`field_size`].
+    /// The size of the dynamic table in bytes, as [`field_size`] counts.
     #[must_use]
     pub fn size(&self) -> usize {
         self.size
     }
 
-    /// Adds a field as the newest and lets the oldest go. One that is larger than the table
-    /// empties it, which is no error (RFC 7541 §4.4).
+    /// Adds a field as the newest and evicts the oldest. One that is larger than the table empties
+    /// it, which is no error (RFC 7541 §4.4).
     pub fn insert(&mut self, name: &[u8], value: &[u8]) {
         let size = field_size(name, value);
         self.evict_down_to(self.max_size.saturating_sub(size));
@@ -67,7 +67,7 @@ impl HeaderTable {
         }
     }
 
-    /// Sets the largest size and lets the oldest fields go until the rest fits.
+    /// Sets the limit and evicts the oldest fields until the rest fits.
     pub fn resize(&mut self, max_size: usize) {
         self.max_size = max_size;
         self.evict_down_to(max_size);

@@ -1,17 +1,22 @@
 //! Header blocks to fields and back: HPACK, RFC 7541.
 //!
-//! Decoding keeps the peer's dynamic table; encoding uses no table and no compression, so that its
-//! reader has nothing to remember. Our own code because no crate is fit: the forks of `hpack`
-//! (2016) neither stop at a bound nor tell a field that must never be indexed, and `httlib-hpack`
-//! (2020) moves the rest of the block for every field and lets the table change anywhere.
+//! Decoding keeps the peer's dynamic table; encoding uses no table and no compression, so the reader
+//! keeps no state.
+//!
+//! No crate can decode a block so that it can be encoded again. An intermediary must keep the mark of
+//! fields that are never indexed (RFC 7541 §7.1.3). `loona-hpack` 0.4, the maintained fork of `hpack`,
+//! bounds integers and, on request, the dynamic table; but it drops that mark, its encoder cannot write
+//! it, its callback cannot stop at a list that is too large, and it accepts a change of the table's size
+//! between fields. `httlib-hpack` (2020) accepts that too, and moves the rest of the block for every
+//! field.
 
 use std::borrow::Cow;
 
 use super::header_table::{DEFAULT_TABLE_SIZE, HeaderTable, field_size};
 use super::huffman::{self, HuffmanError};
 
-/// The largest header list that is decoded, by the measure of [`field_size`]. Servers announce
-/// less (hyper 16 KiB), and answer what lies between by the book.
+/// The largest header list that is decoded, in bytes as [`field_size`] counts. Servers announce less
+/// (hyper 16 KiB) and themselves refuse what is between.
 pub const MAX_LIST_SIZE: usize = 64 * 1024;
 
 /// One header field of a list.
@@ -21,7 +26,7 @@ pub struct Field<'a> {
     pub name: &'a [u8],
     /// Any bytes.
     pub value: &'a [u8],
-    /// The sender forbids all compression of it on every hop (RFC 7541 §7.1.3).
+    /// No hop may compress it (RFC 7541 §7.1.3).
     pub never_indexed: bool,
 }
 
@@ -31,22 +36,22 @@ pub enum HpackError {
     /// The block ends inside of a field.
     #[error("the header block ends inside of a field")]
     Truncated,
-    /// More than 28 bits and a prefix, or padded with zeros to as many.
+    /// More than 28 bits beyond the prefix, or padded with zeros to as many.
     #[error("an integer in the header block takes more than 5 bytes")]
     LongInteger,
     /// Neither table has it.
-    #[error("index {index} means nothing: the tables end at {last}")]
+    #[error("index {index} is invalid: the tables end at {last}")]
     Index {
         /// As sent.
         index: usize,
         /// The last valid one.
         last: usize,
     },
-    /// RFC 7541 §4.2: sizes change at the beginning of a block alone.
-    #[error("the size of the dynamic table changes behind a field")]
+    /// RFC 7541 §4.2: the size may change only at the beginning of a block.
+    #[error("the size of the dynamic table changes after a field")]
     LateResize,
-    /// RFC 7541 §6.3: never above what the reader announced.
-    #[error("a dynamic table of {size} bytes is above the {DEFAULT_TABLE_SIZE} that are allowed")]
+    /// RFC 7541 §6.3: at most what the reader announced.
+    #[error("a dynamic table of {size} bytes exceeds the limit of {DEFAULT_TABLE_SIZE}")]
     TableSize {
         /// As sent.
         size: usize,
@@ -72,8 +77,8 @@ impl Decoder {
     /// Calls `each` for every field of a whole header block.
     ///
     /// # Errors
-    /// The block is malformed, or its list is larger than [`MAX_LIST_SIZE`]. The fields before the
-    /// fault were given to `each`; the connection's later blocks can no longer be read.
+    /// The block is malformed, or its list is larger than [`MAX_LIST_SIZE`]. `each` was called for the
+    /// fields before the fault; later blocks of the connection cannot be decoded.
     pub fn decode(
         &mut self,
         block: &[u8],
@@ -95,7 +100,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// What the dynamic table holds, by the measure of [`field_size`].
+    /// The size of the dynamic table in bytes, as [`field_size`] counts.
     #[must_use]
     pub fn table_size(&self) -> usize {
         self.table.size()
@@ -112,7 +117,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// RFC 7541 §6: the first byte tells the kind of representation.
+    /// RFC 7541 §6: the first byte is the kind of representation.
     fn decode_field(
         &mut self,
         first: u8,
@@ -130,7 +135,7 @@ impl Decoder {
         let adds = first & ADDED != 0;
         let name = match block.integer(if adds { 6 } else { 4 })? {
             0 => block.string()?,
-            // Owned, because adding the field may evict the one that the name is taken from.
+            // Owned, because adding the field may evict the one that its name refers to.
             index => Cow::Owned(self.indexed(index)?.0.to_vec()),
         };
         let value = block.string()?;
@@ -147,7 +152,7 @@ impl Decoder {
     }
 }
 
-/// Appends the field to a block as a literal that leaves every table as it was.
+/// Appends the field to a block as a literal that changes no table.
 pub fn encode_literal(field: Field<'_>, block: &mut Vec<u8>) {
     block.push(if field.never_indexed { NEVER_INDEXED } else { 0 });
     for text in [field.name, field.value] {
@@ -173,9 +178,9 @@ fn encode_length(length: usize, block: &mut Vec<u8>) {
 
 /// First byte of a field that is only an index.
 const INDEXED: u8 = 0b1000_0000;
-/// First byte of a literal that the dynamic table takes up.
+/// First byte of a literal that is added to the dynamic table.
 const ADDED: u8 = 0b0100_0000;
-/// First byte of a literal that no table may ever take up; all zero where one may.
+/// First byte of a literal that is never added to a table; zero where it may be.
 const NEVER_INDEXED: u8 = 0b0001_0000;
 /// First bit of a Huffman-coded string.
 const HUFFMAN: u8 = 0b1000_0000;
@@ -411,15 +416,15 @@ mod tests {
         let cases = [
             (
                 HpackError::Index { index: 70, last: 61 },
-                "index 70 means nothing: the tables end at 61",
+                "index 70 is invalid: the tables end at 61",
             ),
             (
                 HpackError::TableSize { size: 8192 },
-                "a dynamic table of 8192 bytes is above the 4096 that are allowed",
+                "a dynamic table of 8192 bytes exceeds the limit of 4096",
             ),
             (
                 HpackError::Huffman(HuffmanError::Padding { bits: 9 }),
-                "a Huffman-coded string ends in 9 bits that are no padding",
+                "a Huffman-coded string ends in 9 bits that are not valid padding",
             ),
             (HpackError::LongList, "the header list is larger than 65536 bytes"),
         ];

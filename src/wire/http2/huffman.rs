@@ -1,27 +1,27 @@
-//! The Huffman code of HPACK: decoding alone, since what we write is never compressed.
+//! The Huffman code of HPACK. Only decoding: we never compress what we write.
 //!
-//! The code is canonical (RFC 7541 §5.2), so the length of each symbol's code is all there is to
-//! know; the codes themselves follow from the lengths.
+//! The code is canonical (RFC 7541 §5.2), so the codes follow from their lengths.
 
-/// What a Huffman-coded string may not do.
+/// Why a Huffman-coded string is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HuffmanError {
-    /// RFC 7541 §5.2: a decoder must refuse the symbol that stands for the end.
+    /// RFC 7541 §5.2: a decoder must refuse the end-of-string symbol.
     #[error("a Huffman-coded string holds the end-of-string symbol")]
     EndOfString,
-    /// RFC 7541 §5.2: only the beginning of the end-of-string code, shorter than a byte, may pad.
-    #[error("a Huffman-coded string ends in {bits} bits that are no padding")]
+    /// RFC 7541 §5.2: padding is the beginning of the end-of-string code, shorter than a byte.
+    #[error("a Huffman-coded string ends in {bits} bits that are not valid padding")]
     Padding {
         /// How many bits follow the last whole symbol.
         bits: u8,
     },
 }
 
-/// Appends the decoded `coded` to `text`, which grows by at most 8/5 of what is read.
+/// Decodes `coded` and appends the result to `text`, which grows by at most 8/5 of the length of
+/// `coded`.
 ///
 /// # Errors
 /// The string holds the end-of-string symbol, or does not end in valid padding. `text` then holds
-/// what was read so far.
+/// what was decoded before.
 pub fn decode(coded: &[u8], text: &mut Vec<u8>) -> Result<(), HuffmanError> {
     let (mut code, mut length) = (0, 0);
     for bit in coded.iter().flat_map(|byte| (0..8).rev().map(move |n| byte >> n & 1)) {

@@ -1,5 +1,5 @@
-//! HTTP/2 as far as a client's `:authority` needs it: what a connection's bytes mean, and the same
-//! bytes with an authority that h2 accepts. It never answers a frame and never sees a socket.
+//! The part of HTTP/2 that replaces a client's `:authority` by one that h2 accepts: frames, header
+//! blocks and HPACK. It transforms bytes; it never answers a frame and never opens a socket.
 
 pub mod huffman;
 

@@ -1,11 +1,12 @@
 //! What a scrape is made from, and the samples that come of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::meters::{NodeMeters, ResourceMeters, Source};
-use crate::decide::node::advertise::NodeSnapshot;
+use crate::decide::node::snapshot::NodeSnapshot;
 use crate::model::ixml::IxmlReading;
 
 /// Which build runs.
@@ -38,6 +39,8 @@ pub struct MetricsInput<'a> {
     pub resources: &'a BTreeMap<String, ResourceMeters>,
     /// What is counted of the node.
     pub node: &'a NodeMeters,
+    /// For how long a scan has been running.
+    pub scanning: Option<Duration>,
     /// False once a reload was refused.
     pub config_is_current: bool,
     /// Sources that tell.

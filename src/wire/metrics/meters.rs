@@ -8,8 +8,9 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
-use crate::decide::kubelet::session::RegisterOutcome;
 use crate::model::health::Health;
+use crate::model::rescan::RescanTrigger;
+use crate::model::session::RegisterOutcome;
 
 /// Upper bounds in seconds for answers that are made from memory.
 const ANSWER_BUCKETS: [f64; 10] =
@@ -62,7 +63,7 @@ label_value! {
     StartResult {
         /// The container may start.
         Allowed = "allowed",
-        /// What it was handed out is no longer so.
+        /// Its devices changed since they were allocated.
         Refused = "refused",
     }
 }
@@ -77,27 +78,31 @@ label_value! {
     }
 }
 
-label_value! {
-    /// What led to a look at the machine.
-    RescanTrigger {
-        /// The first one.
-        Start = "start",
-        /// The kernel announced a change.
-        Uevent = "uevent",
-        /// Uevents are not to be had, or may have been missed.
-        Poll = "poll",
-        /// An operator asked (SIGHUP).
-        Request = "request",
-        /// The configuration changed.
-        Configuration = "configuration",
-        /// A short look at the chips showed a change.
-        Health = "health",
-        /// A chip lacks its driver or its node and may get them.
-        Settling = "settling",
-        /// The last look failed.
-        Retry = "retry",
-        /// Nothing: it was time.
-        Timer = "timer",
+impl LabelValue for RescanTrigger {
+    const ALL: &'static [Self] = &[
+        Self::Start,
+        Self::Uevent,
+        Self::Poll,
+        Self::Request,
+        Self::Configuration,
+        Self::Health,
+        Self::Settling,
+        Self::Retry,
+        Self::Timer,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Uevent => "uevent",
+            Self::Poll => "poll",
+            Self::Request => "request",
+            Self::Configuration => "configuration",
+            Self::Health => "health",
+            Self::Settling => "settling",
+            Self::Retry => "retry",
+            Self::Timer => "timer",
+        }
     }
 }
 
@@ -135,7 +140,7 @@ impl LabelValue for RegisterOutcome {
         match self {
             Self::Accepted => "accepted",
             Self::Refused => "refused",
-            Self::TimedOut => "silent",
+            Self::TimedOut => "timeout",
         }
     }
 }

@@ -9,9 +9,10 @@ mod readings;
 
 use self::input::{MetricsInput, Samples};
 use self::meters::{
-    AllocationResult, LabelValue, RegistrationResult, ReloadResult, RescanTrigger, Source,
-    StartResult,
+    AllocationResult, LabelValue, RegistrationResult, ReloadResult, Source, StartResult,
 };
+use crate::model::rescan::RescanTrigger;
+use crate::model::warning::WarningCode;
 
 /// What every metric's name begins with.
 pub const PREFIX: &str = "iluvatar_device_plugin_";
@@ -94,8 +95,7 @@ pub const METRICS: &[MetricRow] = &[
         "1 for each reason why a device is unhealthy; no series for a healthy device"),
     row!(Counter "registrations_total" [RESOURCE, words::<RegistrationResult>("result")]
         readings::registrations,
-        "Calls of Register; silent ones got no answer in time, refused ones include those that \
-         nobody took"),
+        "Calls of Register; `timeout`: no answer in time, `refused` includes connection failures"),
     row!(Gauge "open_streams" [RESOURCE] readings::open_streams,
         "ListAndWatch streams that the kubelet holds open; 0 means that it does not have our list"),
     row!(Counter "lists_sent_total" [RESOURCE] readings::lists_sent,
@@ -114,11 +114,18 @@ pub const METRICS: &[MetricRow] = &[
     row!(Counter "container_starts_total" [RESOURCE, words::<StartResult>("result")]
         readings::container_starts,
         "Calls of PreStartContainer; a container is refused where its devices changed since they \
-         were handed out"),
+         were allocated"),
     row!(Counter "rescans_total" [words::<RescanTrigger>("trigger")] readings::rescans,
-        "Looks at the machine, by what first led to them"),
+        "Rescans of the PCI bus, by trigger"),
     row!(Histogram "rescan_duration_seconds" [] readings::rescan_duration,
-        "Seconds that a look at the machine took"),
+        "Seconds that a rescan took"),
+    row!(Gauge "rescan_in_progress_seconds" [] readings::rescan_in_progress,
+        "Seconds since the running rescan began; 0 while none runs. A driver that hangs shows here"),
+    row!(Gauge "warnings" [("code", LabelValues::Words(|| WarningCode::NAMES.to_vec()))]
+        readings::warnings,
+        "Warnings that hold now, by code; `status` has their sentences"),
+    row!(Gauge "chips_not_offered" [] readings::chips_not_offered,
+        "Chips that no resource offers"),
     row!(Counter "uevents_total" [] readings::uevents,
         "Uevents heard from the kernel, of any vendor's devices"),
     row!(Counter "uevent_overflows_total" [] readings::uevent_overflows,
@@ -180,7 +187,7 @@ mod tests {
         let table = markdown_table();
         assert_eq!(table.lines().count(), METRICS.len() + 2);
         let row = "| `iluvatar_device_plugin_registrations_total` | counter | `resource`: \
-                   configured resource<br>`result`: accepted, refused, silent | Calls of Register;";
+                   configured resource<br>`result`: accepted, refused, timeout | Calls of Register;";
         assert!(table.contains(row), "{table}");
     }
 }

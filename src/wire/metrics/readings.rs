@@ -9,6 +9,7 @@ use super::meters::{CounterByLabel, EccKind, LabelValue, ResourceMeters, Source}
 use crate::model::board::Chip;
 use crate::model::device::{Device, Resource};
 use crate::model::health::Health;
+use crate::model::warning::WarningCode;
 
 pub(super) fn build_info(moment: &MetricsInput<'_>, samples: &mut Samples) {
     let labels = [("version", moment.build.version), ("revision", moment.build.revision)];
@@ -40,6 +41,23 @@ pub(super) fn device_unhealthy(moment: &MetricsInput<'_>, samples: &mut Samples)
             }
         }
     }
+}
+
+pub(super) fn rescan_in_progress(moment: &MetricsInput<'_>, samples: &mut Samples) {
+    samples.level([], moment.scanning.map_or(0.0, |since| since.as_secs_f64()));
+}
+
+pub(super) fn warnings(moment: &MetricsInput<'_>, samples: &mut Samples) {
+    let warnings = moment.snapshot.map_or(&[][..], |snapshot| &snapshot.warnings);
+    for name in WarningCode::NAMES {
+        let count = warnings.iter().filter(|warning| warning.code.name() == *name).count();
+        samples.level([("code", name)], u32::try_from(count).unwrap_or(u32::MAX));
+    }
+}
+
+pub(super) fn chips_not_offered(moment: &MetricsInput<'_>, samples: &mut Samples) {
+    let count = moment.snapshot.map_or(0, |snapshot| snapshot.unoffered.len());
+    samples.level([], u32::try_from(count).unwrap_or(u32::MAX));
 }
 
 pub(super) fn registrations(moment: &MetricsInput<'_>, samples: &mut Samples) {

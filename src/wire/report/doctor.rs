@@ -1,4 +1,4 @@
-//! What `doctor` found, for people and for scripts.
+//! The findings of `doctor`, for people and for scripts.
 
 use serde::Serialize;
 
@@ -9,11 +9,12 @@ use crate::model::doctor::finding::{Diagnosis, Finding, Level, deciding, exit_st
 const HEADING: &[&str] = &["CHECK", "FINDING", "WHAT"];
 const LEVEL_COLUMN: usize = 1;
 
-/// The report as text: a line for each finding, its remedy below it, then what it comes to.
+/// The report as text: a line for each finding, its remedy below it, then a summary. Checks that were
+/// skipped as a whole have no lines of their own.
 #[must_use]
 pub fn table(report: &[Diagnosis], paint: Paint) -> String {
     let (mut rows, mut levels) = (Vec::new(), Vec::new());
-    for Diagnosis { check, findings } in report {
+    for Diagnosis { check, findings } in report.iter().filter(|it| !it.is_skipped()) {
         for (number, finding) in findings.iter().enumerate() {
             let name = if number == 0 { check.name() } else { "" };
             let mut sentences = finding.sentence.lines();
@@ -28,8 +29,28 @@ pub fn table(report: &[Diagnosis], paint: Paint) -> String {
         LEVEL_COLUMN => paint.level(levels[row], cell),
         _ => cell.to_owned(),
     });
-    text.push_str(&format!("\n{}\n", summary(report)));
+    text.push('\n');
+    text.extend(skipped(report));
+    text.push_str(&format!("{}\n", summary(report)));
     text
+}
+
+/// `2 checks skipped: the .node file has no /var (kubelet-socket, stale-sockets)`; none without
+/// skipped checks.
+fn skipped(report: &[Diagnosis]) -> Option<String> {
+    let skipped: Vec<_> = report.iter().filter(|it| it.is_skipped()).collect();
+    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+    for Diagnosis { check, findings } in &skipped {
+        let why = findings.first()?.sentence.as_str();
+        match reasons.iter_mut().find(|(reason, _)| *reason == why) {
+            Some((_, checks)) => checks.push(check.name()),
+            None => reasons.push((why, vec![check.name()])),
+        }
+    }
+    let reasons: Vec<_> =
+        reasons.iter().map(|(why, checks)| format!("{why} ({})", checks.join(", "))).collect();
+    let (number, plural) = (skipped.len(), if skipped.len() == 1 { "" } else { "s" });
+    (number > 0).then(|| format!("{number} check{plural} skipped: {}\n", reasons.join("; ")))
 }
 
 fn row(name: &str, level: &str, text: &str) -> Vec<String> {
@@ -49,7 +70,7 @@ fn summary(report: &[Diagnosis]) -> String {
     format!("{}: exit status {status}{by}", counted.join(", "))
 }
 
-/// `doctor -o json`. Names stay; more may come.
+/// `doctor -o json`. Names are stable; fields may be added.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Document<'a> {
@@ -100,7 +121,7 @@ mod tests {
     use crate::model::doctor::check::Check;
 
     #[test]
-    fn every_finding_has_its_line_and_its_remedy_below() {
+    fn every_finding_has_its_line_and_skipped_checks_share_one() {
         let report = [
             Diagnosis { check: Check::Sysfs, findings: vec![Finding::ok("fine")] },
             Diagnosis {
@@ -110,6 +131,9 @@ mod tests {
                     Finding::note("two\nlines"),
                 ],
             },
+            Diagnosis { check: Check::Numa, findings: vec![Finding::skipped("no /sys")] },
+            Diagnosis { check: Check::Links, findings: vec![Finding::skipped("no /sys")] },
+            Diagnosis { check: Check::Inotify, findings: vec![Finding::skipped("no /proc")] },
         ];
         let expected = "CHECK    FINDING  WHAT\n\
                         sysfs    ok       fine\n\
@@ -118,6 +142,7 @@ mod tests {
                         \u{20}        note     two\n\
                         \u{20}                 lines\n\
                         \n\
+                        3 checks skipped: no /sys (numa, links); no /proc (inotify)\n\
                         1 failure, 0 warnings, 1 note: exit status 14 (binding)\n";
         assert_eq!(table(&report, Paint::Plain), expected);
         assert_eq!(
@@ -128,6 +153,12 @@ mod tests {
                 {"name": "binding", "exitStatus": 14, "finding": "failure", "findings": [
                     {"finding": "failure", "sentence": "a is unbound", "remedy": "bind a"},
                     {"finding": "note", "sentence": "two\nlines", "remedy": null}]},
+                {"name": "numa", "exitStatus": 26, "finding": "skipped", "findings": [
+                    {"finding": "skipped", "sentence": "no /sys", "remedy": null}]},
+                {"name": "links", "exitStatus": 27, "finding": "skipped", "findings": [
+                    {"finding": "skipped", "sentence": "no /sys", "remedy": null}]},
+                {"name": "inotify", "exitStatus": 29, "finding": "skipped", "findings": [
+                    {"finding": "skipped", "sentence": "no /proc", "remedy": null}]},
             ]})
         );
     }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::Findings;
+use super::DiscoveryReport;
 use crate::model::board::{Board, Chip};
 use crate::model::device::{Device, Resource};
 use crate::model::function::Link;
@@ -26,7 +26,7 @@ pub struct Discovery {
 struct BoardDocument {
     id: String,
     model: String,
-    evidence: String,
+    evidence: &'static str,
     expected_chips: usize,
     numa_nodes: Vec<u32>,
     health: String,
@@ -83,14 +83,14 @@ struct SkippedDocument {
 
 /// What `discover` found, for scripts.
 #[must_use]
-pub fn discovery(findings: &Findings<'_>) -> Discovery {
-    let Inventory { boards, skipped, warnings, control_nodes, driver_version, .. } =
-        findings.inventory;
+pub fn discovery(report: &DiscoveryReport<'_>) -> Discovery {
+    let Inventory { boards, skipped, control_nodes, driver_version, .. } =
+        &*report.snapshot.inventory;
     Discovery {
         boards: boards.iter().map(board_document).collect(),
-        resources: findings.resources.iter().map(resource_document).collect(),
+        resources: report.snapshot.resources.iter().map(resource_document).collect(),
         skipped: skipped.iter().map(skipped_document).collect(),
-        warnings: warnings.clone(),
+        warnings: report.snapshot.warnings.iter().map(ToString::to_string).collect(),
         control_nodes: control_nodes.iter().map(|node| node.path.clone()).collect(),
         driver_version: driver_version.clone(),
     }
@@ -100,7 +100,7 @@ fn board_document(board: &Board) -> BoardDocument {
     BoardDocument {
         id: board.address.to_string(),
         model: board.model.clone(),
-        evidence: board.evidence.to_string(),
+        evidence: board.evidence.name(),
         expected_chips: board.expected_chips,
         numa_nodes: board.numa_nodes.clone(),
         health: board.health.to_string(),
@@ -157,7 +157,7 @@ fn resource_document(resource: &Resource) -> ResourceDocument {
 }
 
 fn skipped_document(skipped: &Skipped) -> SkippedDocument {
-    SkippedDocument { address: skipped.address.to_string(), reason: skipped.reason.clone() }
+    SkippedDocument { address: skipped.address.to_string(), reason: skipped.reason.to_string() }
 }
 
 /// `topology -o json`: chips, and the matrix in the same order; a chip's distance to itself is `X`.

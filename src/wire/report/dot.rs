@@ -1,16 +1,16 @@
 //! `discover -o dot`: the machine for Graphviz, one cluster for each group.
 
-use super::Findings;
+use super::DiscoveryReport;
 use super::tree::group_name;
 use crate::model::board::Board;
 use crate::model::health::Health;
 use crate::model::inventory::Inventory;
 use crate::model::topology::GroupKind;
 
-/// The findings as a `digraph`.
+/// The report as a `digraph`.
 #[must_use]
-pub fn dot(findings: &Findings<'_>) -> String {
-    let inventory = findings.inventory;
+pub fn dot(report: &DiscoveryReport<'_>) -> String {
+    let inventory = &report.snapshot.inventory;
     let mut text = "digraph machine {\n  rankdir=LR;\n  node [shape=box];\n".to_owned();
     for (index, group) in inventory.tree.groups.iter().enumerate() {
         let label = label(inventory, group.kind);
@@ -42,7 +42,7 @@ fn board(inventory: &Inventory, kind: GroupKind) -> Option<&Board> {
 fn label(inventory: &Inventory, kind: GroupKind) -> String {
     match board(inventory, kind) {
         Some(board) => {
-            let model = board.model.replace('\\', "\\\\").replace('"', "\\\"");
+            let model = board.model_or_id().replace('\\', "\\\\").replace('"', "\\\"");
             format!("{}\\n{model}\\n{}", group_name(kind), board.health)
         }
         None => group_name(kind),

@@ -1,6 +1,6 @@
 //! `topology -o table`: the distances of all chips, in the words of `ixsmi topo -m`.
 
-use super::Findings;
+use super::DiscoveryReport;
 use super::columns::columns;
 use super::paint::Paint;
 use crate::model::board::Chip;
@@ -17,10 +17,10 @@ SYS   across NUMA nodes, or the NUMA node is not known
 
 /// The matrix as text. Columns are numbered as the rows are.
 #[must_use]
-pub fn matrix(findings: &Findings<'_>, paint: Paint) -> String {
-    let chips = findings.inventory.chips();
+pub fn matrix(report: &DiscoveryReport<'_>, paint: Paint) -> String {
+    let chips = report.snapshot.inventory.chips();
     if chips.is_empty() {
-        return format!("no Iluvatar chips found: {}\n", findings.looked_at);
+        return format!("no Iluvatar chips found: {}\n", report.scanned);
     }
     let numbers: Vec<_> = (0..chips.len()).map(|number| number.to_string()).collect();
     let heading: Vec<&str> =
@@ -28,7 +28,7 @@ pub fn matrix(findings: &Findings<'_>, paint: Paint) -> String {
     let rows: Vec<Vec<String>> = chips
         .iter()
         .zip(&numbers)
-        .map(|(chip, number)| row(number, chip, &chips, findings.inventory))
+        .map(|(chip, number)| row(number, chip, &chips, &report.snapshot.inventory))
         .collect();
     columns(&heading, &rows, paint, |_, _, cell| cell.to_owned()) + LEGEND
 }

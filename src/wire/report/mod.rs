@@ -15,23 +15,20 @@ pub mod tree;
 pub mod udev;
 pub mod yaml;
 
-use crate::model::device::Resource;
-use crate::model::inventory::Inventory;
+use crate::decide::node::snapshot::NodeSnapshot;
 
 /// What `discover` shows.
 #[derive(Clone, Copy, Debug)]
-pub struct Findings<'a> {
-    /// What the scan concluded.
-    pub inventory: &'a Inventory,
-    /// What a kubelet would be told.
-    pub resources: &'a [Resource],
-    /// Where the scan looked, for the reader who finds nothing.
-    pub looked_at: &'a LookedAt,
+pub struct DiscoveryReport<'a> {
+    /// The node as one scan shows it.
+    pub snapshot: &'a NodeSnapshot,
+    /// What was scanned, for the reader whose machine has no chip.
+    pub scanned: &'a ScannedBus,
 }
 
-/// What a scan looked at.
+/// What a scan read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LookedAt {
+pub struct ScannedBus {
     /// The directory of PCI functions, as the operator would type it.
     pub directory: String,
     /// How many functions it listed.
@@ -40,7 +37,7 @@ pub struct LookedAt {
     pub vendor_ids: Vec<u16>,
 }
 
-impl std::fmt::Display for LookedAt {
+impl std::fmt::Display for ScannedBus {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { directory, functions, vendor_ids } = self;
         let plural = if *functions == 1 { "" } else { "s" };

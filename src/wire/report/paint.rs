@@ -27,7 +27,7 @@ impl Paint {
     pub fn level(self, level: Level, text: &str) -> String {
         match level {
             Level::Ok => self.wrap("32", text),
-            Level::Note => text.to_owned(),
+            Level::Skipped | Level::Note => text.to_owned(),
             Level::Warning => self.wrap("33", text),
             Level::Failure => self.wrap("31", text),
         }

@@ -6,10 +6,12 @@ use std::time::{Duration, SystemTime};
 use humantime::format_rfc3339_seconds;
 use serde::{Deserialize, Serialize};
 
-use crate::decide::kubelet::probes::{Progress, SessionStatusInput, Verdict};
-use crate::decide::node::advertise::NodeSnapshot;
+use crate::decide::kubelet::probes::{ProbeResult, SessionState};
+use crate::decide::node::snapshot::NodeSnapshot;
 use crate::model::config::Config;
 use crate::model::device::{Device, Resource};
+use crate::model::session::Progress;
+use crate::model::warning::Warning;
 use crate::wire::config_yaml::effective_json;
 use crate::wire::metrics::input::Build;
 use crate::wire::metrics::meters::ResourceMeters;
@@ -24,21 +26,23 @@ pub struct Facts<'a> {
     /// Since the daemon started.
     pub uptime: Duration,
     /// What `/readyz` says.
-    pub readiness: Verdict,
+    pub readiness: ProbeResult,
     /// In force.
     pub config: &'a Config,
     /// Where it is read from; absent where it does not change.
     pub config_file: Option<String>,
     /// The last reload, if it was refused.
     pub refused_config: Option<Aged>,
-    /// How long ago the last look that succeeded ended, and how long it took.
-    pub looked: Option<(Duration, Duration)>,
-    /// Why looks fail.
-    pub look_trouble: Option<Aged>,
+    /// How long ago the last scan that succeeded ended, and how long it took.
+    pub scanned: Option<(Duration, Duration)>,
+    /// For how long a scan has been running.
+    pub scanning: Option<Duration>,
+    /// Why scans fail.
+    pub scan_error: Option<Aged>,
     /// The latest snapshot.
     pub snapshot: Option<&'a NodeSnapshot>,
     /// By resource.
-    pub sessions: &'a [(SessionStatusInput, ResourceMeters)],
+    pub sessions: &'a [(SessionState, ResourceMeters)],
     /// By name.
     pub sources: BTreeMap<&'static str, SourceFacts>,
 }
@@ -98,12 +102,23 @@ pub(super) struct ConfigStatus {
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct MachineStatus {
-    pub(super) looked_at: Option<String>,
-    pub(super) look_seconds: Option<f64>,
-    pub(super) trouble: Option<TroubleStatus>,
+    pub(super) scanned_at: Option<String>,
+    pub(super) scan_seconds: Option<f64>,
+    /// Of a scan that is running: a driver that hangs shows here.
+    pub(super) scanning_seconds: Option<f64>,
+    pub(super) error: Option<TroubleStatus>,
     pub(super) driver_version: Option<String>,
     pub(super) skipped: Vec<SkippedStatus>,
-    pub(super) warnings: Vec<String>,
+    /// Chips that no resource offers.
+    pub(super) unoffered: Vec<String>,
+    pub(super) warnings: Vec<WarningStatus>,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(super) struct WarningStatus {
+    pub(super) code: String,
+    pub(super) subject: String,
+    pub(super) message: String,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -215,23 +230,35 @@ fn config_status(facts: &Facts<'_>) -> ConfigStatus {
 }
 
 fn machine_status(facts: &Facts<'_>) -> MachineStatus {
-    let inventory = facts.snapshot.map(|snapshot| &snapshot.inventory);
+    let inventory = facts.snapshot.map(|snapshot| &*snapshot.inventory);
+    let warnings = facts.snapshot.map_or(&[][..], |snapshot| &snapshot.warnings);
+    let unoffered = facts.snapshot.map_or(&[][..], |snapshot| &snapshot.unoffered);
     let skipped = inventory.iter().flat_map(|inventory| &inventory.skipped);
     let skipped = skipped.map(|skipped| SkippedStatus {
         address: skipped.address.to_string(),
-        reason: skipped.reason.clone(),
+        reason: skipped.reason.to_string(),
     });
     MachineStatus {
-        looked_at: facts.looked.map(|(age, _)| facts.at(age)),
-        look_seconds: facts.looked.map(|(_, took)| took.as_secs_f64()),
-        trouble: facts.look_trouble.as_ref().map(|aged| facts.trouble(aged)),
+        scanned_at: facts.scanned.map(|(age, _)| facts.at(age)),
+        scan_seconds: facts.scanned.map(|(_, took)| took.as_secs_f64()),
+        scanning_seconds: facts.scanning.map(|since| since.as_secs_f64()),
+        error: facts.scan_error.as_ref().map(|aged| facts.trouble(aged)),
         driver_version: inventory.and_then(|inventory| inventory.driver_version.clone()),
         skipped: skipped.collect(),
-        warnings: facts.snapshot.into_iter().flat_map(NodeSnapshot::warnings).cloned().collect(),
+        unoffered: unoffered.iter().map(ToString::to_string).collect(),
+        warnings: warnings.iter().map(warning_status).collect(),
     }
 }
 
-/// In the order of the configuration; before the first look, there are only names.
+fn warning_status(warning: &Warning) -> WarningStatus {
+    WarningStatus {
+        code: warning.code.name().to_owned(),
+        subject: warning.subject.to_string(),
+        message: warning.to_string(),
+    }
+}
+
+/// In the order of the configuration; before the first scan, there are only names.
 fn resources(facts: &Facts<'_>) -> Vec<ResourceStatus> {
     let names = facts.config.resources.iter().map(|rule| &*rule.name);
     names
@@ -249,7 +276,7 @@ fn resources(facts: &Facts<'_>) -> Vec<ResourceStatus> {
         .collect()
 }
 
-fn session_status(standing: &SessionStatusInput, meters: &ResourceMeters) -> SessionStatus {
+fn session_status(standing: &SessionState, meters: &ResourceMeters) -> SessionStatus {
     let progress = match standing.progress {
         Progress::Waiting => "waiting",
         Progress::Streaming => "streaming",
@@ -268,10 +295,11 @@ fn session_status(standing: &SessionStatusInput, meters: &ResourceMeters) -> Ses
 
 fn devices(facts: &Facts<'_>, resource: &Resource) -> Vec<DeviceStatus> {
     let since = |id| facts.snapshot.and_then(|snapshot| snapshot.since(&resource.name, id));
+    let since = |id| Some(facts.at(facts.uptime.saturating_sub(since(id)?)));
     resource.devices.iter().map(|device| device_status(device, since(device.id))).collect()
 }
 
-fn device_status(device: &Device, since: Option<SystemTime>) -> DeviceStatus {
+fn device_status(device: &Device, since: Option<String>) -> DeviceStatus {
     let reasons = device.reasons.iter().map(|reason| ReasonStatus {
         code: reason.code.name().to_owned(),
         detail: reason.detail.clone(),
@@ -279,7 +307,7 @@ fn device_status(device: &Device, since: Option<SystemTime>) -> DeviceStatus {
     DeviceStatus {
         id: device.id.to_string(),
         health: device.health.to_string(),
-        since: since.map(|since| format_rfc3339_seconds(since).to_string()),
+        since,
         reasons: reasons.collect(),
         chips: device.chips.iter().map(ToString::to_string).collect(),
         nodes: device.nodes.iter().map(|node| node.path.clone()).collect(),

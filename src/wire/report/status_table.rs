@@ -24,7 +24,7 @@ pub fn status_table(status: &Status, paint: Paint) -> String {
         reasons.iter().map(move |reason| format!("{id}  {}: {}", reason.code, reason.detail))
     });
     text.push_str(&section("Unhealthy", unhealthy, paint));
-    text.push_str(&section("Warnings", status.machine.warnings.iter().cloned(), paint));
+    text.push_str(&section("Warnings", warnings(status), paint));
     text.push_str(&section("Configuration", configuration(&status.configuration), paint));
     text.push_str(&section("Machine", machine(status), paint));
     text.push_str(&section("Sources", sources(status), paint));
@@ -77,6 +77,10 @@ fn resource_row(resource: &ResourceStatus) -> Vec<String> {
     [name.clone()].into_iter().chain(session).chain(counts).collect()
 }
 
+fn warnings(status: &Status) -> impl Iterator<Item = String> {
+    status.machine.warnings.iter().map(|warning| warning.message.clone())
+}
+
 fn each_device(status: &Status) -> impl Iterator<Item = (&ResourceStatus, &DeviceStatus)> {
     let resources = status.resources.iter();
     resources.flat_map(|resource| resource.devices.iter().map(move |device| (resource, device)))
@@ -126,15 +130,17 @@ fn configuration(status: &ConfigStatus) -> impl Iterator<Item = String> {
 
 fn machine(status: &Status) -> impl Iterator<Item = String> {
     let machine = &status.machine;
-    let looked = match (&machine.looked_at, machine.look_seconds) {
-        (Some(at), Some(took)) => format!("looked at {at}, in {:.1} ms", took * 1e3),
-        _ => "not looked at yet".to_owned(),
+    let scanned = match (&machine.scanned_at, machine.scan_seconds) {
+        (Some(at), Some(took)) => format!("scanned at {at}, in {:.1} ms", took * 1e3),
+        _ => "not scanned yet".to_owned(),
     };
-    let trouble = machine.trouble.iter();
+    let scanning = machine.scanning_seconds.filter(|seconds| *seconds >= 1.0);
+    let scanning = scanning.map(|seconds| format!("a scan has been running for {seconds:.0} s"));
+    let trouble = machine.error.iter();
     let trouble = trouble.map(|it| format!("looks fail since {}: {}", it.since, it.text));
     let driver = machine.driver_version.iter().map(|version| format!("driver version {version}"));
     let skipped = machine.skipped.iter().map(|it| format!("{}  {}", it.address, it.reason));
-    [looked].into_iter().chain(trouble).chain(driver).chain(skipped)
+    [scanned].into_iter().chain(scanning).chain(trouble).chain(driver).chain(skipped)
 }
 
 fn sources(status: &Status) -> impl Iterator<Item = String> {

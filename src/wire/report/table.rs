@@ -1,8 +1,9 @@
 //! `discover -o table`: a line a chip, then what needs a look.
 
-use super::Findings;
+use super::DiscoveryReport;
 use super::columns::columns;
 use super::paint::Paint;
+use crate::decide::node::snapshot::NodeSnapshot;
 use crate::model::board::{Board, Chip};
 use crate::model::device::Resource;
 use crate::model::health::Health;
@@ -14,19 +15,19 @@ const HEADING: &[&str] = &[
 ];
 const HEALTH_COLUMN: usize = 2;
 
-/// The findings as text.
+/// The report as text.
 #[must_use]
-pub fn table(findings: &Findings<'_>, paint: Paint) -> String {
-    let mut text = boards(findings, paint);
-    text.push_str(&resources(findings.resources, paint));
-    text.push_str(&needs_a_look(findings.inventory, paint));
+pub fn table(report: &DiscoveryReport<'_>, paint: Paint) -> String {
+    let mut text = boards(report, paint);
+    text.push_str(&resources(&report.snapshot.resources, paint));
+    text.push_str(&needs_attention(report.snapshot, paint));
     text
 }
 
-fn boards(findings: &Findings<'_>, paint: Paint) -> String {
-    let boards = &findings.inventory.boards;
+fn boards(report: &DiscoveryReport<'_>, paint: Paint) -> String {
+    let boards = &report.snapshot.inventory.boards;
     if boards.is_empty() {
-        return format!("no Iluvatar chips found: {}\n", findings.looked_at);
+        return format!("no Iluvatar chips found: {}\n", report.scanned);
     }
     let rows: Vec<_> = boards.iter().flat_map(board_rows).collect();
     let healths: Vec<_> =
@@ -95,14 +96,15 @@ fn resources(resources: &[Resource], paint: Paint) -> String {
     text
 }
 
-fn needs_a_look(inventory: &Inventory, paint: Paint) -> String {
+fn needs_attention(snapshot: &NodeSnapshot, paint: Paint) -> String {
+    let inventory = &snapshot.inventory;
     let unhealthy = inventory.boards.iter().flat_map(|board| {
         let address = board.address;
         board.reasons.iter().map(move |it| format!("{address}  {}: {}", it.code, it.detail))
     });
     let skipped =
         inventory.skipped.iter().map(|skipped| format!("{}  {}", skipped.address, skipped.reason));
-    let warnings = inventory.warnings.iter().cloned();
+    let warnings = snapshot.warnings.iter().map(ToString::to_string);
     let mut text = section("Unhealthy", unhealthy, paint);
     text.push_str(&section("Skipped", skipped, paint));
     text.push_str(&section("Warnings", warnings, paint));

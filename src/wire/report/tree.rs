@@ -1,18 +1,18 @@
 //! `discover -o tree`: the machine as a tree, down to chips.
 
-use super::Findings;
+use super::DiscoveryReport;
 use super::paint::Paint;
 use super::table::link;
 use crate::model::board::{Board, Chip};
 use crate::model::inventory::Inventory;
 use crate::model::topology::GroupKind;
 
-/// The findings as text.
+/// The report as text.
 #[must_use]
-pub fn tree(findings: &Findings<'_>, paint: Paint) -> String {
-    let inventory = findings.inventory;
+pub fn tree(report: &DiscoveryReport<'_>, paint: Paint) -> String {
+    let inventory = &report.snapshot.inventory;
     if inventory.boards.is_empty() {
-        return format!("no Iluvatar chips found: {}\n", findings.looked_at);
+        return format!("no Iluvatar chips found: {}\n", report.scanned);
     }
     let mut text = "machine\n".to_owned();
     Branches { inventory, paint }.below(0, "", &mut text);
@@ -62,9 +62,10 @@ impl Branches<'_> {
     }
 
     fn board_line(&self, board: &Board) -> String {
-        let Board { address, model, evidence, health, reasons, .. } = board;
+        let Board { address, evidence, health, reasons, .. } = board;
+        let model = board.model_or_id();
         let health = self.paint.health(*health, &health.to_string());
-        let mut line = format!("board {address} {model}, by {evidence}, {health}");
+        let mut line = format!("board {address} {model} ({evidence}), {health}");
         for reason in reasons {
             line.push_str(&format!(", {}: {}", reason.code, reason.detail));
         }

@@ -3,20 +3,20 @@
 //! Which chips share a board takes evidence that a rule cannot weigh, so the conclusions are
 //! written down. Syntax: udev(7). `udev-rules/70-iluvatar.rules` has what needs no conclusion.
 
-use super::Findings;
+use super::DiscoveryReport;
 use crate::model::board::Board;
 
-/// The findings as a rules file; it runs no programs.
+/// The report as a rules file; it runs no programs.
 #[must_use]
-pub fn udev(findings: &Findings<'_>) -> String {
+pub fn udev(report: &DiscoveryReport<'_>) -> String {
     let mut text = "# Links to the chips of each board, in /dev/iluvatar-by-path. Made by\n\
                     # `ix-device-plugin discover -o udev`; make it anew after boards were moved.\n"
         .to_owned();
-    for board in &findings.inventory.boards {
+    for board in &report.snapshot.inventory.boards {
         text.push_str(&format!(
-            "\n# {}, {}, by {}\n",
+            "\n# {}, {}, {}\n",
             board.address,
-            one_line(&board.model),
+            one_line(&board.model_or_id()),
             board.evidence
         ));
         text.push_str(&rules(board));

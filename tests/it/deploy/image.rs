@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs::Metadata;
-use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,6 +10,7 @@ use tempfile::TempDir;
 
 use super::tools::{text_of, top};
 use crate::support::binary::{Ran, ran};
+use crate::support::skip;
 
 /// What the image weighs without the plugin, which is built without optimisation here: 8.3 MB.
 const LARGEST_REST: u64 = 10_000_000;
@@ -22,9 +22,7 @@ impl Image {
     pub(super) fn assembled() -> Option<Self> {
         let os = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
         if !os.contains("VERSION_CODENAME=bookworm") {
-            // libtest holds back what `eprintln!` says in a test that passes.
-            let _ =
-                writeln!(std::io::stderr(), "SKIPPED: the image is made of Debian 12's packages");
+            skip("the image is made of Debian 12's packages");
             return None;
         }
         let root = TempDir::new().unwrap();
@@ -71,7 +69,7 @@ impl Image {
         let mut unshare = Command::new("unshare");
         unshare.args(["--map-root-user", "--mount"]);
         if !unshare.arg("true").status().is_ok_and(|status| status.success()) {
-            let _ = writeln!(std::io::stderr(), "SKIPPED: namespaces are forbidden here");
+            skip("mount namespaces are forbidden here");
             return None;
         }
         let mut unshare = Command::new("unshare");

@@ -4,9 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use clap::Parser as _;
-use ix_device_plugin::cli::{Cli, RunArgs};
-use ix_device_plugin::daemon::plugin_session::FIRST_SOCKET;
+use ix_device_plugin::cli::{Cli, RunArgs, Verb};
+use ix_device_plugin::decide::kubelet::socket_name::FIRST_SOCKET;
 use ix_device_plugin::host::config_file::DEFAULT_PATH;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Container, PodSpec, Probe, SecurityContext, Volume, VolumeMount};
@@ -31,7 +30,10 @@ pub(crate) enum Right {
 
 /// The settings where nobody types anything.
 pub(crate) fn defaults() -> RunArgs {
-    Cli::try_parse_from(["ix-device-plugin"]).expect("nothing is required").run
+    match Cli::from_arguments(["ix-device-plugin".into()]).expect("nothing is required").verb {
+        Verb::Run(args) => args,
+        other => panic!("without a verb it runs, and not {other:?}"),
+    }
 }
 
 pub(crate) fn spec(daemon_set: &DaemonSet) -> &PodSpec {

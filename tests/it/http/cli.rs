@@ -1,21 +1,18 @@
 //! `probe` and `status`: the built program asks the built program.
 
-use std::net::SocketAddr;
-
 use ix_device_plugin::demo::kubelet::RegisterBehaviour;
 
 use crate::support::binary::{Ran, run};
-use crate::support::plugged_node::{Daemon, PluggedNode, QUIET};
+use crate::support::fixtures::GPU;
+use crate::support::node_rig::{NodeRig, ONLY_EVENTS, TestNode};
+use crate::support::process::PluginProcess;
 
 /// A node, its daemon, and where that answers.
-pub(crate) async fn answering() -> (PluggedNode, Daemon, String) {
-    let node = PluggedNode::unpack("mr-v100-x4", QUIET).await;
-    let daemon = Daemon::start(node.command().env("IX_HTTP", "127.0.0.1:0"));
-    daemon.said("answering /livez", 1).await;
-    let log = daemon.log();
-    let (_, rest) = log.split_once("address=").unwrap();
-    let address: SocketAddr = rest.split_whitespace().next().unwrap().parse().unwrap();
-    (node, daemon, address.to_string())
+pub(crate) async fn answering() -> (NodeRig, PluginProcess, String) {
+    let node = TestNode::fixture("mr-v100-x4").config(ONLY_EVENTS).prepare().await;
+    let daemon = node.start_process();
+    let address = daemon.address().await.to_string();
+    (node, daemon, address)
 }
 
 fn check(arguments: &[&str], code: i32, stdout: &str, stderr: &str) {
@@ -26,10 +23,10 @@ fn check(arguments: &[&str], code: i32, stdout: &str, stderr: &str) {
 #[tokio::test]
 async fn probes_say_what_the_plugin_says_and_exit_with_it() {
     let (node, daemon, address) = answering().await;
-    daemon.said("the kubelet has our list", 1).await;
+    daemon.counts("open_streams", "", 1).await;
     let ready = "ready\niluvatar.com/gpu: the kubelet has its list\n";
     check(&["probe", "ready", "--http", &address], 0, ready, "");
-    let live = "live\nthe inventory's owner answers\n";
+    let live = "live\nthe inventory loop is making progress\n";
     check(&["probe", "live", "--http", &address], 0, live, "");
     // Where the plugin listens everywhere, its probes have the same address.
     let everywhere = address.replace("127.0.0.1", "0.0.0.0");
@@ -37,8 +34,8 @@ async fn probes_say_what_the_plugin_says_and_exit_with_it() {
 
     let refuse = RegisterBehaviour::Refuse("not today".to_owned());
     node.kubelet.set_register_behaviour(refuse).await.unwrap();
-    node.kubelet.drop_stream(crate::stage::GPU).await.unwrap();
-    daemon.said("the kubelet refused", 1).await;
+    node.kubelet.drop_stream(GPU).await.unwrap();
+    daemon.shows("/readyz", "the kubelet refused").await;
     let missing = "error: not ready\niluvatar.com/gpu: not registered with the kubelet: cannot \
                    register: the kubelet refused: not today; trying again\n";
     check(&["probe", "ready", "--http", &address], 1, "", missing);
@@ -48,7 +45,7 @@ async fn probes_say_what_the_plugin_says_and_exit_with_it() {
 #[tokio::test]
 async fn status_is_a_table_for_people_and_json_for_scripts() {
     let (_node, daemon, address) = answering().await;
-    daemon.said("the kubelet has our list", 1).await;
+    daemon.counts("open_streams", "", 1).await;
     let Ran { code, stdout, stderr } = run(&["status", "--http", &address]);
     assert_eq!((code, &*stderr), (Some(0), ""));
     assert!(stdout.starts_with("ix-device-plugin ") && stdout.contains(", ready\n"), "{stdout}");
@@ -73,7 +70,8 @@ fn where_nobody_answers_they_say_what_to_look_at() {
     check(&["probe", "live", "--http", &address], 1, "", &nobody);
     check(&["probe", "ready", "--http", &address], 1, "", &nobody);
     check(&["status", "--http", &address], 1, "", &nobody);
-    let off = "error: --http (IX_HTTP) is off, so there is nobody to ask\n";
+    let off = "error: --http (IX_HTTP) is off: there is no server to ask; give the address \
+               of the running plugin\n";
     check(&["status", "--http", "off"], 1, "", off);
 }
 

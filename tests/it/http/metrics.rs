@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use ix_device_plugin::daemon::inventory_owner::Trigger;
-use ix_device_plugin::decide::node::advertise::NodeSnapshot;
+use ix_device_plugin::decide::node::snapshot::NodeSnapshot;
 use ix_device_plugin::demo::kubelet::OwnSocket;
 use ix_device_plugin::host::config_file::ConfigSource;
+use ix_device_plugin::model::rescan::RescanTrigger;
 use ix_device_plugin::parse::config::Overrides;
 use ix_device_plugin::wire::metrics::{METRICS, MetricKind};
 use ix_device_plugin::wire::v1beta1::{
@@ -15,27 +15,28 @@ use tempfile::TempDir;
 
 use super::four_boards;
 use crate::deploy::tools::Tool;
-use crate::stage::{GPU, Script, Stage, node_text};
 use crate::support::binary::Ran;
+use crate::support::fixtures::{GPU, node_text};
+use crate::support::node_rig::{NodeRig, TestNode};
 
 const PREFIX: &str = "iluvatar_device_plugin_";
 const OF_GPU: &str = "resource=\"iluvatar.com/gpu\"";
 
 /// Waits until each of these series has this value.
-async fn counts(stage: &Stage, series: &[&str]) {
+async fn counts(node: &NodeRig, series: &[&str]) {
     for series in series {
         let series = series.replace("GPU", OF_GPU);
-        stage.shows("/metrics", &format!("\n{PREFIX}{series}\n")).await;
+        node.shows("/metrics", &format!("\n{PREFIX}{series}\n")).await;
     }
 }
 
-/// A daemon that has looked, and that no kubelet knows.
-async fn alone(node: &str) -> Stage {
-    let mut stage = Stage::set(&node_text(node)).await;
-    stage.kubelet.stop(OwnSocket::Removed).await.unwrap();
-    stage.start(Script::fixed("").over_http());
-    stage.shows("/readyz", "there is no kubelet").await;
-    stage
+/// A plugin that has scanned, and that no kubelet knows.
+async fn alone(fixture: &str) -> NodeRig {
+    let mut node = TestNode::fixture(fixture).with_http().prepare().await;
+    node.kubelet.stop(OwnSocket::Removed).await.unwrap();
+    node.start_plugin();
+    node.shows("/readyz", "there is no kubelet on this node").await;
+    node
 }
 
 /// What took how long is not the same twice.
@@ -49,8 +50,8 @@ fn without_durations(text: &str) -> String {
 
 #[tokio::test]
 async fn every_series_is_there_from_the_start_as_open_metrics() {
-    let stage = alone("mr-v100-x4").await;
-    let answer = stage.asked("/metrics").await;
+    let node = alone("mr-v100-x4").await;
+    let answer = node.asked("/metrics").await;
     assert_eq!(answer.code, 200);
     let content_type = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8";
     assert!(answer.head.contains(content_type), "{}", answer.head);
@@ -64,8 +65,8 @@ async fn every_series_is_there_from_the_start_as_open_metrics() {
 
 #[tokio::test]
 async fn every_metric_of_the_table_is_exposed_as_what_it_is_and_no_other() {
-    let stage = alone("mr-v100-x4").await;
-    let text = stage.asked("/metrics").await.text;
+    let node = alone("mr-v100-x4").await;
+    let text = node.asked("/metrics").await.text;
     let kinds = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     let exposed: Vec<_> = kinds.map(str::to_owned).collect();
     let expected = METRICS.iter().map(|row| {
@@ -78,9 +79,9 @@ async fn every_metric_of_the_table_is_exposed_as_what_it_is_and_no_other() {
 
 #[tokio::test]
 async fn a_session_is_counted() {
-    let stage = four_boards("").await;
+    let node = four_boards("").await;
     counts(
-        &stage,
+        &node,
         &[
             "registrations_total{GPU,result=\"accepted\"} 1",
             "registrations_total{GPU,result=\"refused\"} 0",
@@ -93,23 +94,23 @@ async fn a_session_is_counted() {
         ],
     )
     .await;
-    stage.shows("/metrics", &format!("{PREFIX}time_to_first_list_seconds{{{OF_GPU}}} 0.")).await;
-    stage.kubelet.stop(OwnSocket::Removed).await.unwrap();
-    counts(&stage, &["open_streams{GPU} 0.0"]).await;
+    node.shows("/metrics", &format!("{PREFIX}time_to_first_list_seconds{{{OF_GPU}}} ")).await;
+    node.kubelet.stop(OwnSocket::Removed).await.unwrap();
+    counts(&node, &["open_streams{GPU} 0.0"]).await;
 }
 
 #[tokio::test]
 async fn allocations_and_starts_are_counted_by_how_they_ended() {
-    let stage = four_boards("").await;
-    stage.admit("pod", GPU, 1).await;
-    stage.start_pod("pod").await.unwrap();
-    let mut client = stage.client("iluvatar-gpu.sock").await;
+    let node = four_boards("").await;
+    node.admit("pod", GPU, 1).await;
+    node.start_pod("pod").await.unwrap();
+    let mut client = node.client("iluvatar-gpu.sock").await;
     let devices_ids = vec!["0000:99:00.0".to_owned()];
     let container_requests = vec![ContainerAllocateRequest { devices_ids }];
     client.allocate(AllocateRequest { container_requests }).await.unwrap_err();
     client.get_preferred_allocation(PreferredAllocationRequest::default()).await.unwrap();
     counts(
-        &stage,
+        &node,
         &[
             "allocations_total{GPU,result=\"granted\"} 1",
             "allocations_total{GPU,result=\"refused\"} 1",
@@ -120,50 +121,52 @@ async fn allocations_and_starts_are_counted_by_how_they_ended() {
         ],
     )
     .await;
-    let text = stage.asked("/metrics").await.text;
+    let text = node.asked("/metrics").await.text;
     let preferred = format!("{PREFIX}preferred_allocation_duration_seconds_count{{{OF_GPU}}} ");
     let asked = text.lines().find_map(|line| line.strip_prefix(&preferred)).unwrap();
     assert!(asked.parse::<u32>().unwrap() >= 1, "{asked}");
 }
 
 #[tokio::test]
-async fn a_look_is_counted_under_what_led_to_it() {
-    let stage = four_boards("").await;
-    counts(&stage, &["rescans_total{trigger=\"start\"} 1"]).await;
-    let causes =
-        [("request", Trigger::Request), ("uevent", Trigger::Uevent), ("poll", Trigger::Poll)];
+async fn a_scan_is_counted_under_what_led_to_it() {
+    let node = four_boards("").await;
+    counts(&node, &["rescans_total{trigger=\"start\"} 1"]).await;
+    let causes = [
+        ("request", RescanTrigger::Request),
+        ("uevent", RescanTrigger::Uevent),
+        ("poll", RescanTrigger::Poll),
+    ];
     for (cause, trigger) in causes {
         let series = |count: u8| format!("rescans_total{{trigger=\"{cause}\"}} {count}");
-        counts(&stage, &[&series(0)]).await;
-        stage.bound().triggers.send(trigger).await.unwrap();
-        counts(&stage, &[&series(1)]).await;
+        counts(&node, &[&series(0)]).await;
+        node.plugin().triggers.send(trigger).await.unwrap();
+        counts(&node, &[&series(1)]).await;
     }
     let all = ["rescans_total{trigger=\"timer\"} 0", "rescan_duration_seconds_count 4"];
-    counts(&stage, &all).await;
+    counts(&node, &all).await;
 }
 
 #[tokio::test]
 async fn a_broken_device_has_a_series_for_each_reason_until_it_is_mended_or_gone() {
     const MISSING: &str = "device_unhealthy{GPU,device=\"0000:15:00.0\",\
                            reason=\"DeviceNodeMissing\"} 1.0";
-    let mut stage = four_boards("").await;
-    let node = node_text("mr-v100-x4");
-    let lines = node.lines().filter(|line| *line != "iluvatar3 : c 508:3");
+    let node = four_boards("").await;
+    let whole = node_text("mr-v100-x4");
+    let lines = whole.lines().filter(|line| *line != "iluvatar3 : c 508:3");
     let broken = lines.collect::<Vec<_>>().join("\n");
     let is_broken = |snapshot: &NodeSnapshot| !snapshot.inventory.boards[0].reasons.is_empty();
-    for next in [node.clone(), node_text("empty-host")] {
-        stage.change(&broken, is_broken).await;
-        counts(&stage, &[MISSING, "devices{GPU,health=\"unhealthy\"} 1.0"]).await;
-        stage
-            .change(&next, |snapshot| {
-                !snapshot.inventory.boards.iter().any(|it| !it.reasons.is_empty())
-            })
-            .await;
-        counts(&stage, &["devices{GPU,health=\"unhealthy\"} 0.0"]).await;
-        let text = stage.asked("/metrics").await.text;
+    for next in [whole.clone(), node_text("empty-host")] {
+        node.change(&broken, is_broken).await;
+        counts(&node, &[MISSING, "devices{GPU,health=\"unhealthy\"} 1.0"]).await;
+        node.change(&next, |snapshot| {
+            !snapshot.inventory.boards.iter().any(|it| !it.reasons.is_empty())
+        })
+        .await;
+        counts(&node, &["devices{GPU,health=\"unhealthy\"} 0.0"]).await;
+        let text = node.asked("/metrics").await.text;
         assert!(!text.contains("device_unhealthy{"), "{text}");
     }
-    let text = stage.asked("/metrics").await.text;
+    let text = node.asked("/metrics").await.text;
     assert!(!text.contains("chip=\""), "{text}");
 }
 
@@ -173,16 +176,16 @@ async fn a_reload_is_counted_and_a_refused_one_leaves_the_file_behind() {
     let file = directory.path().join("config.yaml");
     fs::write(&file, "").unwrap();
     let source = ConfigSource::new(Some(&file), Overrides::default());
-    let script = Script::followed(&source, true).over_http();
-    let stage = Stage::play(&node_text("mr-v100-x4"), script).await;
-    counts(&stage, &["config_current 1.0", "config_reloads_total{result=\"refused\"} 0"]).await;
+    let node = TestNode::fixture("mr-v100-x4").config_file(&source).with_http();
+    let node = node.start().await;
+    counts(&node, &["config_current 1.0", "config_reloads_total{result=\"refused\"} 0"]).await;
 
     fs::write(&file, "bords: {}").unwrap();
-    counts(&stage, &["config_current 0.0", "config_reloads_total{result=\"refused\"} 1"]).await;
+    counts(&node, &["config_current 0.0", "config_reloads_total{result=\"refused\"} 1"]).await;
 
     fs::write(&file, "resourceName: a.b/gpu").unwrap();
     counts(
-        &stage,
+        &node,
         &[
             "config_current 1.0",
             "config_reloads_total{result=\"applied\"} 1",
@@ -192,27 +195,27 @@ async fn a_reload_is_counted_and_a_refused_one_leaves_the_file_behind() {
     )
     .await;
     // The old name's series go with it.
-    let text = stage.asked("/metrics").await.text;
+    let text = node.asked("/metrics").await.text;
     assert!(!text.contains(OF_GPU), "{text}");
 }
 
 #[tokio::test]
 async fn a_link_below_its_maximum_is_one_chip_s() {
-    let stage = alone("mr-v100-x4").await;
-    counts(&stage, &["link_below_maximum{chip=\"0000:15:00.0\"} 0.0"]).await;
+    let node = alone("mr-v100-x4").await;
+    counts(&node, &["link_below_maximum{chip=\"0000:15:00.0\"} 0.0"]).await;
     let version = "sys/devices/pci0000:14/0000:14:02.0/0000:15:00.0/current_link_width";
-    fs::write(stage.root().join(version), "4\n").unwrap();
-    stage.bound().triggers.send(Trigger::Request).await.unwrap();
-    counts(&stage, &["link_below_maximum{chip=\"0000:15:00.0\"} 1.0"]).await;
-    counts(&stage, &["link_below_maximum{chip=\"0000:2d:00.0\"} 0.0"]).await;
+    fs::write(node.root().join(version), "4\n").unwrap();
+    node.plugin().triggers.send(RescanTrigger::Request).await.unwrap();
+    counts(&node, &["link_below_maximum{chip=\"0000:15:00.0\"} 1.0"]).await;
+    counts(&node, &["link_below_maximum{chip=\"0000:2d:00.0\"} 0.0"]).await;
 }
 
 #[tokio::test]
 async fn promtool_finds_nothing_to_say() {
     let Some(promtool) = Tool::named("promtool") else { return };
-    let stage = four_boards("").await;
-    stage.admit("pod", GPU, 1).await;
-    let answer = stage.asked_for("/metrics", "text/plain").await;
+    let node = four_boards("").await;
+    node.admit("pod", GPU, 1).await;
+    let answer = node.asked_for("/metrics", "text/plain").await;
     assert!(answer.head.contains("content-type: text/plain; version=0.0.4"), "{}", answer.head);
     let Ran { code, stdout, stderr } = promtool.fed(&["check", "metrics"], &answer.text);
     assert_eq!((code, &*stdout, &*stderr), (Some(0), "", ""));

@@ -5,20 +5,23 @@ use std::fs;
 use ix_device_plugin::demo::kubelet::{OwnSocket, RegisterBehaviour};
 
 use super::four_boards;
-use crate::stage::{GPU, Script, Stage, is_streaming, node_text};
+use crate::support::fixtures::GPU;
+use crate::support::node_rig::{NodeRig, TestNode, is_streaming};
 
 const READY: &str = "ready\niluvatar.com/gpu: the kubelet has its list\n";
-const NO_KUBELET: &str = "ready\niluvatar.com/gpu: there is no kubelet to register with\n";
+const NO_KUBELET: &str =
+    "not ready\niluvatar.com/gpu: not registered: there is no kubelet on this node\n";
+const LIVE: &str = "live\nthe inventory loop is making progress\n";
 
 /// A daemon at a kubelet that behaves like this.
-async fn at_a_kubelet_that(behaves: RegisterBehaviour) -> Stage {
-    let mut stage = Stage::set(&node_text("mr-v100-x4")).await;
+async fn at_a_kubelet_that(behaves: RegisterBehaviour) -> NodeRig {
+    let mut stage = TestNode::fixture("mr-v100-x4").with_http().prepare().await;
     stage.kubelet.set_register_behaviour(behaves).await.unwrap();
-    stage.start(Script::fixed("").over_http());
+    stage.start_plugin();
     stage
 }
 
-async fn check(stage: &Stage, page: &str, code: u16, text: &str) {
+async fn check(stage: &NodeRig, page: &str, code: u16, text: &str) {
     let answer = stage.asked(page).await;
     assert_eq!((answer.code, &*answer.text), (code, text), "{page}");
 }
@@ -28,7 +31,7 @@ async fn it_is_ready_once_the_kubelet_has_the_list() {
     let stage = four_boards("").await;
     stage.shows("/readyz", READY).await;
     check(&stage, "/readyz", 200, READY).await;
-    check(&stage, "/livez", 200, "live\nthe inventory's owner answers\n").await;
+    check(&stage, "/livez", 200, LIVE).await;
 }
 
 #[tokio::test]
@@ -50,7 +53,7 @@ async fn a_refusal_is_quoted_and_it_still_lives() {
                     the kubelet refused: not today; trying again\n";
     stage.shows("/readyz", expected).await;
     check(&stage, "/readyz", 503, expected).await;
-    check(&stage, "/livez", 200, "live\nthe inventory's owner answers\n").await;
+    check(&stage, "/livez", 200, LIVE).await;
     stage.kubelet.set_register_behaviour(RegisterBehaviour::Accept).await.unwrap();
     stage.shows("/readyz", READY).await;
 }
@@ -64,12 +67,13 @@ async fn a_kubelet_that_does_not_answer_is_missing() {
 }
 
 #[tokio::test]
-async fn a_kubelet_that_is_gone_or_was_killed_is_no_reason_not_to_be_ready() {
+async fn without_a_kubelet_it_is_not_ready_but_live_and_ready_once_one_has_the_list() {
     for leaves in [OwnSocket::Removed, OwnSocket::LeftBehind] {
         let stage = four_boards("").await;
         stage.kubelet.stop(leaves).await.unwrap();
         stage.shows("/readyz", NO_KUBELET).await;
-        check(&stage, "/readyz", 200, NO_KUBELET).await;
+        check(&stage, "/readyz", 503, NO_KUBELET).await;
+        check(&stage, "/livez", 200, LIVE).await;
         stage.kubelet.restart().await.unwrap();
         stage.until("the stream", |view| is_streaming(view, GPU)).await;
         stage.shows("/readyz", READY).await;
@@ -77,18 +81,30 @@ async fn a_kubelet_that_is_gone_or_was_killed_is_no_reason_not_to_be_ready() {
 }
 
 #[tokio::test]
-async fn a_machine_that_cannot_be_looked_at_is_missing_until_it_can() {
-    let mut stage = Stage::set(&node_text("mr-v100-x4")).await;
+async fn where_no_kubelet_was_ever_it_is_not_ready() {
+    let mut stage = TestNode::fixture("mr-v100-x4").with_http().prepare().await;
+    stage.kubelet.stop(OwnSocket::Removed).await.unwrap();
+    stage.start_plugin();
+    stage.shows("/readyz", NO_KUBELET).await;
+    check(&stage, "/readyz", 503, NO_KUBELET).await;
+    check(&stage, "/livez", 200, LIVE).await;
+    stage.kubelet.restart().await.unwrap();
+    stage.shows("/readyz", READY).await;
+}
+
+#[tokio::test]
+async fn a_machine_that_cannot_be_scanned_is_named_until_it_can() {
+    let mut stage = TestNode::fixture("mr-v100-x4").with_http().prepare().await;
     let (sys, away) = (stage.root().join("sys"), stage.root().join("away"));
     fs::rename(&sys, &away).unwrap();
-    stage.start(Script::fixed("").over_http());
+    stage.start_plugin();
     let expected = format!(
-        "not ready\nthe machine cannot be looked at: cannot read {}/bus/pci/devices: No such file \
+        "not ready\nthe machine cannot be scanned: cannot read {}/bus/pci/devices: No such file \
          or directory (os error 2); is /sys mounted here?\n",
         sys.display()
     );
     stage.shows("/readyz", &expected).await;
-    check(&stage, "/livez", 200, "live\nthe inventory's owner answers\n").await;
+    check(&stage, "/livez", 200, LIVE).await;
     fs::rename(&away, &sys).unwrap();
     stage.shows("/readyz", READY).await;
 }

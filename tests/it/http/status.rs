@@ -4,16 +4,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, SystemTime};
 
-use ix_device_plugin::decide::kubelet::probes::{
-    Progress, ScanStatus, SessionStatusInput, readiness,
-};
-use ix_device_plugin::decide::node::advertise::NodeSnapshot;
+use ix_device_plugin::decide::kubelet::probes::{ScanState, SessionState, readiness};
+use ix_device_plugin::decide::node::state::snapshot_of;
 use ix_device_plugin::host::config_file::ConfigSource;
-use ix_device_plugin::host::root::Root;
-use ix_device_plugin::host::scan::scan;
 use ix_device_plugin::model::config::Config;
+use ix_device_plugin::model::session::Progress;
 use ix_device_plugin::parse::config::{Overrides, parse_config};
-use ix_device_plugin::parse::node_file::parse_node_file;
 use ix_device_plugin::wire::metrics::input::Build;
 use ix_device_plugin::wire::metrics::meters::ResourceMeters;
 use ix_device_plugin::wire::report::paint::Paint;
@@ -22,7 +18,8 @@ use ix_device_plugin::wire::report::status_table::status_table;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::stage::{GPU, Script, Stage, node_text};
+use crate::support::fixtures::{GPU, node_text, scan_text};
+use crate::support::node_rig::TestNode;
 
 fn golden(name: &str, text: &str) {
     let mut settings = insta::Settings::clone_current();
@@ -43,11 +40,9 @@ fn ago(seconds: u64) -> Duration {
 
 /// A node on which much is wrong.
 fn troubled() -> Status {
-    let root = Root::unpack(&parse_node_file(&node_text("vfio-and-unbound")).unwrap()).unwrap();
     let config = parse_config("sharing: {timeSlicing: {replicas: 2}}").unwrap();
-    let inventory = scan(&root, &config).unwrap().inventory;
-    let snapshot = NodeSnapshot::new(inventory, &config).following(None, noon() - ago(600));
-    let standing = SessionStatusInput {
+    let snapshot = snapshot_of(scan_text(&node_text("vfio-and-unbound"), &config), &config);
+    let standing = SessionState {
         resource: GPU.to_owned(),
         progress: Progress::Waiting,
         has_kubelet: true,
@@ -55,7 +50,7 @@ fn troubled() -> Status {
         trouble: Some("cannot register: the kubelet refused: not today; trying again".to_owned()),
         turned: Duration::ZERO,
     };
-    let looked = ScanStatus { has_succeeded: true, ..ScanStatus::default() };
+    let looked = ScanState { has_succeeded: true, ..ScanState::default() };
     let netlink = "cannot open netlink: Operation not permitted".to_owned();
     let facts = Facts {
         build: Build { version: "1.2.3", revision: "0123abc" },
@@ -68,8 +63,9 @@ fn troubled() -> Status {
             text: "/ixconfig/ix-config has 1 problem\n  bords: unknown key".to_owned(),
             age: ago(60),
         }),
-        looked: Some((ago(5), Duration::from_micros(2_345))),
-        look_trouble: Some(Aged { text: "cannot read /sys".to_owned(), age: ago(4) }),
+        scanning: None,
+        scanned: Some((ago(5), Duration::from_micros(2_345))),
+        scan_error: Some(Aged { text: "cannot read /sys".to_owned(), age: ago(4) }),
         snapshot: Some(&snapshot),
         sessions: &[(standing, ResourceMeters::default())],
         sources: BTreeMap::from([
@@ -96,7 +92,7 @@ fn a_node_in_trouble_reads_as_json_and_back() {
 /// What is not the same twice is shown by its kind.
 fn timeless(value: &mut Value) {
     const TIMES: [&str; 6] =
-        ["startedAt", "uptimeSeconds", "since", "lookedAt", "lookSeconds", "firstListSeconds"];
+        ["startedAt", "uptimeSeconds", "since", "scannedAt", "scanSeconds", "firstListSeconds"];
     match value {
         Value::Object(members) => {
             for (name, member) in members {
@@ -118,12 +114,12 @@ async fn a_running_plugin_tells_everything() {
     let file = directory.path().join("config.yaml");
     fs::write(&file, "").unwrap();
     let source = ConfigSource::new(Some(&file), Overrides::default());
-    let script = Script::followed(&source, true).over_http();
-    let stage = Stage::play(&node_text("mr-v100-x4"), script).await;
-    stage.shows("/readyz", "the kubelet has its list").await;
+    let node = TestNode::fixture("mr-v100-x4").config_file(&source).with_http();
+    let node = node.start().await;
+    node.shows("/readyz", "the kubelet has its list").await;
     fs::write(&file, "bords: {}").unwrap();
-    stage.shows("/status", "\"current\": false").await;
-    let answer = stage.asked("/status").await;
+    node.shows("/status", "\"current\": false").await;
+    let answer = node.asked("/status").await;
     assert!(answer.head.contains("content-type: application/json"), "{}", answer.head);
     let mut document: Value = serde_json::from_str(&answer.text).unwrap();
     timeless(&mut document);
@@ -133,17 +129,17 @@ async fn a_running_plugin_tells_everything() {
 }
 
 #[tokio::test]
-async fn before_the_first_look_there_are_names_and_what_is_missing() {
-    let mut stage = Stage::set(&node_text("mr-v100-x4")).await;
-    fs::rename(stage.root().join("sys"), stage.root().join("away")).unwrap();
-    stage.start(Script::fixed("").over_http());
-    stage.shows("/readyz", "cannot be looked at").await;
-    let document: Value = serde_json::from_str(&stage.asked("/status").await.text).unwrap();
+async fn before_the_first_scan_there_are_names_and_what_is_missing() {
+    let mut node = TestNode::fixture("mr-v100-x4").with_http().prepare().await;
+    fs::rename(node.root().join("sys"), node.root().join("away")).unwrap();
+    node.start_plugin();
+    node.shows("/readyz", "cannot be scanned").await;
+    let document: Value = serde_json::from_str(&node.asked("/status").await.text).unwrap();
     assert_eq!(document["ready"], Value::Bool(false));
     assert_eq!(document["resources"][0]["name"], GPU);
     assert_eq!(document["resources"][0]["session"], Value::Null);
-    assert_eq!(document["machine"]["lookedAt"], Value::Null);
-    let trouble = document["machine"]["trouble"]["text"].as_str().unwrap();
+    assert_eq!(document["machine"]["scannedAt"], Value::Null);
+    let trouble = document["machine"]["error"]["text"].as_str().unwrap();
     assert!(trouble.starts_with("cannot read "), "{trouble}");
 }
 

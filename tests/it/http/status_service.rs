@@ -4,23 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ix_device_plugin::daemon::inventory_owner::Ping;
-use ix_device_plugin::daemon::plugin_session::Progress;
 use ix_device_plugin::daemon::sessions::SessionsView;
 use ix_device_plugin::daemon::status_service::StatusService;
 use ix_device_plugin::daemon::telemetry::Telemetry;
-use ix_device_plugin::decide::node::advertise::NodeSnapshot;
-use ix_device_plugin::host::root::Root;
-use ix_device_plugin::host::scan::scan;
+use ix_device_plugin::decide::node::snapshot::NodeSnapshot;
 use ix_device_plugin::model::config::Config;
 use ix_device_plugin::model::health::{Health, Reason, ReasonCode};
 use ix_device_plugin::model::inventory::Inventory;
 use ix_device_plugin::model::ixml::{ChipReading, EccErrors, IxmlReading, IxmlState};
-use ix_device_plugin::parse::node_file::parse_node_file;
+use ix_device_plugin::model::rescan::RescanTrigger;
+use ix_device_plugin::model::session::Progress;
 use ix_device_plugin::wire::metrics::exposition::Format;
-use ix_device_plugin::wire::metrics::meters::RescanTrigger;
 use tokio::sync::{mpsc, watch};
 
-use crate::stage::{GPU, node_text};
+use crate::support::fixtures::{GPU, inventory_of, node_text};
 
 /// The desk, and what loops of the daemon would hold.
 struct Desk {
@@ -63,23 +60,26 @@ impl Desk {
 async fn an_owner_that_does_not_come_round_is_dead_in_less_than_a_probe_waits() {
     let desk = Desk::open();
     let asked = tokio::time::Instant::now();
-    desk.check_live(false, "the inventory's owner does not answer").await;
+    desk.check_live(false, "the inventory loop does not answer").await;
     assert!(asked.elapsed() < Duration::from_secs(1));
-    // PodResourcesSchedule that nobody takes pile up no further, and the answer stays.
+    // Pings that nobody takes pile up no further, and the answer stays.
     for _ in 0..10 {
-        desk.check_live(false, "the inventory's owner does not answer").await;
+        desk.check_live(false, "the inventory loop does not answer").await;
     }
     assert!(desk.pings.len() <= 4);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_look_that_hangs_in_the_kernel_is_no_death() {
-    let desk = Desk::open();
+    let mut desk = Desk::open();
     desk.front.telemetry.rescan_started(RescanTrigger::Start);
     tokio::time::advance(Duration::from_secs(3600)).await;
-    let asked = tokio::time::Instant::now();
-    desk.check_live(true, "a look at the machine is under way, for 3600 s").await;
-    assert_eq!(asked.elapsed(), Duration::ZERO);
+    let answered = async {
+        desk.pings.recv().await.unwrap().send(()).unwrap();
+    };
+    let (result, ()) = tokio::join!(desk.front.live(), answered);
+    let sentences = ["the inventory loop is making progress", "a scan has been running for 3600 s"];
+    assert_eq!((result.is_well, result.sentences), (true, sentences.map(str::to_owned).into()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -92,7 +92,7 @@ async fn a_session_that_does_not_come_round_is_dead_by_its_name() {
         desk.pings.recv().await.unwrap().send(()).unwrap();
     };
     let (verdict, ()) = tokio::join!(desk.front.live(), answered);
-    let sentence = "iluvatar.com/gpu: its session has not come round for 31 s";
+    let sentence = "iluvatar.com/gpu: its session has made no progress for 31 s";
     assert_eq!((verdict.is_well, verdict.sentences), (false, vec![sentence.to_owned()]));
 }
 
@@ -110,8 +110,7 @@ async fn a_session_that_has_not_looked_for_a_kubelet_yet_is_not_ready_for_want_o
 }
 
 fn four_boards() -> Inventory {
-    let root = Root::unpack(&parse_node_file(&node_text("mr-v100-x4")).unwrap()).unwrap();
-    scan(&root, &Config::default()).unwrap().inventory
+    inventory_of(&node_text("mr-v100-x4"), &Config::default())
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ mod fake;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use ix_device_plugin::daemon::ixml_source::{IxmlSettings, IxmlSource};
 use ix_device_plugin::model::ixml::{
@@ -282,9 +283,11 @@ async fn an_answer_that_comes_late_is_a_recovery_and_is_asked_for_anew() {
 async fn a_library_that_hangs_for_too_long_is_killed_and_started_again() {
     let fake = Fake::new(&[], "");
     let mut settings = settings(IxmlChoice::Path(fake.library()));
-    settings.patience.give_up = SHORT;
-    fake.control("stick health\n");
+    // Enough for the agent to come to the call that hangs.
+    settings.patience.give_up = Duration::from_secs(1);
     let (mut source, chips) = (IxmlSource::start(settings), [chip(FIRST)]);
+    assert!(is_reading(&source.read(&chips, LONG).await));
+    fake.control("stick health\n");
     let sticks = |_: &IxmlState| fake.stuck().is_some();
     let state = read_until(&mut source, &chips, SHORT, sticks).await;
     assert!(matches!(state, IxmlState::Stalled { .. }), "{state}");

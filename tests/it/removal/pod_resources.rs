@@ -19,10 +19,9 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::{Channel, Server};
 use tonic::{Code, Request, Response, Status};
 
-use super::node::{GPU, Node, pod_resources};
-
-/// More than any answer here takes.
-const PATIENCE: Duration = Duration::from_secs(30);
+use super::{admit, holding_node};
+use crate::support::clock::LIVENESS_LIMIT;
+use crate::support::fixtures::GPU;
 
 async fn client(socket: &Path) -> PodResourcesListerClient<Channel> {
     let stream = UnixStream::connect(socket).await.expect("it listens");
@@ -31,12 +30,13 @@ async fn client(socket: &Path) -> PodResourcesListerClient<Channel> {
 
 #[tokio::test]
 async fn the_embedded_kubelet_tells_who_holds_what() {
-    let node = Node::start().await;
-    let (id, _) = node.admit("train").await;
-    let socket = pod_resources(&node.directory);
+    let node = holding_node().await;
+    let (id, _) = admit(&node, "train").await;
+    let socket = node.pod_resources_socket();
 
-    let holders = list(&socket, PATIENCE).await.unwrap();
-    let held: Vec<_> = holders.held(GPU).map(|(id, holder)| (id, holder.to_string())).collect();
+    let holders = list(&socket, LIVENESS_LIMIT).await.unwrap();
+    let held: Vec<_> =
+        holders.of_resource(GPU).map(|(id, holder)| (id, holder.to_string())).collect();
     assert_eq!(held, [(&id[..], "container main of pod default/train".to_owned())]);
 
     let mut client = client(&socket).await;
@@ -53,17 +53,17 @@ async fn the_embedded_kubelet_tells_who_holds_what() {
     assert_eq!(client.get(get("other")).await.unwrap_err().code(), Code::Unknown);
 
     node.kubelet.remove("train").await.unwrap();
-    assert_eq!(list(&socket, PATIENCE).await.unwrap().held(GPU).count(), 0);
+    assert_eq!(list(&socket, LIVENESS_LIMIT).await.unwrap().of_resource(GPU).count(), 0);
 }
 
 #[tokio::test]
 async fn a_socket_that_is_not_there_is_told_from_one_that_fails() {
     let directory = tempfile::tempdir().unwrap();
-    let absent = list(&directory.path().join("absent.sock"), PATIENCE).await.unwrap_err();
+    let absent = list(&directory.path().join("absent.sock"), LIVENESS_LIMIT).await.unwrap_err();
     assert!(absent.is_absent());
     let stale = directory.path().join("stale.sock");
     drop(UnixListener::bind(&stale).unwrap());
-    let refused = list(&stale, PATIENCE).await.unwrap_err();
+    let refused = list(&stale, LIVENESS_LIMIT).await.unwrap_err();
     assert!(matches!(refused, PodResourcesError::Connect(..)) && !refused.is_absent());
 }
 
@@ -117,7 +117,7 @@ async fn an_answer_is_read_up_to_16_mebibytes() {
             .serve_with_incoming(connections);
         tokio::select! {
             ended = server => panic!("the server ended: {ended:?}"),
-            listed = list(&socket, PATIENCE) => assert_eq!(listed.is_ok(), is_read, "{listed:?}"),
+            listed = list(&socket, LIVENESS_LIMIT) => assert_eq!(listed.is_ok(), is_read, "{listed:?}"),
         }
     }
 }

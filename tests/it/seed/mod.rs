@@ -4,16 +4,17 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Parser as _;
-use ix_device_plugin::cli::Cli;
-use ix_device_plugin::daemon::plugin_session::FIRST_SOCKET;
+use ix_device_plugin::cli::{Cli, RunArgs, Verb};
+use ix_device_plugin::decide::kubelet::socket_name::FIRST_SOCKET;
 use ix_device_plugin::host::config_file::DEFAULT_PATH;
 use ix_device_plugin::model::config::{Config, Granularity};
 use ix_device_plugin::parse::config::parse_config;
 use serde_yaml::Value;
 use tempfile::TempDir;
 
-use crate::stage::{GPU, Script, Stage, node_text, run};
+use crate::support::binary::{Ran, run_with};
+use crate::support::fixtures::GPU;
+use crate::support::node_rig::TestNode;
 
 const CONFIG_MAP: &str = include_str!("configmap.yaml");
 const DAEMON_SET: &str = include_str!("daemonset.yaml");
@@ -45,16 +46,19 @@ fn volume_at(path: &str) -> Option<(Value, Value)> {
     Some((mount, volume))
 }
 
-/// What the command line says where nobody types anything.
-fn defaults() -> Cli {
-    Cli::try_parse_from(["ix-device-plugin"]).unwrap()
+/// What the command line means without arguments.
+fn defaults() -> RunArgs {
+    match Cli::from_arguments(["ix-device-plugin".into()]).unwrap().verb {
+        Verb::Run(args) => args,
+        other => panic!("without a verb it runs, and not {other:?}"),
+    }
 }
 
 #[test]
 fn the_container_has_no_arguments_and_none_are_needed() {
     assert_eq!(container()["command"], Value::Null);
     assert_eq!(container()["args"], Value::Null);
-    assert!(defaults().verb.is_none(), "without a verb it runs");
+    defaults();
 }
 
 #[test]
@@ -81,7 +85,7 @@ fn the_config_map_means_what_it_meant() {
 
 #[test]
 fn both_probes_list_the_socket_that_we_place() {
-    let socket = defaults().run.kubelet_dir.join(FIRST_SOCKET);
+    let socket = defaults().kubelet_dir.join(FIRST_SOCKET);
     for probe in ["livenessProbe", "startupProbe"] {
         let command = container()[probe]["exec"]["command"].clone();
         let command: Vec<String> = serde_yaml::from_value(command).unwrap();
@@ -91,8 +95,8 @@ fn both_probes_list_the_socket_that_we_place() {
 
 #[test]
 fn every_path_that_we_use_is_mounted_at_its_own_place() {
-    let Cli { common, run, .. } = defaults();
-    let on_the_host = ["sys", "dev"].map(|part| common.root.join(part));
+    let run = defaults();
+    let on_the_host = ["sys", "dev"].map(|part| run.machine.root.join(part));
     let paths: Vec<PathBuf> = on_the_host.into_iter().chain([run.kubelet_dir.clone()]).collect();
     for path in &paths {
         let path = path.to_str().unwrap();
@@ -105,10 +109,9 @@ fn every_path_that_we_use_is_mounted_at_its_own_place() {
 
 #[tokio::test]
 async fn the_config_map_makes_four_devices_of_each_board() {
-    let script = Script::fixed(&mounted_config());
-    let stage = Stage::play(&node_text("bi-v150-x8"), script).await;
-    assert_eq!(stage.kubelet.view().borrow().allocatable(GPU), 8 * 4);
-    assert!(stage.file(FIRST_SOCKET).exists());
+    let node = TestNode::fixture("bi-v150-x8").config(&mounted_config()).start().await;
+    assert_eq!(node.kubelet.view().borrow().allocatable(GPU), 8 * 4);
+    assert!(node.file(FIRST_SOCKET).exists());
 }
 
 /// The config map's text in a file, and the arguments that name it.
@@ -125,14 +128,14 @@ fn devices_discovered(variables: &[(&str, &str)]) -> usize {
     let (_directory, file) = written_config();
     let node = "--root=fixtures/nodes/bi-v150-x8.node";
     let arguments = [node, "--config", &file, "discover", "-o", "json"];
-    let (code, stdout, stderr) = run(&arguments, variables);
+    let Ran { code, stdout, stderr } = run_with(&arguments, variables);
     assert_eq!((code, &*stderr), (Some(0), ""));
     let found: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     found["resources"][0]["devices"].as_array().unwrap().len()
 }
 
 #[test]
-fn split_board_in_the_environment_goes_before_the_file() {
+fn split_board_in_the_environment_overrides_the_file() {
     assert_eq!(devices_discovered(&[]), 8 * 4);
     for yes in ["true", "1", "T"] {
         assert_eq!(devices_discovered(&[("SPLIT_BOARD", yes)]), 16 * 4, "{yes}");
@@ -141,7 +144,8 @@ fn split_board_in_the_environment_goes_before_the_file() {
         assert_eq!(devices_discovered(&[("SPLIT_BOARD", no)]), 8 * 4, "{no}");
     }
     let (_directory, file) = written_config();
-    let (code, stdout, _) = run(&["config", "check", &file], &[("SPLIT_BOARD", "true")]);
+    let Ran { code, stdout, .. } =
+        run_with(&["config", "check", &file], &[("SPLIT_BOARD", "true")]);
     assert_eq!(code, Some(0));
     let effective = stdout.strip_prefix("ok\n").unwrap();
     assert_eq!(parse_config(effective).unwrap().resources[0].granularity, Granularity::Chip);
@@ -150,7 +154,7 @@ fn split_board_in_the_environment_goes_before_the_file() {
 #[track_caller]
 fn check_refused(variable: &str, value: &str, expected: &str) {
     let (_directory, file) = written_config();
-    let (code, stdout, stderr) = run(&["config", "check", &file], &[(variable, value)]);
+    let Ran { code, stdout, stderr } = run_with(&["config", "check", &file], &[(variable, value)]);
     assert_eq!((code, &*stdout), (Some(3), ""));
     assert_eq!(stderr.replace(&file, "FILE"), format!("error: {expected}\n"));
 }
@@ -160,24 +164,23 @@ fn what_is_not_built_is_refused_by_name_when_the_environment_asks_for_it() {
     check_refused(
         "USE_VOLCANO",
         "true",
-        "FILE has 1 problem\n  --usevolcano (USE_VOLCANO): the Volcano mode is not supported; set \
-         it to false: the kubelet chooses the devices",
+        "USE_VOLCANO=true: Volcano mode is not supported; unset it",
     );
     check_refused(
         "RESET_GPU",
         "1",
-        "FILE has 1 problem\n  --reset_gpu (RESET_GPU): resetting a GPU before it is handed out is \
-         not supported; set it to false",
+        "RESET_GPU=1: resetting a GPU before use is not supported; unset it",
     );
     let (_directory, file) = written_config();
     let off = [("USE_VOLCANO", "false"), ("RESET_GPU", "false")];
-    assert_eq!(run(&["config", "check", &file], &off).0, Some(0));
+    assert_eq!(run_with(&["config", "check", &file], &off).code, Some(0));
 }
 
 #[test]
 fn a_variable_that_is_no_boolean_is_named() {
     let (_directory, file) = written_config();
-    let ran = run(&["config", "check", &file], &[("SPLIT_BOARD", "maybe")]);
-    let said = "error: --splitboard (SPLIT_BOARD): `maybe` is not a boolean; write true or false\n";
-    assert_eq!(ran, (Some(3), String::new(), said.to_owned()));
+    let ran = run_with(&["config", "check", &file], &[("SPLIT_BOARD", "maybe")]);
+    let said = "error: SPLIT_BOARD=maybe: not a boolean; write true or false\n";
+    let expected = Ran { code: Some(3), stdout: String::new(), stderr: said.to_owned() };
+    assert_eq!(ran, expected);
 }

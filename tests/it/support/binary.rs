@@ -20,7 +20,13 @@ pub(crate) struct Ran {
 
 /// Runs the binary with these arguments until it ends.
 pub(crate) fn run(arguments: &[&str]) -> Ran {
-    ran(&binary().args(arguments).output().expect("the binary was built for this test"))
+    run_with(arguments, &[])
+}
+
+/// Runs the binary with these arguments and variables until it ends.
+pub(crate) fn run_with(arguments: &[&str], variables: &[(&str, &str)]) -> Ran {
+    let output = binary().args(arguments).envs(variables.iter().copied()).output();
+    ran(&output.expect("the binary was built for this test"))
 }
 
 pub(crate) fn ran(output: &Output) -> Ran {

@@ -4,33 +4,32 @@
 //! broadcasts it there as its own (Linux 4.18 and later). No machine is disturbed.
 
 use std::any::type_name_of_val;
-use std::io::Write as _;
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::Path;
 use std::process::{Command, Output};
 
 use ix_device_plugin::model::board::Board;
-use ix_device_plugin::model::machine::Machine;
 use ix_device_plugin::model::pci::PciAddress;
-use ix_device_plugin::parse::sysfs::function_path;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
 };
+
+use super::skip;
 
 /// Set where a test runs inside.
 const INSIDE: &str = "IX_TEST_INSIDE";
 
 /// Runs `body` in a new user and network namespace: the test starts its own binary again there, and
-/// only there `body` runs. Where that is forbidden, says so and lets the test pass.
+/// only there `body` runs. Where that is forbidden, the test is skipped.
 pub(crate) fn in_a_network_of_its_own<F: AsyncFnOnce()>(body: F) {
     if std::env::var_os(INSIDE).is_some() {
+        raise_loopback();
         return on_a_runtime(body());
     }
     let probe = inside("true").output();
     if !probe.as_ref().is_ok_and(|output| output.status.success()) {
-        // libtest holds back what `eprintln!` says in a test that passes.
         let why = probe.map_or_else(|error| error.to_string(), |output| text(&output));
-        let _ = writeln!(std::io::stderr(), "SKIPPED: namespaces are forbidden here: {why}");
-        return;
+        return skip(&format!("network namespaces are forbidden here: {why}"));
     }
     let name = test_name(type_name_of_val(&body));
     let this = std::env::current_exe().expect("the test runs");
@@ -45,6 +44,24 @@ pub(crate) fn in_a_network_of_its_own<F: AsyncFnOnce()>(body: F) {
 pub(crate) fn on_a_runtime(body: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(body);
+}
+
+/// A new network namespace has a loopback interface that is down, and the plugin's HTTP needs it.
+pub(crate) fn raise_loopback() {
+    let up = libc::c_short::try_from(libc::IFF_UP).expect("it fits");
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None);
+    let socket = socket.expect("sockets are there");
+    #[expect(unsafe_code, reason = "ioctl is a C function")]
+    // SAFETY: all-zero bytes are an `ifreq`, and the calls read and write nothing else.
+    let is_up = unsafe {
+        let mut request: libc::ifreq = std::mem::zeroed();
+        for (place, byte) in request.ifr_name.iter_mut().zip(*b"lo") {
+            *place = libc::c_char::try_from(byte).expect("ASCII");
+        }
+        request.ifr_ifru.ifru_flags = up;
+        libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) == 0
+    };
+    assert!(is_up, "loopback stays down: {}", std::io::Error::last_os_error());
 }
 
 fn inside(program: &str) -> Command {
@@ -124,7 +141,7 @@ impl Kernel {
     }
 }
 
-/// A board's chips as the kernel names them.
+/// A board's chips as uevents name them.
 pub(crate) struct Chips(Vec<Named>);
 
 struct Named {
@@ -134,10 +151,14 @@ struct Named {
 }
 
 impl Chips {
-    pub(crate) fn of(board: &Board, machine: &Machine) -> Self {
+    /// Of a board that is there, on the machine below `root`.
+    pub(crate) fn of(board: &Board, root: &Path) -> Self {
+        let sys = root.join("sys").canonicalize().expect("the machine has a sysfs");
         let named = |address: PciAddress| {
-            let path = function_path(machine, address);
-            format!("/{}", path.trim_start_matches("sys/"))
+            let listed = sys.join(format!("bus/pci/devices/{address}"));
+            let directory = listed.canonicalize().expect("the chip is there");
+            let path = directory.strip_prefix(&sys).expect("it is below /sys").display();
+            format!("/{path}")
         };
         let chips = board.chips.iter().map(|chip| Named {
             device_path: named(chip.address),

@@ -1,10 +1,11 @@
 //! Commands with mounts of their own, which nobody else sees.
 
-use std::io::Write as _;
 use std::process::Command;
 
+use super::skip;
+
 /// `unshare` with these arguments, which give the command that follows a mount namespace. Where that
-/// is forbidden, says so and is none.
+/// is forbidden, the test is skipped.
 pub(crate) fn unshared<'a>(ways: &[&'a [&'a str]]) -> Option<Command> {
     let command = |way: &[&str]| {
         let mut command = Command::new("unshare");
@@ -17,12 +18,7 @@ pub(crate) fn unshared<'a>(ways: &[&'a [&'a str]]) -> Option<Command> {
     };
     let way = ways.iter().find(can);
     if way.is_none() {
-        skipped("mount namespaces are forbidden here");
+        skip("mount namespaces are forbidden here");
     }
     way.map(|way| command(way))
-}
-
-/// libtest holds back what `eprintln!` says in a test that passes.
-pub(crate) fn skipped(why: &str) {
-    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
 }

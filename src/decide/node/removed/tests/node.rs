@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::decide::node::advertise::NodeSnapshot;
-use crate::decide::node::removed::PodUsage;
+use crate::decide::node::advertise::advertise;
+use crate::decide::node::removed::Present;
 use crate::model::board::{Board, Chip, Evidence};
 use crate::model::config::Config;
 use crate::model::device::{DeviceNode, NodeEvidence};
 use crate::model::function::Link;
 use crate::model::health::Health;
-use crate::model::inventory::{Inventory, Skipped};
+use crate::model::inventory::{Inventory, SkipReason, Skipped};
 use crate::model::pci::{PciAddress, PciId};
-use crate::model::pod_usage::{HeldDevices, Holder};
+use crate::model::pod_usage::{HeldDevices, Holder, KubeletInstance, PodUsage};
 use crate::model::topology::DistanceTree;
 
 #[derive(Default)]
@@ -35,13 +35,14 @@ impl Node {
         }
     }
 
-    pub(crate) fn snapshot(&self) -> NodeSnapshot {
-        NodeSnapshot::new(self.inventory(), &self.config)
+    pub(crate) fn present(&self) -> Present {
+        let inventory = self.inventory();
+        Present::new(&inventory, &advertise(&inventory, &self.config.resources).resources)
     }
 
-    pub(crate) fn skipped(&mut self, address: &str, reason: &str) {
+    pub(crate) fn skipped(&mut self, address: &str, reason: SkipReason) {
         let address = address.parse().unwrap();
-        self.skipped.push(Skipped { address, reason: reason.to_owned() });
+        self.skipped.push(Skipped { address, reason });
     }
 }
 
@@ -74,8 +75,23 @@ fn chip(bus: u8) -> Chip {
     }
 }
 
+/// A kubelet that runs for long.
+pub(crate) const KUBELET: KubeletInstance = KubeletInstance { id: (1, 1), knows_its_pods: true };
+
+/// A kubelet that has just started.
+pub(crate) const YOUNG: KubeletInstance = KubeletInstance { id: (2, 2), knows_its_pods: false };
+
 /// Resource and id of everything that the container `main` of the pod `train` holds.
 pub(crate) fn holding(asked: Duration, held: &[(&str, &str)]) -> PodUsage {
+    holding_at(KUBELET, asked, held)
+}
+
+/// The same, of this kubelet.
+pub(crate) fn holding_at(
+    kubelet: KubeletInstance,
+    asked: Duration,
+    held: &[(&str, &str)],
+) -> PodUsage {
     let mut holders = HeldDevices::default();
     for (resource, id) in held {
         let holder = Holder {
@@ -85,7 +101,7 @@ pub(crate) fn holding(asked: Duration, held: &[(&str, &str)]) -> PodUsage {
         };
         holders.insert(resource, (*id).to_owned(), holder);
     }
-    PodUsage { asked, holders }
+    PodUsage { asked, kubelet, held: holders }
 }
 
 pub(crate) fn second(seconds: u64) -> Duration {

@@ -39,8 +39,6 @@ fn step() -> impl Strategy<Value = Step> {
 enum Said {
     Nothing,
     Held,
-    /// Since when, in a row.
-    ReleasedAt(u64),
     /// So that it is listed no more.
     Free,
 }
@@ -105,22 +103,20 @@ impl World {
             board
         });
         let node = Node { boards: boards.collect(), ..Node::default() };
-        self.removed_devices.observe(node.snapshot(), second(self.now));
+        self.removed_devices.observe(node.present(), second(self.now));
     }
 
     fn hear(&mut self) {
         let Some((asked, held)) = self.asked.take() else { return };
         let ids: Vec<_> = held.iter().map(|board| id(*board)).collect();
         let ids: Vec<_> = ids.iter().map(|id| (GPU, &id[..])).collect();
-        self.removed_devices.hear(&holding(second(asked), &ids));
+        self.removed_devices.answered(&holding(second(asked), &ids));
         for (board, (since, said)) in &mut self.away {
             // What is not listed any more is listed again once it proves to be held.
             let is_over = *said == Said::Free || *said == Said::Nothing && self.now >= *since + 300;
             *said = match (held.contains(board), *said) {
                 (true, _) if asked > *since || is_over => Said::Held,
-                (false, Said::Nothing) if asked > *since => Said::Free,
-                (false, Said::Held) if asked > *since => Said::ReleasedAt(asked),
-                (false, Said::ReleasedAt(first)) if asked >= first + 30 => Said::Free,
+                (false, Said::Nothing | Said::Held) if asked > *since => Said::Free,
                 (_, before) => before,
             };
         }
@@ -129,7 +125,7 @@ impl World {
     /// The kubelet's list must be just this.
     fn expected(&self) -> BTreeMap<String, bool> {
         let away = self.away.iter().filter(|(_, (since, said))| match said {
-            Said::Held | Said::ReleasedAt(_) => true,
+            Said::Held => true,
             Said::Nothing => self.now < since + 300,
             Said::Free => false,
         });
@@ -150,8 +146,9 @@ proptest! {
         let mut world = World::new();
         for step in steps {
             world.take(step);
-            let snapshot = world.removed_devices.snapshot(second(world.now)).unwrap();
-            let devices = &snapshot.resources[0].devices;
+            let now = second(world.now);
+            let resources = listed(&mut world.removed_devices, now, PodResourcesState::Answering);
+            let devices = &resources[0].devices;
             let ids: BTreeSet<_> = devices.iter().map(|device| device.id).collect();
             prop_assert_eq!(ids.len(), devices.len(), "an id twice");
             let listed: BTreeMap<_, _> = devices

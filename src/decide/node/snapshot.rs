@@ -1,0 +1,86 @@
+//! The published state of the node, which every loop of the daemon reads.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::advertise::{Advertised, advertise, unoffered_warning};
+use crate::decide::allocation::cdi::spec;
+use crate::model::cdi::CdiSpec;
+use crate::model::config::{CdiRules, Config, ContainerRules};
+use crate::model::device::{Device, DeviceId, Resource};
+use crate::model::health::Health;
+use crate::model::inventory::Inventory;
+use crate::model::pci::PciAddress;
+use crate::model::warning::Warning;
+
+/// One state of the node under one configuration. It never changes: the next one replaces it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeSnapshot {
+    /// The hardware and its health.
+    pub inventory: Arc<Inventory>,
+    /// The kubelet's lists, in the configuration's order.
+    pub resources: Vec<Resource>,
+    /// What containers get besides their devices.
+    pub container: ContainerRules,
+    /// Whether and where container runtimes find the devices by name.
+    pub cdi: CdiRules,
+    /// The CDI spec of the inventory; none where CDI is off.
+    pub cdi_spec: Option<CdiSpec>,
+    /// Everything that an operator should look at.
+    pub warnings: Vec<Warning>,
+    /// Chips that no resource offers, ascending.
+    pub unoffered: Vec<PciAddress>,
+    /// Since when each device has its health; see [`Self::since`].
+    pub(super) since: BTreeMap<(String, DeviceId), (Health, Duration)>,
+}
+
+impl NodeSnapshot {
+    /// What `inventory` offers under `config`, as if nobody held anything of it.
+    #[must_use]
+    pub fn new(inventory: Inventory, config: &Config) -> Self {
+        let Advertised { resources, overlaps, unoffered } =
+            advertise(&inventory, &config.resources);
+        let not_offered = unoffered_warning(&unoffered);
+        let warnings = inventory.warnings.iter().cloned().chain(not_offered).chain(overlaps);
+        Self {
+            warnings: warnings.collect(),
+            cdi_spec: config.cdi.enabled.then(|| spec(&inventory)),
+            inventory: Arc::new(inventory),
+            resources,
+            container: config.container,
+            cdi: config.cdi.clone(),
+            unoffered,
+            since: BTreeMap::new(),
+        }
+    }
+
+    /// Since when this device has the health that it has, on the daemon's clock.
+    #[must_use]
+    pub fn since(&self, resource: &str, device: DeviceId) -> Option<Duration> {
+        self.since.get(&(resource.to_owned(), device)).map(|(_, since)| *since)
+    }
+
+    /// Every device with its resource, in the resources' order.
+    pub fn devices(&self) -> impl Iterator<Item = (&Resource, &Device)> {
+        self.resources
+            .iter()
+            .flat_map(|resource| resource.devices.iter().map(move |device| (resource, device)))
+    }
+
+    /// The resource of this name, if the configuration has it.
+    #[must_use]
+    pub fn resource(&self, name: &str) -> Option<&Resource> {
+        self.resources.iter().find(|resource| resource.name == name)
+    }
+
+    /// Devices that are withheld because a pod holds their chips in another way.
+    pub fn withheld(&self) -> impl Iterator<Item = (&Resource, &Device)> {
+        self.devices().filter(|(_, device)| device.is_withheld())
+    }
+
+    /// Devices whose hardware left and that are listed because a pod holds them, or may.
+    pub fn removed(&self) -> impl Iterator<Item = (&Resource, &Device)> {
+        self.devices().filter(|(_, device)| device.is_removed())
+    }
+}

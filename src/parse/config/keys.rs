@@ -1,0 +1,437 @@
+//! The keys of the configuration file, in one table. It serves the reader, its hints for unknown
+//! keys, the printer of the effective configuration and the JSON Schema.
+//!
+//! Each key is a static, so a key that is read or printed without being in the table does not
+//! compile.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::key::{ConfigKey, TextForm, ValueKind, key, section};
+use crate::model::config::{Pairing, SharingPolicy, VisibleDevices};
+use crate::model::health::Severity;
+use crate::model::list_size::largest_replicas;
+
+/// The words of [`boards::PAIRING`].
+pub const PAIRING_WORDS: [(&str, Pairing); 2] = [("auto", Pairing::Auto), ("off", Pairing::Off)];
+
+/// The words of [`time_slicing::POLICY`].
+pub const POLICY_WORDS: [(&str, SharingPolicy); 2] =
+    [("spread", SharingPolicy::Spread), ("pack", SharingPolicy::Pack)];
+
+/// The words of [`container::VISIBLE_DEVICES`].
+pub const VISIBLE_DEVICES_WORDS: [(&str, VisibleDevices); 2] =
+    [("addresses", VisibleDevices::Addresses), ("void", VisibleDevices::Void)];
+
+/// The words of the values of [`health::SIGNALS`].
+pub const SEVERITY_WORDS: [(&str, Severity); 3] =
+    [("ignore", Severity::Ignore), ("warn", Severity::Warn), ("unhealthy", Severity::Unhealthy)];
+
+fn words<T: Copy>(table: &[(&'static str, T)]) -> Vec<&'static str> {
+    table.iter().map(|(word, _)| *word).collect()
+}
+
+/// The word of a value; the first one for a value without a word, of which there is none.
+pub fn word_of<T: PartialEq>(table: &[(&'static str, T)], value: &T) -> &'static str {
+    let found = table.iter().find(|(_, meant)| meant == value);
+    found.or(table.first()).map_or("", |(word, _)| word)
+}
+
+/// What tools that follow YAML 1.1 write for `off` when they rewrite a file.
+const OFF_AS_BOOLEAN: ValueKind = ValueKind::False;
+
+/// Each resource has a socket and a session of its own, and is compared with each other one.
+pub const RESOURCE_LIMIT: usize = 64;
+
+/// No board of this vendor has more than two chips; sixteen are a whole machine of today.
+pub const CHIPS_PER_BOARD: RangeInclusive<u32> = 1..=16;
+
+/// How many chips an entry of [`boards::PAIRS`] has.
+pub const CHIPS_PER_PAIR: RangeInclusive<usize> = 2..=16;
+
+/// A whole scan takes milliseconds; more often it would be polling.
+pub const SHORTEST_RESCAN: Duration = Duration::from_secs(1);
+
+/// A sample reads a few files of each chip; more often it would cost more than it shows.
+pub const SHORTEST_INTERVAL: Duration = Duration::from_millis(500);
+
+const ANY_NUMBER: RangeInclusive<usize> = 0..=usize::MAX;
+const SOME: RangeInclusive<usize> = 1..=usize::MAX;
+
+/// The whole file.
+pub static CONFIG: [&ConfigKey; 10] = [
+    &VERSION,
+    &RESOURCE_NAME,
+    &FLAGS,
+    &SHARING,
+    &RESOURCES,
+    &BOARDS,
+    &DISCOVERY,
+    &CONTAINER,
+    &HEALTH,
+    &CDI,
+];
+
+/// `version`
+pub static VERSION: ConfigKey = key(
+    "version",
+    "",
+    "Ignored. Files of the replaced plugin have it: 4.2.0, and 4.1.1 from its operator.",
+    ValueKind::Anything,
+);
+
+/// `resourceName`
+pub static RESOURCE_NAME: ConfigKey = key(
+    "resourceName",
+    "\"iluvatar.com/gpu\"",
+    "The resource that pods request. Not together with `resources`.",
+    ValueKind::Text(TextForm::Any),
+);
+
+/// `flags`
+pub static FLAGS: ConfigKey = section(
+    "flags",
+    "Settings of the replaced plugin. A flag or environment variable overrides each of them.",
+    &[&flags::SPLITBOARD, &flags::USEVOLCANO, &flags::RESET_GPU],
+);
+
+/// The keys of `flags`.
+#[expect(missing_docs, reason = "each key has its meaning")]
+pub mod flags {
+    use super::{ConfigKey, ValueKind, key};
+
+    pub static SPLITBOARD: ConfigKey = key(
+        "splitboard",
+        "false",
+        "Offer each chip of a board as a device of its own.",
+        ValueKind::Boolean,
+    );
+    pub static USEVOLCANO: ConfigKey =
+        key("usevolcano", "false", "Volcano mode is not supported.", ValueKind::False);
+    pub static RESET_GPU: ConfigKey =
+        key("reset_gpu", "false", "Resetting a GPU before use is not supported.", ValueKind::False);
+}
+
+/// `sharing`
+pub static SHARING: ConfigKey = section(
+    "sharing",
+    "How devices are shared, in the words of NVIDIA's plugin.",
+    &[&sharing::TIME_SLICING, &sharing::MPS],
+);
+
+/// The keys of `sharing`.
+#[expect(missing_docs, reason = "each key has its meaning")]
+pub mod sharing {
+    use super::{ConfigKey, ValueKind, key, section, time_slicing};
+
+    pub static TIME_SLICING: ConfigKey = section(
+        "timeSlicing",
+        "Offer each device several times.",
+        &[
+            &time_slicing::REPLICAS,
+            &time_slicing::RENAME_BY_DEFAULT,
+            &time_slicing::FAIL_REQUESTS_GREATER_THAN_ONE,
+            &time_slicing::POLICY,
+            &time_slicing::RESOURCES,
+        ],
+    );
+    pub static MPS: ConfigKey = key("mps", "{}", "MPS is not supported.", ValueKind::EmptyMapping);
+}
+
+/// The keys of `sharing.timeSlicing`.
+#[expect(missing_docs, reason = "each key has its meaning")]
+pub mod time_slicing {
+    use super::{ConfigKey, POLICY_WORDS, ValueKind, key, largest_replicas, words};
+
+    pub static REPLICAS: ConfigKey = key(
+        "replicas",
+        "0",
+        "How often each device is offered. 0 and 1: devices are not shared.",
+        ValueKind::Integer(|| 0..=largest_replicas(1)),
+    );
+    pub static RENAME_BY_DEFAULT: ConfigKey = key(
+        "renameByDefault",
+        "false",
+        "Append `.shared` to the name of a shared resource.",
+        ValueKind::Boolean,
+    );
+    pub static FAIL_REQUESTS_GREATER_THAN_ONE: ConfigKey = key(
+        "failRequestsGreaterThanOne",
+        "false",
+        "Refuse a container that requests more than one replica.",
+        ValueKind::Boolean,
+    );
+    pub static POLICY: ConfigKey = key(
+        "policy",
+        "\"spread\"",
+        "spread: prefer replicas of the least shared device. pack: use as few devices as possible.",
+        ValueKind::Word(|| words(&POLICY_WORDS)),
+    );
+    pub static RESOURCES: ConfigKey = key(
+        "resources",
+        "",
+        "Not here: `resources` at the top has `name` and `replicas`.",
+        ValueKind::Refused,
+    );
+}
+
+/// `resources`
+pub static RESOURCES: ConfigKey = key(
+    "resources",
+    "",
+    "Several resources on one node, instead of `resourceName`.",
+    ValueKind::List(1..=RESOURCE_LIMIT, &ValueKind::Section(&resource::KEYS)),
+);
+
+/// The keys of an entry of `resources`.
+#[expect(missing_docs, reason = "each key has its meaning")]
+pub mod resource {
+    use super::{ConfigKey, TextForm, ValueKind, key, largest_replicas, section, selector};
+
+    pub static KEYS: [&ConfigKey; 4] = [&NAME, &MATCH, &SPLITBOARD, &REPLICAS];
+    pub static NAME: ConfigKey = ConfigKey {
+        is_required: true,
+        ..key("name", "", "The resource that pods request.", ValueKind::Text(TextForm::Any))
+    };
+    pub static MATCH: ConfigKey = section(
+        "match",
+        "The boards that it offers: those that meet every condition. Default: all.",
+        &[&selector::MODEL, &selector::PCI_ID, &selector::ADDRESSES],
+    );
+    pub static SPLITBOARD: ConfigKey = key(
+        "splitboard",
+        "",
+        "Overrides `flags.splitboard` for this resource.",
+        ValueKind::Boolean,
+    );
+    pub static REPLICAS: ConfigKey = key(
+        "replicas",
+        "",
+        "Overrides `sharing.timeSlicing.replicas` for this resource.",
+        ValueKind::Integer(|| 0..=largest_replicas(1)),
+    );
+}
+
+/// The keys of `match`.
+#[expect(missing_docs, reason = "each key has its meaning")]
+pub mod selector {
+    use super::{ConfigKey, SOME, TextForm, ValueKind, key};
+
+    pub static MODEL: ConfigKey =
+        key("model", "", "Model name, for example MR-V100.", ValueKind::Text(TextForm::Any));
+    pub static PCI_ID: ConfigKey = key(
+        "pciId",
+        "",
+        "Vendor and device id of the chips, for example \"1e3e:0003\".",
+        ValueKind::Text(TextForm::PciId),
+    );
+    pub static ADDRESSES: ConfigKey = key(
+        "addresses",
+        "",
+        "PCI addresses of chips, for example [\"0000:13:00.0\"].",
+        ValueKind::List(SOME, &ValueKind::Text(TextForm::Address)),
+    );
+}
+
+/// `boards`
+pub static BOARDS: ConfigKey = section(
+    "boards",
+    "Which chips share a board.",
+    &[&boards::PAIRING, &boards::CHIPS_PER_BOARD, &boards::PAIRS, &boards::MODELS],
+);
+
+/// The keys of `boards`.
+#[expect(missing_docs, reason = "each key has its meaning")]
+pub mod boards {
+    use super::{
+        ANY_NUMBER, CHIPS_PER_BOARD as CHIPS, CHIPS_PER_PAIR, ConfigKey, OFF_AS_BOOLEAN,
+        PAIRING_WORDS, TextForm, ValueKind, key, words,
+    };
+
+    pub static PAIRING: ConfigKey = key(
+        "pairing",
+        "\"auto\"",
+        "auto: find boards by slot, device id and bridges. off: only by `pairs`.",
+        ValueKind::Either(&[ValueKind::Word(|| words(&PAIRING_WORDS)), OFF_AS_BOOLEAN]),
+    );
+    pub static CHIPS_PER_BOARD: ConfigKey = key(
+        "chipsPerBoard",
+        "{}",
+        "How many chips a board has, by vendor and device id, for example {\"1e3e:0003\": 2}.",
+        ValueKind::Map(TextForm::PciId, &ValueKind::Integer(|| CHIPS)),
+    );
+    pub static PAIRS: ConfigKey = key(
+        "pairs",
+        "[]",
+        "Boards, each a list of its chips, for example [[\"0000:13:00.0\", \"0000:16:00.0\"]].",
+        ValueKind::List(
+            ANY_NUMBER,
+            &ValueKind::List(CHIPS_PER_PAIR, &ValueKind::Text(TextForm::Address)),
+        ),
+    );
+    pub static MODELS: ConfigKey = key(
+        "models",
+        "{}",
+        "Model names by vendor and device id, for example {\"1e3e:0003\": \"BI-V150\"}.",
+        ValueKind::Map(TextForm::PciId, &ValueKind::Text(TextForm::Any)),
+    );
+}
+
+/// `discovery`
+pub static DISCOVERY: ConfigKey = section(
+    "discovery",
+    "Which PCI functions are chips, and which nodes belong to them.",
+    &[&discovery::VENDOR_IDS, &discovery::DRIVERS, &discovery::CONTROL_NODES, &discovery::RESCAN],
+);
+
+/// The keys of `discovery`.
+#[expect(missing_docs, reason = "each key has its meaning")]
+pub mod discovery {
+    use super::{ANY_NUMBER, ConfigKey, SOME, TextForm, ValueKind, key};
+
+    pub static VENDOR_IDS: ConfigKey = key(
+        "vendorIds",
+        "[\"0x1e3e\"]",
+        "PCI vendor ids of chips.",
+        ValueKind::List(
+            SOME,
+            &ValueKind::Either(&[
+                ValueKind::Text(TextForm::VendorId),
+                ValueKind::Integer(|| 1..=0xfffe),
+            ]),
+        ),
+    );
+    pub static DRIVERS: ConfigKey = key(
+        "drivers",
+        "[\"iluvatar\", \"bi_driver\"]",
+        "Kernel drivers that make a chip usable.",
+        ValueKind::List(SOME, &ValueKind::Text(TextForm::Any)),
+    );
+    pub static CONTROL_NODES: ConfigKey = key(
+        "controlNodes",
+        "[\"/dev/itrctl\", \"/dev/itrlink\"]",
+        "Device nodes that every container with a GPU gets, if they exist.",
+        ValueKind::List(ANY_NUMBER, &ValueKind::Text(TextForm::DeviceNode)),
+    );
+    pub static RESCAN: ConfigKey = key(
+        "rescan",
+        "\"60s\"",
+        "Rescan the machine at least this often; at least 1s.",
+        ValueKind::Text(TextForm::Duration),
+    );
+}
+
+/// `container`
+pub static CONTAINER: ConfigKey =
+    section("container", "What containers get.", &[&container::VISIBLE_DEVICES]);
+
+/// The keys of `container`.
+#[expect(missing_docs, reason = "each key has its meaning")]
+pub mod container {
+    use super::{ConfigKey, VISIBLE_DEVICES_WORDS, ValueKind, key, words};
+
+    pub static VISIBLE_DEVICES: ConfigKey = key(
+        "visibleDevices",
+        "\"addresses\"",
+        "The value of IX_VISIBLE_DEVICES. addresses: PCI addresses of the chips. void: `void`.",
+        ValueKind::Word(|| words(&VISIBLE_DEVICES_WORDS)),
+    );
+}
+
+/// `health`
+pub static HEALTH: ConfigKey = section(
+    "health",
+    "What makes a device unhealthy, and for how long.",
+    &[&health::INTERVAL, &health::RECOVERY, &health::IXML, &health::SIGNALS],
+);
+
+/// The keys of `health`.
+#[expect(missing_docs, reason = "each key has its meaning")]
+pub mod health {
+    use super::{ConfigKey, OFF_AS_BOOLEAN, SEVERITY_WORDS, TextForm, ValueKind, key, words};
+
+    pub static INTERVAL: ConfigKey = key(
+        "interval",
+        "\"5s\"",
+        "Time between two health samples; at least 500ms.",
+        ValueKind::Text(TextForm::Duration),
+    );
+    pub static RECOVERY: ConfigKey = key(
+        "recovery",
+        "\"30s\"",
+        "How long a fault must be absent before the device is healthy again.",
+        ValueKind::Text(TextForm::Duration),
+    );
+    pub static IXML: ConfigKey = key(
+        "ixml",
+        "\"auto\"",
+        "libixml as a second source of health. auto: the first that loads of LD_LIBRARY_PATH, \
+         COREX_HOME and the usual directories. off: none. A path: that library only.",
+        ValueKind::Either(&[
+            ValueKind::Word(|| vec!["auto", "off"]),
+            OFF_AS_BOOLEAN,
+            ValueKind::Text(TextForm::AbsolutePath),
+        ]),
+    );
+    pub static SIGNALS: ConfigKey = key(
+        "signals",
+        "{}",
+        "Signals with another severity than their default, for example {AerNonFatal: unhealthy}.",
+        ValueKind::Signals(&ValueKind::Word(|| words(&SEVERITY_WORDS))),
+    );
+}
+
+/// `cdi`
+pub static CDI: ConfigKey = section(
+    "cdi",
+    "Devices by name, through the Container Device Interface.",
+    &[&cdi::ENABLED, &cdi::SPEC_DIR, &cdi::DEVICE_SPECS],
+);
+
+/// The keys of `cdi`.
+#[expect(missing_docs, reason = "each key has its meaning")]
+pub mod cdi {
+    use super::{ConfigKey, TextForm, ValueKind, key};
+
+    pub static ENABLED: ConfigKey = key(
+        "enabled",
+        "false",
+        "Write a CDI spec, and allocate devices by its names. Needs kubelet 1.28 or newer and a \
+         runtime with CDI.",
+        ValueKind::Boolean,
+    );
+    pub static SPEC_DIR: ConfigKey = key(
+        "specDir",
+        "\"/var/run/cdi\"",
+        "Directory of the spec.",
+        ValueKind::Text(TextForm::AbsolutePath),
+    );
+    pub static DEVICE_SPECS: ConfigKey = key(
+        "deviceSpecs",
+        "false",
+        "With CDI, allocate plain device nodes as well.",
+        ValueKind::Boolean,
+    );
+}
+
+/// Each key with the path at which it belongs, in the order of the table. Entries of a list are
+/// written `resources[].name`; refused keys are left out.
+pub(super) fn paths() -> Vec<String> {
+    let mut paths = Vec::new();
+    collect_paths(&CONFIG, "", &mut paths);
+    paths
+}
+
+fn collect_paths(keys: &[&ConfigKey], above: &str, paths: &mut Vec<String>) {
+    for key in keys.iter().filter(|key| !matches!(key.kind, ValueKind::Refused)) {
+        let path = format!("{above}{}", key.name);
+        paths.push(path.clone());
+        match &key.kind {
+            ValueKind::Section(keys) => collect_paths(keys, &format!("{path}."), paths),
+            ValueKind::List(_, ValueKind::Section(keys)) => {
+                collect_paths(keys, &format!("{path}[]."), paths);
+            }
+            _ => {}
+        }
+    }
+}
