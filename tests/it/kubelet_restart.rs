@@ -4,7 +4,7 @@ use ix_device_plugin::daemon::plugin_session::Progress;
 use ix_device_plugin::demo::kubelet::{OwnSocket, RegisterBehaviour, Settings};
 
 use crate::support::clock::soon;
-use crate::support::node_rig::TestNode;
+use crate::support::test_node::TestNode;
 
 #[tokio::test]
 async fn a_kubelet_that_is_there_at_the_start_gets_the_list() {

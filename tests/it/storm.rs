@@ -10,7 +10,8 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::support::kernel::{Kernel, in_a_network_of_its_own};
-use crate::support::node_rig::{NodeRig, ONLY_EVENTS, TestNode, healthy};
+use crate::support::node_rig::{NodeRig, healthy};
+use crate::support::test_node::{ONLY_EVENTS, TestNode};
 
 const EVENTS: usize = 10_000;
 /// Where a leak would show.
