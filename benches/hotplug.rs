@@ -16,8 +16,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use support::kernel::{Kernel, on_a_runtime, raise_loopback};
-use support::node_rig::{NodeRig, ONLY_EVENTS, TestNode};
+use support::node_rig::NodeRig;
 use support::process::PluginProcess;
+use support::test_node::{ONLY_EVENTS, TestNode};
 
 const NODE: &str = "bi-v150-x8";
 const ROUNDS: usize = 200;

@@ -14,8 +14,9 @@ use tonic::{Code, Status};
 
 use crate::support::clock::soon;
 use crate::support::fixtures::GPU;
-use crate::support::node_rig::{NodeRig, TestNode};
+use crate::support::node_rig::NodeRig;
 use crate::support::plugin_client::connect;
+use crate::support::test_node::TestNode;
 
 /// Boards of one chip each, and a control node.
 const FOUR_BOARDS: &str = "mr-v100-x4";

@@ -24,7 +24,8 @@ use tokio_util::sync::CancellationToken;
 use crate::support::clock::soon;
 use crate::support::fixtures::{GPU, node_text};
 use crate::support::log::Log;
-use crate::support::node_rig::{NodeRig, TestNode, ids};
+use crate::support::node_rig::{NodeRig, ids};
+use crate::support::test_node::TestNode;
 
 /// Four chips; the one at 15:00.0 is /dev/iluvatar3.
 fn before() -> String {

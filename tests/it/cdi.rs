@@ -30,8 +30,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::clock::soon;
 use crate::support::fixtures::{GPU, inventory_of, node_text};
-use crate::support::node_rig::{NodeRig, TestNode, ids};
+use crate::support::node_rig::{NodeRig, ids};
 use crate::support::process::PluginProcess;
+use crate::support::test_node::TestNode;
 
 const FILE: &str = "iluvatar.com-gpu.json";
 /// One spec of the kind of ours, as the vendor's tool writes it.

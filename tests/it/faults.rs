@@ -15,8 +15,9 @@ use tokio::runtime::Runtime;
 
 use crate::support::clock::LIVENESS_LIMIT;
 use crate::support::fixtures::GPU;
-use crate::support::node_rig::{NodeRig, TestNode};
+use crate::support::node_rig::NodeRig;
 use crate::support::plugin_client::try_lists as lists;
+use crate::support::test_node::TestNode;
 
 /// What goes wrong, and is in order again at the end of its time.
 #[derive(Clone, Copy, Debug)]

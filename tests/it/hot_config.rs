@@ -23,7 +23,8 @@ use tokio_util::sync::CancellationToken;
 use crate::support::clock::soon;
 use crate::support::fixtures::GPU;
 use crate::support::log::Log;
-use crate::support::node_rig::{NodeRig, TestNode, is_streaming};
+use crate::support::node_rig::{NodeRig, is_streaming};
+use crate::support::test_node::TestNode;
 
 /// A line of the metrics after one reload was refused.
 const REFUSED: &str = "\niluvatar_device_plugin_config_reloads_total{result=\"refused\"} 1\n";

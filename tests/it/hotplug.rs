@@ -11,9 +11,10 @@ use nix::sys::signal::Signal;
 
 use crate::support::fixtures::GPU;
 use crate::support::kernel::{Kernel, in_a_network_of_its_own, on_a_runtime};
-use crate::support::node_rig::{NodeRig, ONLY_EVENTS, TestNode};
+use crate::support::node_rig::NodeRig;
 use crate::support::plugin_client::connect;
 use crate::support::process::{PluginProcess, SCANS};
+use crate::support::test_node::{ONLY_EVENTS, TestNode};
 
 /// Four boards of one chip, or eight of two, that are scanned after events only.
 async fn node(fixture: &str) -> NodeRig {

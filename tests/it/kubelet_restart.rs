@@ -7,7 +7,7 @@ use ix_device_plugin::model::session::Progress;
 use tokio::net::UnixListener;
 
 use crate::support::clock::soon;
-use crate::support::node_rig::TestNode;
+use crate::support::test_node::TestNode;
 
 #[tokio::test]
 async fn a_kubelet_that_is_there_at_the_start_gets_the_list() {

@@ -5,8 +5,8 @@ use ix_device_plugin::model::health::Health;
 
 use crate::support::clock::soon;
 use crate::support::fixtures::GPU;
-use crate::support::node_rig::TestNode;
 use crate::support::plugin_client::{lists, next_ids};
+use crate::support::test_node::TestNode;
 
 const ALL: [&str; 4] = ["0000:15:00.0", "0000:2d:00.0", "0000:95:00.0", "0000:ad:00.0"];
 

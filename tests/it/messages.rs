@@ -28,7 +28,8 @@ use tonic::{Code, Request};
 
 use crate::support::binary::{Ran, run};
 use crate::support::fixtures::{GPU, inventory_of, node_text};
-use crate::support::node_rig::{NodeRig, TestNode, is_streaming};
+use crate::support::node_rig::{NodeRig, is_streaming};
+use crate::support::test_node::TestNode;
 
 async fn four_boards() -> NodeRig {
     TestNode::fixture("mr-v100-x4").with_http().start().await

@@ -11,8 +11,9 @@ use nix::sys::signal::Signal;
 
 use crate::support::fixtures::{GPU, node_text};
 use crate::support::kernel::{Kernel, in_a_network_of_its_own, on_a_runtime};
-use crate::support::node_rig::{NodeRig, ONLY_EVENTS, TestNode, healthy};
+use crate::support::node_rig::{NodeRig, healthy};
 use crate::support::process::{PluginProcess, SCANS};
+use crate::support::test_node::{ONLY_EVENTS, TestNode};
 
 async fn node(fixture: &str) -> NodeRig {
     TestNode::fixture(fixture).config(ONLY_EVENTS).prepare().await

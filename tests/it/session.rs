@@ -9,8 +9,10 @@ use ix_device_plugin::model::session::Progress;
 
 use crate::support::clock::{soon, within};
 use crate::support::fixtures::GPU;
-use crate::support::node_rig::{NodeRig, Plugin, TestNode};
+use crate::support::node_rig::NodeRig;
+use crate::support::plugin::Plugin;
 use crate::support::plugin_client::{lists, next_ids};
+use crate::support::test_node::TestNode;
 
 const ONE_SECOND: Duration = Duration::from_secs(1);
 

@@ -25,7 +25,8 @@ use tokio::task::JoinSet;
 
 use crate::support::binary::{Ran, run};
 use crate::support::fixtures::{GPU, inventory_of, node_text};
-use crate::support::node_rig::{NodeRig, TestNode, ids, is_streaming};
+use crate::support::node_rig::{NodeRig, ids, is_streaming};
+use crate::support::test_node::TestNode;
 
 /// Four chips, each a board.
 const CHIPS: [&str; 4] = ["0000:15:00.0", "0000:2d:00.0", "0000:95:00.0", "0000:ad:00.0"];

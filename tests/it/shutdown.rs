@@ -6,8 +6,9 @@ use ix_device_plugin::demo::kubelet::OwnSocket;
 use nix::sys::signal::Signal;
 
 use crate::support::fixtures::GPU;
-use crate::support::node_rig::{NodeRig, TestNode};
+use crate::support::node_rig::NodeRig;
 use crate::support::plugin_client::{lists, next_ids};
+use crate::support::test_node::TestNode;
 
 /// Waits until the kubelet has this number of devices over an open stream.
 async fn counts(node: &NodeRig, capacity: usize) {

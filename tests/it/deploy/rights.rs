@@ -15,8 +15,9 @@ use crate::support::clock::{eventually, soon};
 use crate::support::container::Container;
 use crate::support::fixtures::{GPU, node_text};
 use crate::support::kernel::{Kernel, in_a_network_of_its_own};
-use crate::support::node_rig::{NodeRig, ONLY_EVENTS, TestNode, healthy};
+use crate::support::node_rig::{NodeRig, healthy};
 use crate::support::process::PluginProcess;
+use crate::support::test_node::{ONLY_EVENTS, TestNode};
 
 const MANIFEST: &str = "deploy/kustomize/base/daemon-set.yaml";
 /// What the CDI overlay mounts too.

@@ -4,8 +4,9 @@ use ix_device_plugin::demo::kubelet::RegisterBehaviour;
 
 use crate::support::binary::{Ran, run};
 use crate::support::fixtures::GPU;
-use crate::support::node_rig::{NodeRig, ONLY_EVENTS, TestNode};
+use crate::support::node_rig::NodeRig;
 use crate::support::process::PluginProcess;
+use crate::support::test_node::{ONLY_EVENTS, TestNode};
 
 /// A node, its daemon, and where that answers.
 pub(crate) async fn answering() -> (NodeRig, PluginProcess, String) {

@@ -8,7 +8,8 @@ use super::four_boards;
 use crate::support::clock::soon;
 use crate::support::fixtures::GPU;
 use crate::support::http::{exchange, get};
-use crate::support::node_rig::{TestNode, is_streaming};
+use crate::support::node_rig::is_streaming;
+use crate::support::test_node::TestNode;
 
 #[tokio::test]
 async fn a_taken_port_is_said_once_and_taken_as_soon_as_it_is_free() {

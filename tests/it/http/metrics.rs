@@ -17,7 +17,8 @@ use super::four_boards;
 use crate::deploy::tools::Tool;
 use crate::support::binary::Ran;
 use crate::support::fixtures::{GPU, node_text};
-use crate::support::node_rig::{NodeRig, TestNode};
+use crate::support::node_rig::NodeRig;
+use crate::support::test_node::TestNode;
 
 const PREFIX: &str = "iluvatar_device_plugin_";
 const OF_GPU: &str = "resource=\"iluvatar.com/gpu\"";

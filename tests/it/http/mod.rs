@@ -12,7 +12,8 @@ use std::net::SocketAddr;
 
 use crate::support::clock::soon;
 use crate::support::http::{self, Response};
-use crate::support::node_rig::{NodeRig, TestNode};
+use crate::support::node_rig::NodeRig;
+use crate::support::test_node::TestNode;
 
 /// Four boards, a kubelet, and a daemon that answers over HTTP.
 async fn four_boards(config: &str) -> NodeRig {

@@ -6,7 +6,8 @@ use ix_device_plugin::demo::kubelet::{OwnSocket, RegisterBehaviour};
 
 use super::four_boards;
 use crate::support::fixtures::GPU;
-use crate::support::node_rig::{NodeRig, TestNode, is_streaming};
+use crate::support::node_rig::{NodeRig, is_streaming};
+use crate::support::test_node::TestNode;
 
 const READY: &str = "ready\niluvatar.com/gpu: the kubelet has its list\n";
 const NO_KUBELET: &str =

@@ -19,7 +19,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::fixtures::{GPU, node_text, scan_text};
-use crate::support::node_rig::TestNode;
+use crate::support::test_node::TestNode;
 
 fn golden(name: &str, text: &str) {
     let mut settings = insta::Settings::clone_current();

@@ -12,7 +12,8 @@ use ix_device_plugin::parse::config::Overrides;
 use super::fake::{Fake, settings};
 use crate::support::clock::soon;
 use crate::support::fixtures::{GPU, node_text};
-use crate::support::node_rig::{TestNode, is_streaming};
+use crate::support::node_rig::is_streaming;
+use crate::support::test_node::TestNode;
 
 const FOUR: &str = "count 4\n";
 

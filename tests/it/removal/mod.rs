@@ -15,8 +15,9 @@ use tokio::net::UnixListener;
 
 use crate::support::clock::skip_ahead;
 use crate::support::fixtures::GPU;
-use crate::support::node_rig::{NodeRig, TestNode, UNTIL_RELEASED, ids};
+use crate::support::node_rig::{NodeRig, ids};
 use crate::support::plugin_client::connect;
+use crate::support::test_node::{TestNode, UNTIL_RELEASED};
 
 /// Eight boards of two chips, and a plugin that learns from the kubelet which pod holds what.
 async fn holding_node() -> NodeRig {

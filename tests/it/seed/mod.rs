@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::support::binary::{Ran, run_with};
 use crate::support::fixtures::GPU;
-use crate::support::node_rig::TestNode;
+use crate::support::test_node::TestNode;
 
 const CONFIG_MAP: &str = include_str!("configmap.yaml");
 const DAEMON_SET: &str = include_str!("daemonset.yaml");

@@ -17,6 +17,8 @@ pub(crate) mod container;
 pub(crate) mod kernel;
 pub(crate) mod mounts;
 pub(crate) mod node_rig;
+pub(crate) mod plugin;
+pub(crate) mod test_node;
 
 use std::io::Write as _;
 

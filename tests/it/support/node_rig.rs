@@ -1,34 +1,22 @@
 //! A node: a machine that can be changed, an embedded kubelet, and the plugin, either in this process
 //! or as the built binary.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::ops::Deref;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ix_device_plugin::app::{self, RunError, Running, Settings};
-use ix_device_plugin::daemon::ixml_source::IxmlSettings;
 use ix_device_plugin::decide::kubelet::socket_name::FIRST_SOCKET;
-use ix_device_plugin::decide::node::removed::Retention;
 use ix_device_plugin::decide::node::snapshot::NodeSnapshot;
-use ix_device_plugin::demo::kubelet::{
-    Admission, EmbeddedKubelet, NodeView, PodRequest, Settings as KubeletSettings,
-};
+use ix_device_plugin::demo::kubelet::{Admission, EmbeddedKubelet, NodeView, PodRequest};
 use ix_device_plugin::demo::machine::PlayMachine;
-use ix_device_plugin::host::config_file::ConfigSource;
 use ix_device_plugin::host::directory_watch::DirectoryWatch;
 use ix_device_plugin::host::files;
 use ix_device_plugin::model::board::Board;
-use ix_device_plugin::model::config::Config;
 use ix_device_plugin::model::health::Health;
 use ix_device_plugin::model::pci::PciAddress;
 use ix_device_plugin::model::rescan::RescanTrigger;
-use ix_device_plugin::model::session::Progress;
-use ix_device_plugin::parse::config::parse_config;
 use ix_device_plugin::parse::node_file::parse_node_file;
 use ix_device_plugin::wire::v1beta1::device_plugin_client::DevicePluginClient;
 use tempfile::TempDir;
@@ -36,221 +24,13 @@ use tonic::transport::Channel;
 
 use super::binary::binary;
 use super::clock::{LIVENESS_LIMIT, soon, within};
-use super::fixtures::{GPU, node_text, scan_of};
+use super::fixtures::GPU;
 use super::kernel::Chips;
 use super::log::Log;
+use super::plugin::Plugin;
 use super::plugin_client::connect;
 use super::process::PluginProcess;
-
-/// The kernel chooses the port.
-const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-
-/// A removed device leaves the list at once, held or not.
-const NO_RETENTION: Retention =
-    Retention { unknown: Duration::ZERO, kubelet_start: Duration::ZERO };
-
-/// For plugins that ask for pod resources: the embedded kubelet is never behind with its pods.
-pub(crate) const UNTIL_RELEASED: Retention =
-    Retention { unknown: Duration::from_secs(300), kubelet_start: Duration::ZERO };
-
-/// A configuration under which only events, signals and retries lead to scans.
-pub(crate) const ONLY_EVENTS: &str = "discovery: {rescan: 1h}\nhealth: {interval: 1h}\n";
-
-/// What the plugin asks who holds which devices.
-#[derive(Clone)]
-enum PodResources {
-    Unused,
-    OfTheKubelet,
-    At(PathBuf),
-}
-
-/// A node to be.
-#[derive(Clone)]
-pub(crate) struct TestNode {
-    machine: Arc<PlayMachine>,
-    boards: Vec<Board>,
-    chips: Arc<BTreeMap<PciAddress, Chips>>,
-    config: Config,
-    config_text: String,
-    config_source: Option<ConfigSource>,
-    inotify: bool,
-    pod_resources: PodResources,
-    retention: Retention,
-    ixml: Option<IxmlSettings>,
-    http: Option<SocketAddr>,
-    kubelet: KubeletSettings,
-}
-
-impl TestNode {
-    /// A shipped machine; the plugin without configuration.
-    pub(crate) fn fixture(name: &str) -> Self {
-        Self::new(&node_text(name))
-    }
-
-    /// The machine that this `.node` text describes. Clones share it.
-    pub(crate) fn new(node: &str) -> Self {
-        let machine = Arc::new(PlayMachine::unpack(parse_node_file(node).unwrap()).unwrap());
-        let boards = scan_of(&machine.root(), &Config::default()).unwrap().boards;
-        let chips = |board: &Board| (board.address, Chips::of(board, machine.root().path()));
-        Self {
-            chips: Arc::new(boards.iter().map(chips).collect()),
-            machine,
-            boards,
-            config: Config::default(),
-            config_text: String::new(),
-            config_source: None,
-            inotify: true,
-            pod_resources: PodResources::Unused,
-            retention: NO_RETENTION,
-            ixml: None,
-            http: None,
-            kubelet: KubeletSettings::default(),
-        }
-    }
-
-    /// A configuration that does not change.
-    pub(crate) fn config(mut self, yaml: &str) -> Self {
-        yaml.clone_into(&mut self.config_text);
-        self.configured(parse_config(yaml).unwrap())
-    }
-
-    /// The same as a value, for the plugin in this process only.
-    pub(crate) fn configured(self, config: Config) -> Self {
-        Self { config, ..self }
-    }
-
-    /// A configuration file that is followed.
-    pub(crate) fn config_file(self, source: &ConfigSource) -> Self {
-        Self { config: source.load().unwrap(), config_source: Some(source.clone()), ..self }
-    }
-
-    /// Directories are polled.
-    pub(crate) fn without_inotify(self) -> Self {
-        Self { inotify: false, ..self }
-    }
-
-    /// The kubelet tells the plugin which pod holds what; removed devices stay listed until released.
-    pub(crate) fn with_pod_resources(self) -> Self {
-        let pod_resources = PodResources::OfTheKubelet;
-        Self { pod_resources, retention: UNTIL_RELEASED, ..self }
-    }
-
-    /// The plugin looks for pod resources at a socket that is not the kubelet's.
-    pub(crate) fn pod_resources_at(self, socket: &Path) -> Self {
-        Self { pod_resources: PodResources::At(socket.to_owned()), ..self }
-    }
-
-    pub(crate) fn retention(self, retention: Retention) -> Self {
-        Self { retention, ..self }
-    }
-
-    /// The plugin asks libixml in this way, if its configuration wants that.
-    pub(crate) fn ixml(self, settings: IxmlSettings) -> Self {
-        Self { ixml: Some(settings), ..self }
-    }
-
-    /// The plugin answers over HTTP.
-    pub(crate) fn with_http(self) -> Self {
-        self.http_at(ANY_PORT)
-    }
-
-    pub(crate) fn http_at(self, address: SocketAddr) -> Self {
-        Self { http: Some(address), ..self }
-    }
-
-    pub(crate) fn kubelet(self, settings: KubeletSettings) -> Self {
-        Self { kubelet: settings, ..self }
-    }
-
-    /// The machine and the kubelet, and no plugin yet.
-    pub(crate) async fn prepare(self) -> NodeRig {
-        NodeRig::new(self).await
-    }
-
-    /// Machine, kubelet and a plugin in this process, whose list the kubelet has.
-    pub(crate) async fn start(self) -> NodeRig {
-        let mut rig = self.prepare().await;
-        rig.start_plugin();
-        rig.until_current().await;
-        rig
-    }
-}
-
-/// A plugin in this process; dropping it ends its tasks wherever they are, as a kill does.
-pub(crate) struct Plugin {
-    running: Running,
-    /// The first of its configuration.
-    resource: String,
-}
-
-impl Deref for Plugin {
-    type Target = Running;
-
-    fn deref(&self) -> &Running {
-        &self.running
-    }
-}
-
-impl Plugin {
-    /// Ends as with SIGTERM.
-    pub(crate) async fn stop(self) -> Result<(), RunError> {
-        soon("the plugin to stop", self.running.run_until_stopped(std::future::ready(()))).await
-    }
-
-    /// Leads to a scan.
-    pub(crate) async fn rescan(&self) {
-        self.triggers.send(RescanTrigger::Uevent).await.unwrap();
-    }
-
-    /// The latest snapshot, once there is one.
-    pub(crate) async fn snapshot(&self) -> Arc<NodeSnapshot> {
-        self.until_snapshot("the first scan", |_| true).await
-    }
-
-    /// Waits until the plugin's snapshot is as `wanted`.
-    pub(crate) async fn until_snapshot(
-        &self,
-        what: &str,
-        mut wanted: impl FnMut(&NodeSnapshot) -> bool,
-    ) -> Arc<NodeSnapshot> {
-        let mut snapshots = self.snapshots.clone();
-        let is_wanted =
-            |snapshot: &Option<Arc<NodeSnapshot>>| snapshot.as_deref().is_some_and(&mut wanted);
-        soon(what, snapshots.wait_for(is_wanted)).await.unwrap().clone().unwrap()
-    }
-
-    /// Waits until the first resource's session is so far.
-    pub(crate) async fn reaches(&self, wanted: Progress) {
-        let reached = async {
-            let mut sessions = self.sessions.clone();
-            let view = sessions.wait_for(|view| view.contains_key(&self.resource)).await.unwrap();
-            let mut progress = view[&self.resource].clone();
-            drop(view);
-            progress.wait_for(|progress| *progress == wanted).await.unwrap();
-        };
-        soon(&format!("the session to be {wanted:?}"), reached).await;
-    }
-
-    pub(crate) async fn last_board(&self) -> Board {
-        self.snapshot().await.inventory.boards.last().unwrap().clone()
-    }
-
-    /// Whether the kubelet has this plugin's present list of the first resource, over an open stream.
-    pub(crate) fn is_current(&self, view: &NodeView) -> bool {
-        let snapshot = self.snapshots.borrow().clone();
-        let ours = snapshot.as_deref().and_then(|snapshot| snapshot.resource(&self.resource));
-        let (Some(ours), Some(theirs)) = (ours, view.resources.get(&self.resource)) else {
-            return false;
-        };
-        let ids: BTreeSet<_> = ours.listed().map(|(id, _)| id.to_string()).collect();
-        let healthy = ours.listed().filter(|(_, device)| device.health == Health::Healthy);
-        theirs.registered
-            && theirs.streams_open > 0
-            && theirs.lists_received > 0
-            && ids.iter().eq(theirs.devices.keys())
-            && theirs.allocatable == healthy.count()
-    }
-}
+use super::test_node::{ANY_PORT, TestNode};
 
 /// A node, and the plugin in this process while one runs.
 pub(crate) struct NodeRig {
@@ -265,7 +45,7 @@ pub(crate) struct NodeRig {
 }
 
 impl NodeRig {
-    async fn new(mut node: TestNode) -> Self {
+    pub(super) async fn new(mut node: TestNode) -> Self {
         let (log, host) = (Log::capture(), TempDir::new().unwrap());
         node.kubelet.pod_resources_socket = Some(host.path().join(POD_RESOURCES));
         let directory = host.path().join(DEVICE_PLUGINS);
@@ -280,28 +60,9 @@ impl NodeRig {
         self.plugin = Some(self.another_plugin());
     }
 
-    /// A second plugin on this node, as in a rolling update. The only place that builds one.
+    /// A second plugin on this node, as in a rolling update.
     pub(crate) fn another_plugin(&self) -> Plugin {
-        let TestNode { config, config_source, inotify, retention, ixml, http, .. } =
-            self.node.clone();
-        let resource = config.resources[0].name.clone();
-        let running = app::build(Settings {
-            root: self.machine.root(),
-            config,
-            config_source,
-            kubelet_directory: self.kubelet_directory(),
-            pod_resources_socket: match &self.node.pod_resources {
-                PodResources::Unused => None,
-                PodResources::OfTheKubelet => Some(self.pod_resources_socket()),
-                PodResources::At(socket) => Some(socket.clone()),
-            },
-            retention,
-            ixml,
-            http,
-            inotify,
-            uevents: false,
-        });
-        Plugin { running, resource }
+        self.node.start_plugin(self.kubelet_directory(), self.pod_resources_socket())
     }
 
     pub(crate) fn plugin(&self) -> &Plugin {
