@@ -1,11 +1,11 @@
-# The image of the DaemonSet, 15 MB: the plugin, libudev, `ls`, and nothing for an intruder to work with.
+# The image of the DaemonSet, 15 MB: the plugin, libudev and `ls`. No shell, no package manager.
 #
 #   docker build --tag ix-device-plugin:0.1.0 --build-arg REVISION="$(git rev-parse HEAD)" .
 #   docker buildx build --platform linux/amd64,linux/arm64 --tag REGISTRY/ix-device-plugin:0.1.0 --push .
 #
-# Nothing is cross-compiled: for another platform the builder runs all stages on, or as, that platform.
-# Both bases are pinned by the digest of their index, which holds amd64 and arm64. The compiler is the
-# one that the tests run with; Cargo.toml names the oldest that will do.
+# No cross-compilation: the builder runs all stages on the target platform, native or emulated. Both
+# base images are pinned by the digest of their multi-platform index (amd64 and arm64). The compiler is
+# the one used by the tests; Cargo.toml has the minimum version.
 ARG RUST=rust:1.95.0-slim-bookworm@sha256:d7482085ff5b415f84dba5647ae71606650bdef00db7aeb69f4b3d170c3e4082
 ARG DEBIAN=debian:bookworm-20260824-slim@sha256:88200866dfff7ea7f5cbcb6ec7c8a701889efe6fe859fe64d6990e4b07ea4171
 
@@ -15,12 +15,12 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
-# The metric build_info and the image's label name the same commit.
+# The metric build_info and the image label have the same commit.
 ARG REVISION=unknown
 RUN IX_REVISION="${REVISION}" cargo build --release --locked --bin ix-device-plugin
 
-# All packages that assemble-root takes files from are part of this base, so their versions are as
-# fixed as its digest; a newer base brings their security updates.
+# assemble-root copies files only from packages of this base, so its digest also pins their versions.
+# Update the base for security updates.
 FROM ${DEBIAN} AS root
 COPY deploy/image/assemble-root /usr/local/bin/
 COPY --from=build /src/target/release/ix-device-plugin /tmp/ix-device-plugin
@@ -42,7 +42,7 @@ LABEL org.opencontainers.image.title="ix-device-plugin" \
       org.opencontainers.image.created="${CREATED}"
 COPY --from=root /image /
 ENV PATH=/usr/bin
-# The kubelet's directory of device plugins belongs to root and is closed to others. Root without
-# capabilities, as the manifests run it, can do no more than that.
+# Root owns the kubelet's device plugin directory, which is closed to others. The manifests drop all
+# capabilities.
 USER 0:0
 ENTRYPOINT ["/usr/bin/ix-device-plugin"]

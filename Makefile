@@ -1,5 +1,5 @@
-# Everything a newcomer needs: `make demo` shows it working, `make test` checks all of it.
-# Both install libudev's headers first where they are missing and it is allowed.
+# `make demo` shows the plugin at work; `make test` checks everything. Both install libudev-dev if it is
+# missing (needs root), or print what to install.
 
 CARGO ?= cargo
 
@@ -8,13 +8,13 @@ CARGO ?= cargo
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
-setup: ## Install what building needs and is missing (libudev-dev, pkg-config, udev)
+setup: ## Install missing build requirements (libudev-dev, pkg-config, udev)
 	@sh .ci/setup
 
-test-tools: ## Fetch helm, kubectl and promtool into target/tools, for the tests of deploy/
+test-tools: ## Download helm, kubectl and promtool into target/tools, for the tests of deploy/
 	@sh .ci/test-tools
 
-demo: setup ## Play the plugin against an embedded kubelet on a machine with 16 chips
+demo: setup ## Run the plugin against an embedded kubelet on a machine with 16 chips
 	$(CARGO) run --quiet --locked -- demo
 
 build: setup ## Build the release binary
@@ -38,7 +38,7 @@ unit:
 doc:
 	RUSTDOCFLAGS='--deny warnings' $(CARGO) doc --locked --no-deps --document-private-items
 
-# libFuzzer is C++; where there is no compiler for it, the targets are left alone, aloud.
+# libFuzzer is C++: without a C++ compiler the fuzz targets are skipped, with a message.
 fuzz-check:
 	@if command -v c++ >/dev/null; then \
 	  $(CARGO) check --manifest-path fuzz/Cargo.toml --target-dir target/fuzz-check; \
@@ -46,7 +46,7 @@ fuzz-check:
 	  echo 'fuzz targets not checked: there is no C++ compiler (c++)'; \
 	fi
 
-bench: setup ## Measure; the README says what and on which machine
+bench: setup ## Run the benchmarks; README.md has results
 	$(CARGO) bench --locked
 
 fuzz: setup ## Fuzz every parser for two minutes each (needs cargo-fuzz)

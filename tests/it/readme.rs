@@ -7,6 +7,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use ix_device_plugin::model::health::{Certainty, ReasonCode, Severity};
+use ix_device_plugin::model::warning::WarningCode;
 use ix_device_plugin::wire::metrics;
 
 use crate::http::cli::answering;
@@ -135,6 +136,16 @@ fn the_table_of_signals_has_every_signal_with_its_default_and_its_kind() {
         let (_, rest) = text.split_once(&row).unwrap_or_else(|| panic!("no row {row}"));
         let remedy = format!(" | {} |", code.remedy());
         assert!(rest.lines().next().unwrap().ends_with(&remedy), "{code} has no {remedy}");
+    }
+}
+
+#[test]
+fn the_table_of_warnings_has_every_code_and_a_remedy() {
+    let text = readme();
+    for code in WarningCode::NAMES {
+        let row = row(&[&format!("`{code}`")]);
+        let (_, rest) = text.split_once(&row).unwrap_or_else(|| panic!("no row {row}"));
+        assert_eq!(rest.lines().next().unwrap().matches(" | ").count(), 1, "{code}");
     }
 }
 

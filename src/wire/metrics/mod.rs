@@ -64,7 +64,7 @@ pub struct MetricRow {
 }
 
 const RESOURCE: (&str, LabelValues) = ("resource", LabelValues::Of("configured resource"));
-const CHIP: (&str, LabelValues) = ("chip", LabelValues::Of("PCI address of a chip that is there"));
+const CHIP: (&str, LabelValues) = ("chip", LabelValues::Of("PCI address of a present chip"));
 
 const fn words<L: LabelValue>(label: &'static str) -> (&'static str, LabelValues) {
     (label, LabelValues::Words(|| L::ALL.iter().map(|value| value.name()).collect()))
@@ -86,64 +86,65 @@ macro_rules! row {
 pub const METRICS: &[MetricRow] = &[
     row!(Gauge "build_info" [("version", LabelValues::Of("version of the program")),
         ("revision", LabelValues::Of("commit that it was built from"))] readings::build_info,
-        "Always 1; the labels tell which build runs"),
+        "Constant 1, labeled with the version and revision of the running build"),
     row!(Gauge "devices" [RESOURCE, words::<crate::model::health::Health>("health")]
         readings::devices,
-        "Devices in the kubelet's list; each replica of a shared device counts"),
+        "Devices in the kubelet's list, by health; each replica of a shared device counts"),
     row!(Gauge "device_unhealthy" [RESOURCE, ("device", LabelValues::Of("id without replica")),
         ("reason", LabelValues::Of("reason code"))] readings::device_unhealthy,
-        "1 for each reason why a device is unhealthy; no series for a healthy device"),
+        "1 for each reason why a device is unhealthy; healthy devices have no series"),
     row!(Counter "registrations_total" [RESOURCE, words::<RegistrationResult>("result")]
         readings::registrations,
-        "Calls of Register; `timeout`: no answer in time, `refused` includes connection failures"),
+        "Calls of Register; `refused` includes connection failures, `timeout` means no answer \
+         in time"),
     row!(Gauge "open_streams" [RESOURCE] readings::open_streams,
-        "ListAndWatch streams that the kubelet holds open; 0 means that it does not have our list"),
+        "Open ListAndWatch streams; at 0 the kubelet does not have the list"),
     row!(Counter "lists_sent_total" [RESOURCE] readings::lists_sent,
-        "Lists sent to the kubelet or to any other client"),
+        "Device lists sent on ListAndWatch streams, to the kubelet or any other client"),
     row!(Gauge "time_to_first_list_seconds" [RESOURCE] readings::time_to_first_list,
-        "Seconds from the start, or from when the resource was configured, until the kubelet first \
-         had its list; no series until then"),
+        "Seconds from process start, or from the resource's configuration, until the kubelet \
+         first had the list; absent until then"),
     row!(Counter "allocations_total" [RESOURCE, words::<AllocationResult>("result")]
         readings::allocations,
-        "Calls of Allocate"),
+        "Calls of Allocate, by result"),
     row!(Histogram "allocation_duration_seconds" [RESOURCE] readings::allocation_duration,
-        "Seconds that Allocate took"),
+        "Duration of Allocate in seconds"),
     row!(Histogram "preferred_allocation_duration_seconds" [RESOURCE]
         readings::preferred_allocation_duration,
-        "Seconds that GetPreferredAllocation took"),
+        "Duration of GetPreferredAllocation in seconds"),
     row!(Counter "container_starts_total" [RESOURCE, words::<StartResult>("result")]
         readings::container_starts,
-        "Calls of PreStartContainer; a container is refused where its devices changed since they \
-         were allocated"),
+        "Calls of PreStartContainer, by result; `refused` means that the container's devices \
+         changed after they were allocated"),
     row!(Counter "rescans_total" [words::<RescanTrigger>("trigger")] readings::rescans,
         "Rescans of the PCI bus, by trigger"),
     row!(Histogram "rescan_duration_seconds" [] readings::rescan_duration,
-        "Seconds that a rescan took"),
+        "Duration of rescans in seconds"),
     row!(Gauge "rescan_in_progress_seconds" [] readings::rescan_in_progress,
-        "Seconds since the running rescan began; 0 while none runs. A driver that hangs shows here"),
+        "Seconds since the running rescan began, 0 if none runs; keeps rising while a driver \
+         hangs"),
     row!(Gauge "warnings" [("code", LabelValues::Words(|| WarningCode::NAMES.to_vec()))]
         readings::warnings,
-        "Warnings that hold now, by code; `status` has their sentences"),
+        "Active warnings, by code; `status` shows their text"),
     row!(Gauge "chips_not_offered" [] readings::chips_not_offered,
         "Chips that no resource offers"),
     row!(Counter "uevents_total" [] readings::uevents,
-        "Uevents heard from the kernel, of any vendor's devices"),
+        "Kernel uevents received, of any vendor's devices"),
     row!(Counter "uevent_overflows_total" [] readings::uevent_overflows,
-        "Times that uevents were lost because they came faster than they were read; each leads to \
-         a look at everything"),
+        "Overflows of the uevent buffer; each triggers a rescan"),
     row!(Counter "config_reloads_total" [words::<ReloadResult>("result")] readings::config_reloads,
-        "Changes of the configuration file that were applied or refused"),
+        "Reloads of the configuration file, by result"),
     row!(Gauge "config_current" [] readings::config_current,
-        "1 while the configuration in force is that of the file; 0 after a reload was refused"),
+        "1 if the active configuration is the one in the file, 0 after a refused reload"),
     row!(Gauge "source_up" [words::<Source>("source")] readings::source_up,
-        "1 while the source tells; 0 where it is not to be had: netlink and inotify are then \
-         replaced by looks at intervals, the others are done without"),
+        "1 if the source is available, 0 when unavailable; netlink and inotify fall back to \
+         polling"),
     row!(Gauge "link_below_maximum" [CHIP] readings::link_below_maximum,
-        "1 while the chip's PCIe link is slower or narrower than both ends support"),
+        "1 if the chip's PCIe link is slower or narrower than both ends support"),
     row!(Gauge "chip_temperature_celsius" [CHIP] readings::temperature,
-        "Degrees Celsius, from libixml; no series without it"),
+        "Chip temperature in degrees Celsius, from libixml; absent without it"),
     row!(Gauge "chip_ecc_errors" [CHIP, words::<meters::EccKind>("kind")] readings::ecc_errors,
-        "Memory errors that the chip counts, from libixml; no series without it"),
+        "Memory errors counted by the chip's ECC, from libixml; absent without it"),
 ];
 
 /// The table as Markdown: name, type, labels, meaning.

@@ -174,12 +174,12 @@ fn check_refused(values: &Value, sentence: &str) {
 fn two_configurations_are_refused() {
     check_refused(
         &json!({"existingConfigMap": "mine", "config": {"flags": {"splitboard": true}}}),
-        "config and existingConfigMap are both set: the plugin reads one of them.",
+        "config and existingConfigMap are both set: the plugin reads only one of them.",
     );
     check_refused(
         &json!({"existingConfigMap": "mine", "configMapName": "theirs"}),
-        "configMapName names the ConfigMap that the chart makes, but existingConfigMap says that it \
-         makes none.",
+        "configMapName and existingConfigMap are both set: with existingConfigMap the chart creates no \
+         ConfigMap.",
     );
 }
 
@@ -192,7 +192,7 @@ fn rights_and_configuration_have_to_agree() {
     );
     check_refused(
         &json!({"ixml": {"enabled": true}, "config": {"health": {"ixml": "off"}}}),
-        "ixml.enabled is true, but config.health.ixml is off: the rights would be of no use.",
+        "ixml.enabled is true, but config.health.ixml is off: the library would not be loaded.",
     );
     check_refused(
         &json!({"config": {"health": {"ixml": "/opt/libixml.so"}}}),
@@ -205,11 +205,11 @@ fn rights_and_configuration_have_to_agree() {
 fn what_the_plugin_does_not_support_is_refused_before_it_is_installed() {
     check_refused(
         &json!({"config": {"flags": {"usevolcano": true}}}),
-        "config.flags.usevolcano is true: the Volcano mode is not supported.",
+        "config.flags.usevolcano is true: Volcano mode is not supported.",
     );
     check_refused(
         &json!({"config": {"flags": {"reset_gpu": true}}}),
-        "config.flags.reset_gpu is true: resetting a GPU before it is handed out is not supported.",
+        "config.flags.reset_gpu is true: GPU reset before an allocation is not supported.",
     );
     check_refused(
         &json!({"config": {"sharing": {"mps": {"replicas": 2}}}}),
@@ -226,12 +226,12 @@ fn monitoring_needs_what_it_monitors() {
     for monitoring in ["podMonitor", "prometheusRule", "dashboard"] {
         check_refused(
             &json!({"http": {"enabled": false}, monitoring: {"enabled": true}}),
-            "podMonitor, prometheusRule and dashboard need metrics, which http serves",
+            "podMonitor, prometheusRule and dashboard need the metrics that http serves",
         );
     }
     check_refused(
         &json!({"prometheusRule": {"disabled": ["IluvatarMoon"]}}),
-        "prometheusRule.disabled names IluvatarMoon, and there is no such alert: there are \
+        "prometheusRule.disabled names IluvatarMoon, which is not an alert. Alerts: \
          IluvatarDeviceUnhealthy,",
     );
 }
@@ -240,11 +240,11 @@ fn monitoring_needs_what_it_monitors() {
 fn what_the_chart_sets_itself_is_not_set_twice() {
     check_refused(
         &json!({"extraEnv": [{"name": "IX_HTTP", "value": "off"}]}),
-        "extraEnv sets IX_HTTP, which would go before the chart's own value: use http.",
+        "extraEnv sets IX_HTTP, which would override the chart's own value: use http.",
     );
     check_refused(
         &json!({"podLabels": {"app.kubernetes.io/name": "mine"}}),
-        "podLabels sets app.kubernetes.io/name, which selects the pods: use nameOverride.",
+        "podLabels sets app.kubernetes.io/name, which the DaemonSet's selector uses: set nameOverride instead.",
     );
     check_refused(
         &json!({"updateStrategy": {"rollingUpdate": {"maxSurge": 1}}}),

@@ -2,7 +2,7 @@
 {{ .Values.nameOverride | default "iluvatar-device-plugin" }}
 {{- end }}
 
-{{/* What selects the pods: never more, because a DaemonSet's selector cannot be changed. */}}
+{{/* The selector of the DaemonSet. Kubernetes does not allow it to change. */}}
 {{- define "ix.selector" -}}
 app.kubernetes.io/name: {{ include "ix.name" . }}
 {{- end }}
@@ -24,7 +24,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ .Values.existingConfigMap | default .Values.configMapName }}
 {{- end }}
 
-{{/* The configuration, with what other values ask for. */}}
+{{/* The configuration file: `config`, with the keys that cdi and ixml set. */}}
 {{- define "ix.config" -}}
 {{- $config := deepCopy .Values.config -}}
 {{- if .Values.cdi.enabled -}}
@@ -38,7 +38,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if $config -}}
 {{ toYaml $config }}
 {{- else -}}
-# Nothing set: the defaults hold.
+# Empty: all keys have their defaults.
 {{- end -}}
 {{- end }}
 
