@@ -84,6 +84,10 @@ pub enum Granularity {
     Chip,
 }
 
+/// The most replicas of one device whose list a kubelet still receives; how many fit on a node
+/// depends on its devices, which only a scan knows.
+pub const MAX_REPLICAS: u32 = 75_096;
+
 /// Time-slicing: each device is offered several times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sharing {

@@ -22,7 +22,6 @@ pub mod allocation;
 pub mod cdi;
 pub mod health_sample;
 pub mod inventory;
-pub mod list_size;
 pub mod observed;
 pub mod pod_usage;
 pub mod rescan;

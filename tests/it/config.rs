@@ -7,13 +7,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ix_device_plugin::decide::node::list_limit::{KUBELET_LIST_LIMIT, largest_replicas};
 use ix_device_plugin::model::config::{
     BoardRules, CdiRules, Config, ContainerRules, DiscoveryRules, Granularity, HealthRules,
     Pairing, ResourceRule, Selector, Sharing, SharingPolicy, VisibleDevices,
 };
 use ix_device_plugin::model::health::{ReasonCode, Severity};
 use ix_device_plugin::model::ixml::IxmlChoice;
-use ix_device_plugin::model::list_size::{KUBELET_LIST_LIMIT, largest_replicas};
 use ix_device_plugin::model::pci::{PciAddress, PciId};
 use ix_device_plugin::parse::config::{Override, Overrides, parse_config, parse_config_with};
 use ix_device_plugin::wire::config_yaml::effective_yaml;

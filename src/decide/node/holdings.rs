@@ -131,8 +131,9 @@ impl Holdings {
         for resource in resources {
             let (name, is_shared) = (resource.name.clone(), resource.sharing.is_some());
             for device in &mut resource.devices {
+                let offered = Offered { resource: &name, is_shared, device, inventory };
                 let other = chips.iter().find(|((held_as, id), _, chips)| {
-                    conflicts((&name, is_shared, device, inventory), (held_as, *id, chips))
+                    offered.conflicts_with(&Held { resource: held_as, id: *id, chips })
                 });
                 let Some(((held_as, id), holding, _)) = other else { continue };
                 let is_certain = holding.confirmed.is_some();
@@ -197,21 +198,35 @@ fn time_of(allocations: &Allocations, resource: &str, id: DeviceId) -> Option<Du
     allocations.allocated_at.get(resource)?.get(&id).copied()
 }
 
-/// Whether who holds `held` keeps a device from being given.
-fn conflicts(
-    (resource, is_shared, device, inventory): (&str, bool, &Device, &Inventory),
-    (held_as, id, chips): (&str, DeviceId, &BTreeSet<PciAddress>),
-) -> bool {
-    if !device.chips.iter().any(|chip| chips.contains(chip)) {
-        return false;
+/// A device as it is offered now.
+struct Offered<'a> {
+    resource: &'a str,
+    is_shared: bool,
+    device: &'a Device,
+    inventory: &'a Inventory,
+}
+
+/// An id that a pod holds, and the chips behind it.
+struct Held<'a> {
+    resource: &'a str,
+    id: DeviceId,
+    chips: &'a BTreeSet<PciAddress>,
+}
+
+impl Offered<'_> {
+    /// Whether the holder keeps the device from being allocated. The kubelet itself keeps the same
+    /// id from being allocated twice.
+    fn conflicts_with(&self, held: &Held<'_>) -> bool {
+        if !self.device.chips.iter().any(|chip| held.chips.contains(chip)) {
+            return false;
+        }
+        let is_same_size = is_same_size(self.device, held.chips, self.inventory);
+        let is_same_id = held.resource == self.resource
+            && held.id.address == self.device.id.address
+            && held.id.replica.is_some() == self.is_shared;
+        let both_share = held.id.replica.is_some() && self.is_shared;
+        !(is_same_size && (is_same_id || both_share))
     }
-    let is_same_size = is_same_size(device, chips, inventory);
-    let is_own = held_as == resource
-        && id.address == device.id.address
-        && id.replica.is_some() == is_shared
-        && is_same_size;
-    let both_share = id.replica.is_some() && is_shared && is_same_size;
-    !is_own && !both_share
 }
 
 /// Whether the held chips are those of the device; a board that lost one is still the same board.

@@ -8,9 +8,8 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::key::{ConfigKey, TextForm, ValueKind, key, section};
-use crate::model::config::{Pairing, SharingPolicy, VisibleDevices};
+use crate::model::config::{MAX_REPLICAS, Pairing, SharingPolicy, VisibleDevices};
 use crate::model::health::Severity;
-use crate::model::list_size::largest_replicas;
 
 /// The words of [`boards::PAIRING`].
 pub const PAIRING_WORDS: [(&str, Pairing); 2] = [("auto", Pairing::Auto), ("off", Pairing::Off)];
@@ -141,13 +140,13 @@ pub mod sharing {
 /// The keys of `sharing.timeSlicing`.
 #[expect(missing_docs, reason = "each key has its meaning")]
 pub mod time_slicing {
-    use super::{ConfigKey, POLICY_WORDS, ValueKind, key, largest_replicas, words};
+    use super::{ConfigKey, MAX_REPLICAS, POLICY_WORDS, ValueKind, key, words};
 
     pub static REPLICAS: ConfigKey = key(
         "replicas",
         "0",
         "How often each device is offered. 0 and 1: devices are not shared.",
-        ValueKind::Integer(|| 0..=largest_replicas(1)),
+        ValueKind::Integer(|| 0..=MAX_REPLICAS),
     );
     pub static RENAME_BY_DEFAULT: ConfigKey = key(
         "renameByDefault",
@@ -186,7 +185,7 @@ pub static RESOURCES: ConfigKey = key(
 /// The keys of an entry of `resources`.
 #[expect(missing_docs, reason = "each key has its meaning")]
 pub mod resource {
-    use super::{ConfigKey, TextForm, ValueKind, key, largest_replicas, section, selector};
+    use super::{ConfigKey, MAX_REPLICAS, TextForm, ValueKind, key, section, selector};
 
     pub static KEYS: [&ConfigKey; 4] = [&NAME, &MATCH, &SPLITBOARD, &REPLICAS];
     pub static NAME: ConfigKey = ConfigKey {
@@ -208,7 +207,7 @@ pub mod resource {
         "replicas",
         "",
         "Overrides `sharing.timeSlicing.replicas` for this resource.",
-        ValueKind::Integer(|| 0..=largest_replicas(1)),
+        ValueKind::Integer(|| 0..=MAX_REPLICAS),
     );
 }
 

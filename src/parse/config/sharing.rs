@@ -3,8 +3,7 @@
 use super::cursor::Cursor;
 use super::keys::{self, POLICY_WORDS, time_slicing};
 use super::section::Section;
-use crate::model::config::{Sharing, SharingPolicy};
-use crate::model::list_size::largest_replicas;
+use crate::model::config::{MAX_REPLICAS, Sharing, SharingPolicy};
 
 /// What `sharing` says of every resource that does not say otherwise.
 pub(super) struct SharingDefaults {
@@ -62,7 +61,7 @@ fn read_replicas(cursor: &Cursor) -> Option<u32> {
         return None;
     }
     // How many devices a node has is not known here; a single one is the least there can be.
-    let largest = largest_replicas(1);
+    let largest = MAX_REPLICAS;
     match u32::try_from(replicas) {
         Ok(replicas) if replicas <= largest => (replicas > 1).then_some(replicas),
         _ => {

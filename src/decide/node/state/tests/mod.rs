@@ -202,7 +202,7 @@ fn chips_that_no_resource_offers_are_a_warning() {
 #[test]
 fn a_list_that_hotplug_makes_too_large_keeps_the_devices_that_fit() {
     let mut config = Config::default();
-    let replicas = crate::model::list_size::largest_replicas(2);
+    let replicas = crate::decide::node::list_limit::largest_replicas(2);
     config.resources[0].sharing = Some(Sharing {
         replicas,
         fail_requests_greater_than_one: false,
