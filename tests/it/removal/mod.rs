@@ -67,6 +67,19 @@ async fn a_held_board_stays_listed_as_unhealthy_until_its_pod_is_gone() {
 }
 
 #[tokio::test]
+async fn a_removal_is_logged_once_with_what_the_kubelet_says_of_it() {
+    let node = holding_node().await;
+    let (id, _) = admit(&node, "train").await;
+    node.unplug(&node.board(&id)).await;
+    until_reason(&node, "still held by container main of pod default/train").await;
+    let warnings = node.log.lines("WARN");
+    let of_device: Vec<_> =
+        warnings.iter().filter(|line| line.starts_with("device is unhealthy")).collect();
+    assert_eq!(of_device.len(), 1, "{warnings:#?}");
+    assert!(of_device[0].contains("left the PCI bus; still held by"), "{of_device:?}");
+}
+
+#[tokio::test]
 async fn a_board_that_nobody_holds_leaves_the_list() {
     let node = holding_node().await;
     admit(&node, "train").await;
