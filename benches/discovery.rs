@@ -67,7 +67,7 @@ fn discovery(criterion: &mut Criterion) {
         });
     }
     group.finish();
-    let mut group = criterion.benchmark_group("survey");
+    let mut group = criterion.benchmark_group("scan");
     for node in &nodes {
         let machine = capture(&node.root, &config.discovery, Detail::Discovery).expect("readable");
         group.throughput(Throughput::Elements(node.chips.into()));
@@ -79,10 +79,10 @@ fn discovery(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("observe");
     for node in &nodes {
         let machine = capture(&node.root, &config.discovery, Detail::Discovery).expect("readable");
-        let survey = parse_sysfs_scan(&machine, &config.discovery);
+        let scan = parse_sysfs_scan(&machine, &config.discovery);
         group.throughput(Throughput::Elements(node.chips.into()));
         group.bench_function(BenchmarkId::from_parameter(node.chips), |bencher| {
-            bencher.iter(|| observe(black_box(&survey), &config));
+            bencher.iter(|| observe(black_box(&scan), &config));
         });
     }
     group.finish();

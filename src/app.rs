@@ -45,7 +45,7 @@ const PING_QUEUE: usize = 16;
 
 /// What the daemon is built from.
 #[derive(Debug)]
-pub struct Settings {
+pub struct DaemonSettings {
     /// The machine to look at.
     pub root: Arc<Root>,
     /// The configuration in force at the start.
@@ -105,10 +105,10 @@ type Ended = (&'static str, Result<(), ImpossibleConfig>);
 
 /// Starts every task of the daemon on the present runtime.
 #[must_use]
-pub fn build(settings: Settings) -> Running {
+pub fn build(settings: DaemonSettings) -> Running {
     let telemetry = Telemetry::new(Instant::now());
     let (config_sender, config) = watch::channel(Arc::new(settings.config));
-    telemetry.keep_resources(config.borrow().resources.iter().map(|rule| &*rule.name));
+    telemetry.set_resources(config.borrow().resources.iter().map(|rule| &*rule.name));
     let (triggers, trigger_queue) = mpsc::channel(TRIGGER_QUEUE);
     let (health_sender, health) = mpsc::channel(1);
     let (pods_sender, pods) = watch::channel(None);
@@ -271,10 +271,10 @@ impl Tasks {
         reload: &Arc<Notify>,
     ) {
         let Some(source) = source else { return };
-        let snapshots = self.snapshots.clone();
-        let follow = ConfigWatch::new(source, config, snapshots, Arc::clone(reload), self.inotify);
-        let follow = follow.telling(self.telemetry.clone());
-        self.spawn("configuration", |stop| follow.run(stop));
+        let (snapshots, telemetry) = (self.snapshots.clone(), self.telemetry.clone());
+        let requests = Arc::clone(reload);
+        let watch = ConfigWatch::new(source, config, snapshots, requests, self.inotify, telemetry);
+        self.spawn("configuration", |stop| watch.run(stop));
     }
 
     fn follow_uevents(&mut self, triggers: &mpsc::Sender<RescanTrigger>) {

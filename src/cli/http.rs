@@ -9,7 +9,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::output::{Failure, paint, print};
 use super::run;
-use crate::host::http_client::{Answer, get, reached_at};
+use crate::host::http_client::{HttpResponse, get, reached_at};
 use crate::wire::report::status::Status;
 use crate::wire::report::status_table::status_table;
 
@@ -99,7 +99,7 @@ pub(super) fn probe(verb: ProbeVerb) -> Result<(), Failure> {
         ProbeVerb::Live(args) => (args, "/livez"),
         ProbeVerb::Ready(args) => (args, "/readyz"),
     };
-    let Answer { code, text } = ask(args, path)?;
+    let HttpResponse { code, text } = ask(args, path)?;
     match code {
         200 => print(&text),
         503 => Err(anyhow!("{}", text.trim_end()).into()),
@@ -108,7 +108,7 @@ pub(super) fn probe(verb: ProbeVerb) -> Result<(), Failure> {
 }
 
 pub(super) fn status(args: &StatusArgs) -> Result<(), Failure> {
-    let Answer { code, text } = ask(args.http, "/status")?;
+    let HttpResponse { code, text } = ask(args.http, "/status")?;
     if code != 200 {
         return Err(unexpected("/status", code));
     }
@@ -126,7 +126,7 @@ fn unexpected(path: &str, code: u16) -> Failure {
     anyhow!("{path} was answered with HTTP status {code}; is this the plugin's address?").into()
 }
 
-fn ask(args: ClientArgs, path: &str) -> anyhow::Result<Answer> {
+fn ask(args: ClientArgs, path: &str) -> anyhow::Result<HttpResponse> {
     let HttpChoice::At(address) = args.http else {
         return Err(anyhow!(
             "--http (IX_HTTP) is off: there is no server to ask; give the address of the running plugin"

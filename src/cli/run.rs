@@ -8,7 +8,7 @@ use tracing::info;
 
 use super::output::Failure;
 use super::{HttpChoice, RunArgs, config};
-use crate::app::{self, RunError, Settings};
+use crate::app::{self, DaemonSettings, RunError};
 use crate::daemon::ixml_source::IxmlSettings;
 use crate::decide::ixml::LibraryPlaces;
 use crate::decide::node::removed::Retention;
@@ -31,7 +31,7 @@ pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
         config = %effective_json(&config),
         "starting"
     );
-    let settings = Settings {
+    let settings = DaemonSettings {
         root: Arc::new(root),
         config,
         config_source: Some(source),
@@ -70,7 +70,7 @@ pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .context("cannot start the runtime")
 }
 
-async fn serve(settings: Settings, signals: Signals) -> Result<(), RunError> {
+async fn serve(settings: DaemonSettings, signals: Signals) -> Result<(), RunError> {
     let bound = app::build(settings);
     let (triggers, reload) = (bound.triggers.clone(), Arc::clone(&bound.reload));
     let reload = move || {

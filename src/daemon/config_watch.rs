@@ -18,11 +18,11 @@ use crate::model::config::Config;
 use crate::wire::config_yaml::effective_json;
 
 /// How often to look at the file when nothing is heard.
-const LOOK: Duration = Duration::from_millis(800);
+const POLL_INTERVAL: Duration = Duration::from_millis(800);
 
 /// So many looks in a row may take a file for the same because its stamp is. The time of a change is
 /// only as fine as the kernel's tick, so two changes in one may share a stamp.
-const TRUSTED_STAMPS: u32 = 10;
+const TRUSTED_STAMP_LIMIT: u32 = 10;
 
 /// Follows one file.
 pub struct ConfigWatch {
@@ -36,7 +36,7 @@ pub struct ConfigWatch {
     seen: Option<(Option<FileVersion>, u32)>,
     telemetry: Telemetry,
     /// The last failure, so that it is said once.
-    last_complaint: String,
+    last_problem: String,
 }
 
 impl ConfigWatch {
@@ -48,16 +48,10 @@ impl ConfigWatch {
         snapshots: SnapshotReceiver,
         requests: Arc<Notify>,
         inotify: bool,
+        telemetry: Telemetry,
     ) -> Self {
-        let (telemetry, last_complaint) = (Telemetry::default(), String::new());
-        Self { source, config, snapshots, requests, inotify, seen: None, telemetry, last_complaint }
-    }
-
-    /// From now on tells how it goes.
-    #[must_use]
-    pub fn telling(mut self, telemetry: Telemetry) -> Self {
-        self.telemetry = telemetry;
-        self
+        let last_problem = String::new();
+        Self { source, config, snapshots, requests, inotify, seen: None, telemetry, last_problem }
     }
 
     /// Follows until `stop`.
@@ -70,7 +64,7 @@ impl ConfigWatch {
             }
             tokio::select! {
                 () = stop.cancelled() => break,
-                () = tokio::time::sleep(LOOK) => {}
+                () = tokio::time::sleep(POLL_INTERVAL) => {}
                 () = self.requests.notified() => self.seen = None,
                 result = DirectoryWatch::changed_or_never(watch.as_ref()) => {
                     self.seen = None;
@@ -80,7 +74,7 @@ impl ConfigWatch {
                 }
             }
             if self.may_have_changed() {
-                self.look().await;
+                self.reload().await;
             }
         }
     }
@@ -90,9 +84,9 @@ impl ConfigWatch {
     fn may_have_changed(&mut self) -> bool {
         let stamp = self.source.stamp();
         match &mut self.seen {
-            Some((seen, times)) if *seen == stamp && *times < TRUSTED_STAMPS => {
+            Some((seen, times)) if *seen == stamp && *times < TRUSTED_STAMP_LIMIT => {
                 *times += 1;
-                !self.last_complaint.is_empty()
+                !self.last_problem.is_empty()
             }
             _ => {
                 self.seen = Some((stamp, 0));
@@ -107,41 +101,41 @@ impl ConfigWatch {
         opened.ok()
     }
 
-    async fn look(&mut self) {
+    async fn reload(&mut self) {
         let source = self.source.clone();
         let Ok(loaded) = tokio::task::spawn_blocking(move || source.load()).await else { return };
         match loaded {
             Ok(config) => self.apply(config),
-            Err(error) => self.complain(error.to_string()),
+            Err(error) => self.refuse(error.to_string()),
         }
     }
 
     fn apply(&mut self, config: Config) {
         if **self.config.borrow() == config {
-            self.last_complaint.clear();
+            self.last_problem.clear();
             self.telemetry.config_is_current();
             return;
         }
         let snapshot = self.snapshots.borrow().clone();
         let problem = snapshot.and_then(|snapshot| oversized_under(&snapshot.inventory, &config));
         if let Some(problem) = problem {
-            self.complain(problem);
+            self.refuse(problem);
             return;
         }
-        self.last_complaint.clear();
+        self.last_problem.clear();
         self.telemetry.config_applied();
         let in_force = effective_json(&config);
         info!(path = %self.source.path().display(), %in_force, "configuration changed");
         self.config.send_replace(Arc::new(config));
     }
 
-    fn complain(&mut self, complaint: String) {
-        if self.last_complaint == complaint {
+    fn refuse(&mut self, problem: String) {
+        if self.last_problem == problem {
             debug!("the configuration is still wrong");
         } else {
-            warn!("the last good configuration stays in force: {complaint}");
-            self.telemetry.config_refused(&complaint);
-            self.last_complaint = complaint;
+            warn!("the last good configuration stays in force: {problem}");
+            self.telemetry.config_refused(&problem);
+            self.last_problem = problem;
         }
     }
 }

@@ -9,7 +9,7 @@ use tracing::{debug, warn};
 
 use super::inventory_owner::{HealthReport, SnapshotReceiver};
 use super::slow::{self, warn_if_slow};
-use crate::host::health_sample::{self, Known};
+use crate::host::health_sample::{self, SampledChip};
 use crate::host::root::Root;
 use crate::model::config::Config;
 
@@ -29,12 +29,12 @@ pub async fn run(
             () = tokio::time::sleep_until(last + interval) => {}
             Ok(()) = config.changed() => continue,
         }
-        let (chips, began) = (known(&snapshots), Instant::now());
+        let (chips, began) = (sampled_chips(&snapshots), Instant::now());
         let root = Arc::clone(&root);
-        let sampling = tokio::task::spawn_blocking(move || health_sample::look(&root, &chips));
-        let sampled = warn_if_slow(sampling, slow::LIMIT, || {
+        let sampling = tokio::task::spawn_blocking(move || health_sample::sample(&root, &chips));
+        let sampled = warn_if_slow(sampling, slow::SLOW_SAMPLE_LIMIT, || {
             warn!(
-                after = ?slow::LIMIT,
+                after = ?slow::SLOW_SAMPLE_LIMIT,
                 "health sample has not finished (driver hung?); keeping the last verdicts"
             );
         });
@@ -48,7 +48,7 @@ pub async fn run(
     }
 }
 
-fn known(snapshots: &SnapshotReceiver) -> Vec<Known> {
+fn sampled_chips(snapshots: &SnapshotReceiver) -> Vec<SampledChip> {
     let snapshot = snapshots.borrow().clone();
     let chips = snapshot.iter().flat_map(|snapshot| snapshot.inventory.chips_by_board());
     chips.map(|chip| (chip.address, chip.node.as_ref().map(|node| node.path.clone()))).collect()
@@ -72,12 +72,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_shorter_interval_counts_without_waiting_for_the_longer_one_to_pass() {
         let root = Arc::new(Root::unpack(&Machine::default()).unwrap());
-        let (config, in_force) = watch::channel(every(Duration::from_secs(3600)));
+        let (config, active) = watch::channel(every(Duration::from_secs(3600)));
         let (_, snapshots) = watch::channel(None);
         let (reports, mut seen) = mpsc::channel(1);
         let began = Instant::now();
-        let monitor = run(root, in_force, snapshots, reports, CancellationToken::new());
-        let look = async {
+        let monitor = run(root, active, snapshots, reports, CancellationToken::new());
+        let first_report = async {
             yield_now().await;
             config.send_replace(every(Duration::from_secs(1)));
             seen.recv().await
@@ -85,7 +85,7 @@ mod tests {
         tokio::select! {
             biased;
             () = monitor => panic!("it ended"),
-            look = look => assert!(matches!(look, Some(HealthReport::Sysfs(_)))),
+            report = first_report => assert!(matches!(report, Some(HealthReport::Sysfs(_)))),
         }
         assert_eq!(began.elapsed().as_secs(), 1);
     }

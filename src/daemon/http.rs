@@ -1,4 +1,4 @@
-//! The front desk over HTTP: `/livez`, `/readyz`, `/metrics`, `/status`. It only reads, and nothing
+//! The front service over HTTP: `/livez`, `/readyz`, `/metrics`, `/status`. It only reads, and nothing
 //! else waits for it; a port that is taken is tried again, and costs the kubelet nothing.
 
 use std::collections::VecDeque;
@@ -28,32 +28,32 @@ use crate::decide::kubelet::probes::ProbeResult;
 use crate::wire::metrics::exposition::Format;
 
 /// How long to wait before a port that is taken is tried again.
-const RETRY: Duration = Duration::from_secs(1);
+const LISTEN_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long to wait after an accept that failed: no more file descriptors, mostly.
-const PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a client may take to send its request.
-const REQUEST: Duration = Duration::from_secs(2);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a connection may live: one request, one answer.
-const CONNECTION: Duration = Duration::from_secs(10);
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long open connections have once the daemon stops.
-const CLOSING: Duration = Duration::from_millis(500);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
 /// Connections at a time; beyond these the oldest is cut, so that idle ones keep no probe out.
-const CONNECTIONS: usize = 64;
+const CONNECTION_LIMIT: usize = 64;
 /// Longest head of a request, in bytes; bodies are not read.
-const HEAD: usize = 16 * 1024;
+const HEAD_SIZE_LIMIT: usize = 16 * 1024;
 /// Header lines of a request.
-const HEADERS: usize = 64;
+const HEADER_LINE_LIMIT: usize = 64;
 
-const TEXT: &str = "text/plain; charset=utf-8";
+const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
 
 /// Answers at `address` until `stop`; `bound` tells where, for as long as it does.
 pub async fn run(
     address: SocketAddr,
-    desk: Arc<StatusService>,
+    service: Arc<StatusService>,
     bound: watch::Sender<Option<SocketAddr>>,
     stop: CancellationToken,
 ) {
-    let (routes, mut complained) = (routes(desk), false);
+    let (routes, mut has_warned) = (routes(service), false);
     while !stop.is_cancelled() {
         match TcpListener::bind(address).await {
             Ok(listener) => {
@@ -62,13 +62,13 @@ pub async fn run(
                 bound.send_replace(Some(at));
                 return serve(&listener, &routes, &stop).await;
             }
-            Err(error) if complained => debug!(%address, %error, "still cannot listen for HTTP"),
+            Err(error) if has_warned => debug!(%address, %error, "still cannot listen for HTTP"),
             Err(error) => {
-                complained = true;
+                has_warned = true;
                 warn!(%address, %error, "no probes, no metrics: cannot listen; trying again");
             }
         }
-        stop.run_until_cancelled(sleep(RETRY)).await;
+        stop.run_until_cancelled(sleep(LISTEN_RETRY_INTERVAL)).await;
     }
 }
 
@@ -78,8 +78,8 @@ async fn serve(listener: &TcpListener, routes: &Router, stop: &CancellationToken
         match accepted {
             Ok((stream, _)) => connections.open(stream, routes.clone()),
             Err(error) => {
-                say_not_accepted(&error);
-                stop.run_until_cancelled(sleep(PAUSE)).await;
+                log_accept_error(&error);
+                stop.run_until_cancelled(sleep(ACCEPT_RETRY_INTERVAL)).await;
             }
         }
     }
@@ -87,7 +87,7 @@ async fn serve(listener: &TcpListener, routes: &Router, stop: &CancellationToken
 }
 
 /// A client that went before it was accepted is no trouble of ours.
-fn say_not_accepted(error: &io::Error) {
+fn log_accept_error(error: &io::Error) {
     if error.kind() != io::ErrorKind::ConnectionAborted {
         debug!(%error, "cannot accept a connection for HTTP");
     }
@@ -104,16 +104,17 @@ impl Connections {
     fn open(&mut self, stream: TcpStream, routes: Router) {
         while self.tasks.try_join_next().is_some() {}
         self.handles.retain(|handle| !handle.is_finished());
-        if self.handles.len() >= CONNECTIONS
+        if self.handles.len() >= CONNECTION_LIMIT
             && let Some(oldest) = self.handles.pop_front()
         {
             oldest.abort();
         }
-        self.handles.push_back(self.tasks.spawn(converse(stream, routes)));
+        self.handles.push_back(self.tasks.spawn(serve_connection(stream, routes)));
     }
 
     async fn close(mut self) {
-        let ended = timeout(CLOSING, async { while self.tasks.join_next().await.is_some() {} });
+        let ended =
+            timeout(SHUTDOWN_TIMEOUT, async { while self.tasks.join_next().await.is_some() {} });
         if ended.await.is_err() {
             self.tasks.shutdown().await;
         }
@@ -121,64 +122,64 @@ impl Connections {
 }
 
 /// One request, one answer.
-async fn converse(stream: TcpStream, routes: Router) {
+async fn serve_connection(stream: TcpStream, routes: Router) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(REQUEST)
+        .header_read_timeout(REQUEST_TIMEOUT)
         .keep_alive(false)
-        .max_headers(HEADERS)
-        .max_buf_size(HEAD)
+        .max_headers(HEADER_LINE_LIMIT)
+        .max_buf_size(HEAD_SIZE_LIMIT)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
-    match timeout(CONNECTION, connection).await {
+    match timeout(CONNECTION_TIMEOUT, connection).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => debug!(%error, "an HTTP client was not understood"),
         Err(_) => debug!("an HTTP client took too long"),
     }
 }
 
-fn routes(desk: Arc<StatusService>) -> Router {
+fn routes(service: Arc<StatusService>) -> Router {
     Router::new()
         .route("/livez", get(live))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/status", get(status))
-        .fallback(nothing_here)
-        .with_state(desk)
+        .fallback(not_found)
+        .with_state(service)
 }
 
-async fn live(State(desk): State<Arc<StatusService>>) -> Response<Body> {
-    verdict("live", &desk.live().await)
+async fn live(State(service): State<Arc<StatusService>>) -> Response<Body> {
+    probe_response("live", &service.live().await)
 }
 
-async fn ready(State(desk): State<Arc<StatusService>>) -> Response<Body> {
-    verdict("ready", &desk.ready())
+async fn ready(State(service): State<Arc<StatusService>>) -> Response<Body> {
+    probe_response("ready", &service.ready())
 }
 
-async fn metrics(State(desk): State<Arc<StatusService>>, headers: HeaderMap) -> Response<Body> {
+async fn metrics(State(service): State<Arc<StatusService>>, headers: HeaderMap) -> Response<Body> {
     let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
     let format = Format::wanted(accept.unwrap_or_default());
-    answer(StatusCode::OK, format.content_type(), desk.metrics(format))
+    answer(StatusCode::OK, format.content_type(), service.metrics(format))
 }
 
-async fn status(State(desk): State<Arc<StatusService>>) -> Response<Body> {
-    match serde_json::to_string_pretty(&desk.status()) {
+async fn status(State(service): State<Arc<StatusService>>) -> Response<Body> {
+    match serde_json::to_string_pretty(&service.status()) {
         Ok(text) => answer(StatusCode::OK, "application/json", text + "\n"),
-        Err(error) => answer(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
+        Err(error) => answer(StatusCode::INTERNAL_SERVER_ERROR, PLAIN_TEXT, format!("{error}\n")),
     }
 }
 
-async fn nothing_here() -> Response<Body> {
+async fn not_found() -> Response<Body> {
     let text = "nothing here; there are /livez, /readyz, /metrics and /status\n";
-    answer(StatusCode::NOT_FOUND, TEXT, text.to_owned())
+    answer(StatusCode::NOT_FOUND, PLAIN_TEXT, text.to_owned())
 }
 
 /// `ready` or `not ready`, then a sentence a line.
-fn verdict(word: &str, verdict: &ProbeResult) -> Response<Body> {
+fn probe_response(word: &str, probe_response: &ProbeResult) -> Response<Body> {
     let well = (StatusCode::OK, "");
     let (code, not) =
-        if verdict.is_well { well } else { (StatusCode::SERVICE_UNAVAILABLE, "not ") };
-    let sentences = verdict.sentences.iter().map(|sentence| format!("{sentence}\n"));
-    answer(code, TEXT, format!("{not}{word}\n{}", sentences.collect::<String>()))
+        if probe_response.is_positive { well } else { (StatusCode::SERVICE_UNAVAILABLE, "not ") };
+    let sentences = probe_response.sentences.iter().map(|sentence| format!("{sentence}\n"));
+    answer(code, PLAIN_TEXT, format!("{not}{word}\n{}", sentences.collect::<String>()))
 }
 
 fn answer(code: StatusCode, content_type: &'static str, text: String) -> Response<Body> {

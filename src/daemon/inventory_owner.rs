@@ -33,7 +33,7 @@ use crate::model::rescan::RescanTrigger;
 use crate::model::sysfs::SysfsScan;
 
 /// How long a scan may take before the log says so. One of 64 chips takes a few milliseconds.
-const SLOW_SCAN: Duration = Duration::from_secs(10);
+const SLOW_SCAN_LIMIT: Duration = Duration::from_secs(10);
 
 /// Answered as soon as the loop comes round.
 pub type Ping = oneshot::Sender<()>;
@@ -136,7 +136,7 @@ impl InventoryOwner {
         let started = self.telemetry.started();
         let scan_at = self.scanning.is_none().then(|| started + self.schedule.next());
         let slow_at = self.scanning.as_ref().filter(|scan| !scan.is_slow);
-        let slow_at = slow_at.map(|scan| started + scan.began + SLOW_SCAN);
+        let slow_at = slow_at.map(|scan| started + scan.began + SLOW_SCAN_LIMIT);
         let deadline = self.state.next_deadline().map(|at| started + at);
         tokio::select! {
             // A stop goes first, then scans: hints that pour in must not put them off.
@@ -189,7 +189,7 @@ impl InventoryOwner {
 
     fn scan_is_slow(&mut self) {
         warn!(
-            event = "ScanSlow", after = ?SLOW_SCAN,
+            event = "ScanSlow", after = ?SLOW_SCAN_LIMIT,
             "scan has not finished (driver hung?); keeping the last inventory"
         );
         if let Some(scan) = &mut self.scanning {

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::inventory_owner::{HealthReport, SnapshotReceiver};
-use super::ixml_source::{DEADLINE, IxmlSettings, IxmlSource};
+use super::ixml_source::{IxmlSettings, IxmlSource, READ_TIMEOUT};
 use crate::model::config::Config;
 use crate::model::ixml::{IxmlChoice, IxmlReading, IxmlState};
 use crate::model::pci::PciAddress;
@@ -80,7 +80,7 @@ impl IxmlMonitor {
         if chips.is_empty() && self.choice != IxmlChoice::Off {
             return;
         }
-        let state = self.source.read(&chips, DEADLINE).await;
+        let state = self.source.read(&chips, READ_TIMEOUT).await;
         self.hand_over(&state).await;
         self.state.send_replace(state);
     }

@@ -1,5 +1,5 @@
-//! The one who asks libixml, through its agent: one agent, one open question at a time. Whatever the
-//! library does, [`IxmlSource::read`] comes back by its deadline. It judges nothing.
+//! Queries libixml through its agent: one agent, one pending request at a time. Whatever the library
+//! does, [`IxmlSource::read`] returns by its deadline.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,16 +8,16 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info, warn};
 
-use crate::decide::ixml::{LibraryPlaces, Patience, libraries_to_try, loader_path};
-use crate::host::ixml::agent_process::{AgentProcess, NoAnswer, THIS_PROGRAM};
+use crate::decide::ixml::{LibraryPlaces, RetryPolicy, libraries_to_try, loader_path};
+use crate::host::ixml::agent_process::{AgentProcess, NoReply, THIS_PROGRAM};
 use crate::model::ixml::{IxmlChoice, IxmlReading, IxmlState};
 use crate::model::pci::PciAddress;
-use crate::wire::ixml_agent::{Answer, parse_answer, request_line};
+use crate::wire::ixml_agent::{AgentReply, parse_reply, request_line};
 
 /// How long a read usually may take.
-pub const DEADLINE: Duration = Duration::from_secs(2);
+pub const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
-const LONGEST_REASON: usize = 500;
+const REASON_LENGTH_LIMIT: usize = 500;
 
 /// What the source is built from.
 #[derive(Clone, Debug)]
@@ -29,15 +29,15 @@ pub struct IxmlSettings {
     /// The program that is the agent when it is given the verb; this one, but in tests.
     pub program: PathBuf,
     /// When to give up, and when to try again.
-    pub patience: Patience,
+    pub retry: RetryPolicy,
 }
 
 impl IxmlSettings {
     /// As the daemon runs.
     #[must_use]
     pub fn new(choice: IxmlChoice, places: LibraryPlaces) -> Self {
-        let patience = Patience::default();
-        Self { choice, places, program: THIS_PROGRAM.into(), patience }
+        let retry = RetryPolicy::default();
+        Self { choice, places, program: THIS_PROGRAM.into(), retry }
     }
 }
 
@@ -45,7 +45,7 @@ impl IxmlSettings {
 #[derive(Debug)]
 pub struct IxmlSource {
     settings: IxmlSettings,
-    stage: Stage,
+    agent: AgentState,
     /// As it was last returned.
     state: IxmlState,
     /// The last reading there was.
@@ -55,27 +55,27 @@ pub struct IxmlSource {
 }
 
 #[derive(Debug)]
-enum Stage {
+enum AgentState {
     /// Nobody to ask until then.
     Resting { until: Instant },
     /// An agent; its library is known once it said that it is ready.
-    Running { agent: AgentProcess, library: Option<PathBuf>, question: Option<Question> },
+    Running { agent: AgentProcess, library: Option<PathBuf>, pending: Option<PendingRequest> },
     /// An agent that was killed. Nothing is started beside it: a call that hangs inside the kernel
     /// keeps it from ending, and would keep the next one too.
     Ending { agent: AgentProcess, until: Instant },
 }
 
-/// A question without an answer; the start of an agent is one.
+/// A request without a reply; the start of an agent is one.
 #[derive(Clone, Copy, Debug)]
-struct Question {
-    asked: Instant,
+struct PendingRequest {
+    sent: Instant,
     /// The deadline of the read that asked. From then on a read only looks whether an answer came.
     due: Instant,
 }
 
 /// One read, for as long as it may take.
 #[derive(Clone, Copy)]
-struct Span {
+struct ReadAttempt {
     begun: Instant,
     deadline: Instant,
 }
@@ -84,8 +84,8 @@ impl IxmlSource {
     /// A source that starts its agent when it is first read.
     #[must_use]
     pub fn start(settings: IxmlSettings) -> Self {
-        let stage = Stage::Resting { until: Instant::now() };
-        Self { settings, stage, state: IxmlState::Off, last: None, failures: 0 }
+        let agent = AgentState::Resting { until: Instant::now() };
+        Self { settings, agent, state: IxmlState::Off, last: None, failures: 0 }
     }
 
     /// What the library says of these chips, or why it does not, at the latest after `deadline`.
@@ -93,105 +93,120 @@ impl IxmlSource {
     /// and cannot find one before that.
     ///
     /// While an answer is overdue this comes back at once and asks nothing more; once it is there,
-    /// late as it is, the question is put anew. Changes are logged, each once. The future may be
+    /// late as it is, the pending is put anew. Changes are logged, each once. The future may be
     /// dropped before it is ready.
     pub async fn read(&mut self, chips: &[PciAddress], deadline: Duration) -> IxmlState {
         if self.settings.choice == IxmlChoice::Off {
             return IxmlState::Off;
         }
         let begun = Instant::now();
-        let span = Span { begun, deadline: begun + deadline };
+        let attempt = ReadAttempt { begun, deadline: begun + deadline };
         let state = loop {
-            if let Some(state) = self.step(chips, span).await {
+            if let Some(state) = self.step(chips, attempt).await {
                 break state;
             }
         };
         if state.to_string() != self.state.to_string() {
-            self.announce(&state);
+            self.log_state(&state);
         }
         self.state = state.clone();
         state
     }
 
     /// One step towards a state; none when another must follow.
-    async fn step(&mut self, chips: &[PciAddress], span: Span) -> Option<IxmlState> {
-        match &mut self.stage {
-            Stage::Resting { until } if span.begun < *until => Some(self.state.clone()),
-            Stage::Resting { .. } => self.start_agent(span),
-            Stage::Ending { agent, until } => {
-                let resting = Stage::Resting { until: *until };
+    async fn step(&mut self, chips: &[PciAddress], attempt: ReadAttempt) -> Option<IxmlState> {
+        match &mut self.agent {
+            AgentState::Resting { until } if attempt.begun < *until => Some(self.state.clone()),
+            AgentState::Resting { .. } => self.start_agent(attempt),
+            AgentState::Ending { agent, until } => {
+                let resting = AgentState::Resting { until: *until };
                 if !agent.has_ended() {
                     return Some(self.state.clone());
                 }
-                self.stage = resting;
+                self.agent = resting;
                 None
             }
-            Stage::Running { question: Some(question), .. } => {
-                let question = *question;
-                self.hear(question, span).await
+            AgentState::Running { pending: Some(pending), .. } => {
+                let pending = *pending;
+                self.receive_reply(pending, attempt).await
             }
-            Stage::Running { question: None, .. } => self.ask(chips, span).await,
+            AgentState::Running { pending: None, .. } => self.send_request(chips, attempt).await,
         }
     }
 
-    fn start_agent(&mut self, span: Span) -> Option<IxmlState> {
+    fn start_agent(&mut self, attempt: ReadAttempt) -> Option<IxmlState> {
         let IxmlSettings { choice, places, program, .. } = &self.settings;
         let libraries = libraries_to_try(choice, places);
         match AgentProcess::start(program, &libraries, loader_path(&libraries, places)) {
             Ok(agent) => {
-                let question = Some(span.question());
-                self.stage = Stage::Running { agent, library: None, question };
+                let pending = Some(attempt.request());
+                self.agent = AgentState::Running { agent, library: None, pending };
                 None
             }
             Err(error) => {
-                self.stage = Stage::Resting { until: self.next_try() };
+                self.agent = AgentState::Resting { until: self.schedule_retry() };
                 Some(IxmlState::Unusable(format!("its agent cannot be started: {error}")))
             }
         }
     }
 
-    async fn ask(&mut self, chips: &[PciAddress], span: Span) -> Option<IxmlState> {
-        let Stage::Running { agent, question, .. } = &mut self.stage else { return None };
-        *question = Some(span.question());
-        match timeout_at(span.deadline, agent.ask(&request_line(chips))).await {
-            Ok(Err(_gone)) => Some(self.bury(&NoAnswer::Ended, span).await),
+    async fn send_request(
+        &mut self,
+        chips: &[PciAddress],
+        attempt: ReadAttempt,
+    ) -> Option<IxmlState> {
+        let AgentState::Running { agent, pending, .. } = &mut self.agent else { return None };
+        *pending = Some(attempt.request());
+        match timeout_at(attempt.deadline, agent.send(&request_line(chips))).await {
+            Ok(Err(_gone)) => Some(self.agent_failed(&NoReply::Ended, attempt).await),
             // Should half a line be all that went through, there will be no answer.
             Ok(Ok(())) | Err(_) => None,
         }
     }
 
-    async fn hear(&mut self, question: Question, span: Span) -> Option<IxmlState> {
-        let Stage::Running { agent, .. } = &mut self.stage else { return None };
-        match timeout_at(question.due, agent.answer()).await {
-            Err(_) => Some(self.wait_on(question)),
-            Ok(Err(no_answer)) => Some(self.bury(&no_answer, span).await),
-            Ok(Ok(line)) => match parse_answer(&line) {
-                Ok(answer) => self.take(answer, question, span),
+    async fn receive_reply(
+        &mut self,
+        pending: PendingRequest,
+        attempt: ReadAttempt,
+    ) -> Option<IxmlState> {
+        let AgentState::Running { agent, .. } = &mut self.agent else { return None };
+        match timeout_at(pending.due, agent.receive()).await {
+            Err(_) => Some(self.reply_is_overdue(pending)),
+            Ok(Err(no_reply)) => Some(self.agent_failed(&no_reply, attempt).await),
+            Ok(Ok(line)) => match parse_reply(&line) {
+                Ok(answer) => self.handle_reply(answer, pending, attempt),
                 Err(error) => Some(self.unusable(&format!("its agent said {error}"))),
             },
         }
     }
 
-    fn take(&mut self, answer: Answer, question: Question, span: Span) -> Option<IxmlState> {
-        let Stage::Running { library, question: open, .. } = &mut self.stage else { return None };
+    fn handle_reply(
+        &mut self,
+        answer: AgentReply,
+        pending: PendingRequest,
+        attempt: ReadAttempt,
+    ) -> Option<IxmlState> {
+        let AgentState::Running { library, pending: open, .. } = &mut self.agent else {
+            return None;
+        };
         *open = None;
         match (answer, library) {
-            (Answer::Ready(path), library @ None) => {
+            (AgentReply::Ready(path), library @ None) => {
                 *library = Some(path);
                 None
             }
-            (Answer::Reading(chips), Some(library)) => {
+            (AgentReply::Reading(chips), Some(library)) => {
                 let reading = Arc::new(IxmlReading { library: library.clone(), chips });
                 self.failures = 0;
                 self.last = Some(Arc::clone(&reading));
                 // A late answer is no longer what is asked for, but shows that asking is of use.
-                (span.begun <= question.asked).then_some(IxmlState::Reading(reading))
+                (attempt.begun <= pending.sent).then_some(IxmlState::Reading(reading))
             }
-            (Answer::NotFound(tried), None) => {
-                self.end_agent();
+            (AgentReply::NotFound(tried), None) => {
+                self.stop_agent();
                 Some(IxmlState::NotFound(tried.into()))
             }
-            (Answer::Unusable(library, failure), _) => {
+            (AgentReply::Unusable(library, failure), _) => {
                 let remedy = failure.code.remedy();
                 let remedy = remedy.map_or(String::new(), |remedy| format!("; {remedy}"));
                 Some(self.unusable(&format!("{}: {failure}{remedy}", library.display())))
@@ -201,58 +216,58 @@ impl IxmlSource {
     }
 
     /// The answer is overdue; too long, and its agent is given up.
-    fn wait_on(&mut self, question: Question) -> IxmlState {
-        let waited = question.asked.elapsed();
-        if waited >= self.settings.patience.give_up {
+    fn reply_is_overdue(&mut self, pending: PendingRequest) -> IxmlState {
+        let waited = pending.sent.elapsed();
+        if waited >= self.settings.retry.give_up_after {
             info!(?waited, "libixml is given up and started again later");
-            self.end_agent();
+            self.stop_agent();
         }
         let since = match self.state {
             IxmlState::Stalled { since, .. } => since,
-            _ => question.asked.into_std(),
+            _ => pending.sent.into_std(),
         };
         IxmlState::Stalled { since, last: self.last.clone() }
     }
 
     /// The agent is no more, or as good as that.
-    async fn bury(&mut self, no_answer: &NoAnswer, span: Span) -> IxmlState {
-        let Stage::Running { agent, .. } = &mut self.stage else { return self.state.clone() };
-        let how = match no_answer {
-            NoAnswer::Ended => timeout_at(span.deadline, agent.ended()).await.ok(),
-            NoAnswer::Unreadable(_) => None,
+    async fn agent_failed(&mut self, no_reply: &NoReply, attempt: ReadAttempt) -> IxmlState {
+        let AgentState::Running { agent, .. } = &mut self.agent else { return self.state.clone() };
+        let how = match no_reply {
+            NoReply::Ended => timeout_at(attempt.deadline, agent.ended()).await.ok(),
+            NoReply::Unreadable(_) => None,
         };
         self.unusable(&match how {
             Some(Ok(status)) => format!("its agent died, {status}"),
-            _ => format!("its agent: {no_answer}"),
+            _ => format!("its agent: {no_reply}"),
         })
     }
 
     fn unusable(&mut self, reason: &str) -> IxmlState {
-        self.end_agent();
+        self.stop_agent();
         // What a broken agent says may be as long as a line.
-        IxmlState::Unusable(reason.chars().take(LONGEST_REASON).collect())
+        IxmlState::Unusable(reason.chars().take(REASON_LENGTH_LIMIT).collect())
     }
 
-    fn end_agent(&mut self) {
-        let until = self.next_try();
-        let resting = Stage::Resting { until };
-        self.stage = match std::mem::replace(&mut self.stage, resting) {
-            Stage::Running { mut agent, .. } => {
+    fn stop_agent(&mut self) {
+        let until = self.schedule_retry();
+        let resting = AgentState::Resting { until };
+        self.agent = match std::mem::replace(&mut self.agent, resting) {
+            AgentState::Running { mut agent, .. } => {
                 agent.kill();
-                Stage::Ending { agent, until }
+                AgentState::Ending { agent, until }
             }
             other => other,
         };
     }
 
-    fn next_try(&mut self) -> Instant {
+    fn schedule_retry(&mut self) -> Instant {
         self.failures = self.failures.saturating_add(1);
-        let pause = self.settings.patience.pause(self.failures);
+        let pause = self.settings.retry.pause(self.failures);
         debug!(?pause, failures = self.failures, "libixml will be tried again");
         Instant::now() + pause
     }
 
-    fn announce(&self, state: &IxmlState) {
+    fn log_state(&self, state: &IxmlState) {
         match state {
             IxmlState::Off => {}
             IxmlState::Reading(_) => info!("{state}"),
@@ -265,8 +280,8 @@ impl IxmlSource {
     }
 }
 
-impl Span {
-    fn question(self) -> Question {
-        Question { asked: Instant::now(), due: self.deadline }
+impl ReadAttempt {
+    fn request(self) -> PendingRequest {
+        PendingRequest { sent: Instant::now(), due: self.deadline }
     }
 }

@@ -175,7 +175,7 @@ impl Driver {
             .open_streams
             .set(i64::try_from(observation.streams).unwrap_or(i64::MAX));
         self.telemetry.note(|notes| {
-            notes.turned = Instant::now();
+            notes.last_step = Instant::now();
             // A killed kubelet leaves its socket behind: only a call shows that it is away.
             if is_new {
                 notes.has_kubelet = observation.kubelet.is_some();
@@ -198,7 +198,7 @@ impl Driver {
             let visibility = self.log.streaming(self.now());
             self.log_success(visibility, "the kubelet has our list");
             self.telemetry.has_list();
-            self.telemetry.note(|notes| notes.trouble = None);
+            self.telemetry.note(|notes| notes.last_error = None);
         }
     }
 
@@ -271,7 +271,7 @@ impl Driver {
             notes.has_kubelet = has_kubelet;
             notes.is_registered = outcome == RegisterOutcome::Accepted;
             if notes.is_registered {
-                notes.trouble = None;
+                notes.last_error = None;
             }
         });
     }
@@ -300,7 +300,7 @@ impl Driver {
 
     fn log_restart(&mut self, reason: RestartReason) {
         let (resource, reason) = (&self.settings.resource, reason.sentence());
-        self.telemetry.note(|notes| notes.trouble = Some(reason.to_owned()));
+        self.telemetry.note(|notes| notes.last_error = Some(reason.to_owned()));
         if self.log.restarted(self.started.elapsed()) == Visibility::Warn {
             warn!(resource, reason, "session ended; starting it again");
         } else {
@@ -319,8 +319,8 @@ impl Driver {
 
     fn log_failure(&mut self, event: &str, error: &str) {
         let resource = &self.settings.resource;
-        let trouble = format!("{event}: {error}; trying again");
-        self.telemetry.note(|notes| notes.trouble = Some(trouble));
+        let problem = format!("{event}: {error}; trying again");
+        self.telemetry.note(|notes| notes.last_error = Some(problem));
         if self.log.failed(error) == Visibility::Warn {
             warn!(resource, error, "{event}; trying again");
         } else {

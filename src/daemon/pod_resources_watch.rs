@@ -14,7 +14,7 @@ use super::inventory_owner::{PodsReport, SnapshotReceiver};
 use super::telemetry::Telemetry;
 use super::timer::until;
 use crate::decide::node::pod_resources_schedule::{
-    FailedQuestion, PodResourcesSchedule, kubelet_instance,
+    PodResourcesSchedule, RequestFailure, kubelet_instance,
 };
 use crate::host::clock::time_of_day;
 use crate::host::kubelet::socket_identity;
@@ -26,7 +26,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The least time between two questions: a flapping device must not have the kubelet asked more
 /// often than it answers anybody.
-const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+const MINIMUM_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Where and how the kubelet is asked.
 #[derive(Clone, Debug)]
@@ -64,14 +64,14 @@ impl PodResourcesWatch {
 
     /// Asks when there is something to ask, until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        let asked = stop.run_until_cancelled(self.ask_when_needed()).await;
+        let asked = stop.run_until_cancelled(self.query_when_due()).await;
         if asked.is_some() {
             // No more snapshots will come; ending early would be taken for a fault.
             stop.cancelled().await;
         }
     }
 
-    async fn ask_when_needed(&mut self) {
+    async fn query_when_due(&mut self) {
         // The first list goes out before the first question.
         if self.snapshots.wait_for(Option::is_some).await.is_err() {
             return;
@@ -79,15 +79,15 @@ impl PodResourcesWatch {
         self.is_due();
         loop {
             self.ask().await;
-            sleep(SHORTEST_INTERVAL).await;
-            if !self.time_to_ask().await {
+            sleep(MINIMUM_INTERVAL).await;
+            if !self.wait_until_due().await {
                 return;
             }
         }
     }
 
     /// False once there will be no more snapshots.
-    async fn time_to_ask(&mut self) -> bool {
+    async fn wait_until_due(&mut self) -> bool {
         let again = self.schedule.interval().map(|interval| Instant::now() + interval);
         loop {
             if self.is_due() {
@@ -114,7 +114,7 @@ impl PodResourcesWatch {
                 if self.schedule.answered() > 0 {
                     info!(event = "PodResourcesAnswering", "the kubelet's PodResources answer");
                 }
-                let usage = Arc::new(PodUsage { asked, kubelet, held });
+                let usage = Arc::new(PodUsage { queried_at: asked, kubelet, held });
                 self.reports.send_replace(Some(PodsReport::Usage(usage)));
             }
             Err(error) => self.failed(&error),
@@ -145,7 +145,7 @@ impl PodResourcesWatch {
             failures => debug!(%socket, %error, failures, "PodResources still do not answer"),
         }
         let failed =
-            if error.is_absent() { FailedQuestion::Absent } else { FailedQuestion::Failed };
+            if error.is_absent() { RequestFailure::Absent } else { RequestFailure::Failed };
         if self.schedule.is_unavailable(failed) {
             self.reports.send_if_modified(|report| {
                 let is_new = !matches!(report, Some(PodsReport::Unavailable));

@@ -81,7 +81,7 @@ impl Sessions {
         let snapshot = self.sources.snapshots.borrow_and_update().clone();
         let Some(snapshot) = snapshot else { return };
         let resources: Vec<_> = snapshot.resources.iter().map(|resource| &*resource.name).collect();
-        self.sources.telemetry.keep_resources(resources.iter().copied());
+        self.sources.telemetry.set_resources(resources.iter().copied());
         self.publish_progress(&resources);
         let changes = self.plan.configure(&resources);
         self.carry_out(changes, stop);

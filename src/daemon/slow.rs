@@ -6,19 +6,19 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 /// How long a health sample may take. One of 64 chips takes a few milliseconds.
-pub const LIMIT: Duration = Duration::from_secs(10);
+pub const SLOW_SAMPLE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Waits for `work`, and calls `say` once where it takes longer than `limit`.
+/// Waits for `work`, and calls `on_slow` once where it takes longer than `limit`.
 pub async fn warn_if_slow<T>(
     work: impl Future<Output = T>,
     limit: Duration,
-    say: impl FnOnce(),
+    on_slow: impl FnOnce(),
 ) -> T {
     let mut work = pin!(work);
     tokio::select! {
         biased;
         done = &mut work => return done,
-        () = sleep(limit) => say(),
+        () = sleep(limit) => on_slow(),
     }
     work.await
 }
@@ -28,15 +28,15 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn only_what_takes_too_long_is_said_and_it_is_waited_for() {
-        for (takes, is_said) in [(0, false), (9, false), (11, true), (3600, true)] {
-            let mut said = false;
+    async fn only_what_takes_too_long_is_slow_and_it_is_waited_for() {
+        for (takes, is_slow) in [(0, false), (9, false), (11, true), (3600, true)] {
+            let mut reported = false;
             let work = async {
                 sleep(Duration::from_secs(takes)).await;
                 takes
             };
-            assert_eq!(warn_if_slow(work, LIMIT, || said = true).await, takes);
-            assert_eq!(said, is_said, "{takes} s");
+            assert_eq!(warn_if_slow(work, SLOW_SAMPLE_LIMIT, || reported = true).await, takes);
+            assert_eq!(reported, is_slow, "{takes} s");
         }
     }
 }

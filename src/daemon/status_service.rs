@@ -1,5 +1,5 @@
 //! Answers for whoever asks how the plugin stands: probes, metrics, status. It reads what the loops
-//! told and the latest snapshots; it changes nothing.
+//! telemetry and the latest snapshots; it changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -11,7 +11,9 @@ use tokio::time::timeout;
 
 use super::inventory_owner::{Ping, SnapshotReceiver};
 use super::sessions::SessionsView;
-use super::telemetry::{LastError, ResourceTelemetry, SourceState, State, Telemetry, WatchMethod};
+use super::telemetry::{
+    LastError, ResourceTelemetry, SourceState, Telemetry, TelemetryState, WatchMethod,
+};
 use crate::decide::kubelet::probes::{ProbeResult, ScanState, SessionState, liveness, readiness};
 use crate::host::clock::time_of_day;
 use crate::model::config::Config;
@@ -19,10 +21,10 @@ use crate::model::ixml::IxmlState;
 use crate::wire::metrics::exposition::{Format, exposition};
 use crate::wire::metrics::input::{BUILD, MetricsInput};
 use crate::wire::metrics::meters::{LabelValue as _, ResourceMeters, Source};
-use crate::wire::report::status::{Aged, Facts, SourceFacts, Status, status};
+use crate::wire::report::status::{OngoingError, SourceCondition, Status, StatusInput, status};
 
 /// How long the owner may take to come round: less than the second that a kubelet gives a probe.
-const PATIENCE: Duration = Duration::from_millis(500);
+const OWNER_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Where everything is read.
 #[derive(Debug)]
@@ -46,19 +48,20 @@ pub struct StatusService {
 impl StatusService {
     /// Whether our own loops come round.
     pub async fn live(&self) -> ProbeResult {
-        liveness(self.owner_answers().await, &self.look(), &self.session_standings())
+        liveness(self.owner_answers().await, &self.scan_state(), &self.session_states())
     }
 
     async fn owner_answers(&self) -> bool {
         let (ping, answer) = oneshot::channel();
         // A full queue is one that nobody empties.
-        self.pings.try_send(ping).is_ok() && matches!(timeout(PATIENCE, answer).await, Ok(Ok(())))
+        self.pings.try_send(ping).is_ok()
+            && matches!(timeout(OWNER_TIMEOUT, answer).await, Ok(Ok(())))
     }
 
     /// Whether the kubelet has everything.
     #[must_use]
     pub fn ready(&self) -> ProbeResult {
-        readiness(&self.look(), &self.session_standings())
+        readiness(&self.scan_state(), &self.session_states())
     }
 
     /// Every metric.
@@ -66,12 +69,11 @@ impl StatusService {
     pub fn metrics(&self, format: Format) -> String {
         let (snapshot, state) = (self.snapshots.borrow().clone(), self.telemetry.state());
         let (resources, ixml) = (self.telemetry.resources(), self.ixml());
-        let sources_up = self
-            .sources(&state)
-            .into_iter()
-            .filter_map(|(source, facts)| matches!(facts, SourceFacts::Up(_)).then_some(source));
+        let sources_up = self.sources(&state).into_iter().filter_map(|(source, condition)| {
+            matches!(condition, SourceCondition::Up(_)).then_some(source)
+        });
         let meters = |(name, resource): (String, ResourceTelemetry)| (name, resource.meters);
-        let moment = MetricsInput {
+        let input = MetricsInput {
             build: BUILD,
             snapshot: snapshot.as_deref(),
             resources: &resources.into_iter().map(meters).collect(),
@@ -84,7 +86,7 @@ impl StatusService {
                 _ => None,
             },
         };
-        exposition(&moment, format)
+        exposition(&input, format)
     }
 
     /// How everything stands.
@@ -93,71 +95,71 @@ impl StatusService {
         let (snapshot, state) = (self.snapshots.borrow().clone(), self.telemetry.state());
         let config = Arc::clone(&self.config.borrow());
         let sources = self.sources(&state).into_iter();
-        status(&Facts {
+        status(&StatusInput {
             build: BUILD,
             now: time_of_day(),
             uptime: self.telemetry.started().elapsed(),
             readiness: self.ready(),
             config: &config,
             config_file: self.config_file.as_ref().map(|path| path.display().to_string()),
-            refused_config: state.refused_config.as_ref().map(aged),
+            refused_config: state.refused_config.as_ref().map(ongoing),
             scanning: state.scans.began.map(|began| began.elapsed()),
             scanned: state.scans.succeeded.map(|(at, took)| (at.elapsed(), took)),
-            scan_error: state.scans.trouble.as_ref().map(aged),
+            scan_error: state.scans.last_error.as_ref().map(ongoing),
             snapshot: snapshot.as_deref(),
             sessions: &self.sessions(),
-            sources: sources.map(|(source, facts)| (source.name(), facts)).collect(),
+            sources: sources.map(|(source, condition)| (source.name(), condition)).collect(),
         })
     }
 
-    fn look(&self) -> ScanState {
-        let looks = self.telemetry.state().scans;
+    fn scan_state(&self) -> ScanState {
+        let scans = self.telemetry.state().scans;
         ScanState {
-            has_succeeded: looks.succeeded.is_some(),
-            trouble: looks.trouble.map(|trouble| trouble.text),
-            under_way: looks.began.map(|began| began.elapsed()),
+            has_succeeded: scans.succeeded.is_some(),
+            last_error: scans.last_error.map(|error| error.text),
+            running_for: scans.began.map(|began| began.elapsed()),
         }
     }
 
-    fn session_standings(&self) -> Vec<SessionState> {
-        self.sessions().into_iter().map(|(standing, _)| standing).collect()
+    fn session_states(&self) -> Vec<SessionState> {
+        self.sessions().into_iter().map(|(session, _)| session).collect()
     }
 
     fn sessions(&self) -> Vec<(SessionState, ResourceMeters)> {
         let sessions = self.sessions.borrow().clone();
-        let standing = |(resource, progress): (String, watch::Receiver<_>)| {
-            let told = self.telemetry.resource(&resource);
-            let (notes, progress) = (told.notes(), *progress.borrow());
-            let standing = SessionState {
+        let session = |(resource, progress): (String, watch::Receiver<_>)| {
+            let telemetry = self.telemetry.resource(&resource);
+            let (notes, progress) = (telemetry.notes(), *progress.borrow());
+            let session = SessionState {
                 resource,
                 progress,
                 has_kubelet: notes.has_kubelet,
                 is_registered: notes.is_registered,
-                trouble: notes.trouble,
-                turned: notes.turned.elapsed(),
+                last_error: notes.last_error,
+                since_last_step: notes.last_step.elapsed(),
             };
-            (standing, told.meters)
+            (session, telemetry.meters)
         };
-        sessions.into_iter().map(standing).collect()
+        sessions.into_iter().map(session).collect()
     }
 
     fn ixml(&self) -> IxmlState {
         self.ixml.as_ref().map_or(IxmlState::Off, |state| state.borrow().clone())
     }
 
-    fn sources(&self, state: &State) -> BTreeMap<Source, SourceFacts> {
+    fn sources(&self, state: &TelemetryState) -> BTreeMap<Source, SourceCondition> {
         let netlink = "the kernel's uevents are not followed";
         let pod_resources = "the kubelet was not asked who holds what";
         BTreeMap::from([
-            (Source::Netlink, telling(&state.netlink, netlink)),
-            (Source::PodResources, telling(&state.pod_resources, pod_resources)),
+            (Source::Netlink, source_condition(&state.netlink, netlink)),
+            (Source::PodResources, source_condition(&state.pod_resources, pod_resources)),
             (Source::Inotify, self.inotify(state)),
-            (Source::Ixml, ixml_facts(&self.ixml())),
+            (Source::Ixml, ixml_condition(&self.ixml())),
         ])
     }
 
     /// Up where it follows every directory that somebody wants followed.
-    fn inotify(&self, state: &State) -> SourceFacts {
+    fn inotify(&self, state: &TelemetryState) -> SourceCondition {
         let resources = self.telemetry.resources();
         let sessions = resources
             .values()
@@ -167,35 +169,35 @@ impl StatusService {
         let polled = followed.iter().filter(|(_, followed)| *followed == WatchMethod::Polls);
         let polled: Vec<_> = polled.map(|(directory, _)| *directory).collect();
         if !polled.is_empty() {
-            return SourceFacts::Down(format!("polled instead: {}", polled.join(", ")), None);
+            return SourceCondition::Down(format!("polled instead: {}", polled.join(", ")), None);
         }
         if followed.iter().any(|(_, followed)| *followed == WatchMethod::Inotify) {
-            return SourceFacts::Up(None);
+            return SourceCondition::Up(None);
         }
-        SourceFacts::Unused("no directory to follow".to_owned())
+        SourceCondition::Unused("no directory to follow".to_owned())
     }
 }
 
-fn telling(telling: &SourceState, unasked: &str) -> SourceFacts {
-    match telling {
-        SourceState::Unasked => SourceFacts::Unused(unasked.to_owned()),
-        SourceState::Up => SourceFacts::Up(None),
-        SourceState::Down(trouble) => {
-            SourceFacts::Down(trouble.text.clone(), Some(trouble.since.elapsed()))
+fn source_condition(state: &SourceState, unused: &str) -> SourceCondition {
+    match state {
+        SourceState::Unused => SourceCondition::Unused(unused.to_owned()),
+        SourceState::Up => SourceCondition::Up(None),
+        SourceState::Down(error) => {
+            SourceCondition::Down(error.text.clone(), Some(error.since.elapsed()))
         }
     }
 }
 
-fn ixml_facts(state: &IxmlState) -> SourceFacts {
+fn ixml_condition(state: &IxmlState) -> SourceCondition {
     let sentence = state.to_string();
     match state {
-        IxmlState::Off => SourceFacts::Unused(sentence),
-        IxmlState::Reading(_) => SourceFacts::Up(Some(sentence)),
-        IxmlState::Stalled { since, .. } => SourceFacts::Down(sentence, Some(since.elapsed())),
-        IxmlState::NotFound(_) | IxmlState::Unusable(_) => SourceFacts::Down(sentence, None),
+        IxmlState::Off => SourceCondition::Unused(sentence),
+        IxmlState::Reading(_) => SourceCondition::Up(Some(sentence)),
+        IxmlState::Stalled { since, .. } => SourceCondition::Down(sentence, Some(since.elapsed())),
+        IxmlState::NotFound(_) | IxmlState::Unusable(_) => SourceCondition::Down(sentence, None),
     }
 }
 
-fn aged(trouble: &LastError) -> Aged {
-    Aged { text: trouble.text.clone(), age: trouble.since.elapsed() }
+fn ongoing(error: &LastError) -> OngoingError {
+    OngoingError { text: error.text.clone(), age: error.since.elapsed() }
 }

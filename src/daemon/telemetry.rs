@@ -21,12 +21,12 @@ pub struct Telemetry {
     pub node: NodeMeters,
     started: Instant,
     resources: Arc<watch::Sender<BTreeMap<String, ResourceTelemetry>>>,
-    state: Arc<watch::Sender<State>>,
+    state: Arc<watch::Sender<TelemetryState>>,
 }
 
 /// What is known of the node's sources and scans.
 #[derive(Clone, Debug, Default)]
-pub struct State {
+pub struct TelemetryState {
     /// Scans of the machine.
     pub scans: Scans,
     /// Why the file's configuration is not in force.
@@ -47,7 +47,7 @@ pub struct Scans {
     /// When the last one that succeeded ended, and how long it took.
     pub succeeded: Option<(Instant, Duration)>,
     /// Why the last one failed.
-    pub trouble: Option<LastError>,
+    pub last_error: Option<LastError>,
 }
 
 /// Something that goes wrong.
@@ -64,7 +64,7 @@ pub struct LastError {
 pub enum SourceState {
     /// Nobody has asked it.
     #[default]
-    Unasked,
+    Unused,
     /// It does.
     Up,
     /// It does not.
@@ -108,7 +108,7 @@ pub struct ResourceTelemetry {
 #[derive(Clone, Debug)]
 pub struct SessionNotes {
     /// When it last came round.
-    pub turned: Instant,
+    pub last_step: Instant,
     /// Whether a kubelet's socket is there, and when last called somebody took the call; true until
     /// it was looked for.
     pub has_kubelet: bool,
@@ -117,7 +117,7 @@ pub struct SessionNotes {
     /// How changes of the kubelet's directory are noticed.
     pub followed: WatchMethod,
     /// What went wrong since the last success.
-    pub trouble: Option<String>,
+    pub last_error: Option<String>,
 }
 
 impl Default for Telemetry {
@@ -147,7 +147,7 @@ impl Telemetry {
 
     /// How things stand.
     #[must_use]
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> TelemetryState {
         self.state.borrow().clone()
     }
 
@@ -158,7 +158,7 @@ impl Telemetry {
     }
 
     /// From now on these are the resources: what was told of others is forgotten.
-    pub fn keep_resources<'a>(&self, names: impl IntoIterator<Item = &'a str>) {
+    pub fn set_resources<'a>(&self, names: impl IntoIterator<Item = &'a str>) {
         self.resources.send_modify(|resources| {
             let mut before = std::mem::take(resources);
             for name in names {
@@ -184,14 +184,14 @@ impl Telemetry {
     pub fn rescan_succeeded(&self) {
         self.rescan_ended(|scans, took| {
             scans.succeeded = Some((Instant::now(), took));
-            scans.trouble = None;
+            scans.last_error = None;
         });
     }
 
     /// It failed.
     pub fn rescan_failed(&self, error: &str) {
         self.rescan_ended(|scans, _| {
-            scans.trouble = Some(LastError::again(scans.trouble.take(), error));
+            scans.last_error = Some(LastError::updated(scans.last_error.take(), error));
         });
     }
 
@@ -230,18 +230,18 @@ impl Telemetry {
     }
 
     /// A change of the file was refused; the last good one stays in force.
-    pub fn config_refused(&self, complaint: &str) {
+    pub fn config_refused(&self, problem: &str) {
         self.node.config_reloads.count(ReloadResult::Refused);
         self.state.send_modify(|state| {
             let last = state.refused_config.take();
-            state.refused_config = Some(LastError::again(last, complaint));
+            state.refused_config = Some(LastError::updated(last, problem));
         });
     }
 }
 
 impl LastError {
-    /// The same trouble goes on, in these words.
-    fn again(last: Option<Self>, text: &str) -> Self {
+    /// The same error continues, with this text; `since` stays.
+    fn updated(last: Option<Self>, text: &str) -> Self {
         let since = last.map_or_else(Instant::now, |last| last.since);
         Self { text: text.to_owned(), since }
     }
@@ -251,10 +251,10 @@ impl SourceState {
     fn now(&mut self, error: Option<&str>) {
         *self = match (error, std::mem::take(self)) {
             (None, _) => Self::Up,
-            (Some(error), Self::Down(trouble)) => {
-                Self::Down(LastError::again(Some(trouble), error))
+            (Some(error), Self::Down(last_error)) => {
+                Self::Down(LastError::updated(Some(last_error), error))
             }
-            (Some(error), _) => Self::Down(LastError::again(None, error)),
+            (Some(error), _) => Self::Down(LastError::updated(None, error)),
         };
     }
 }
@@ -263,11 +263,11 @@ impl Default for ResourceTelemetry {
     fn default() -> Self {
         let now = Instant::now();
         let notes = SessionNotes {
-            turned: now,
+            last_step: now,
             has_kubelet: true,
             is_registered: false,
             followed: WatchMethod::Nothing,
-            trouble: None,
+            last_error: None,
         };
         let notes = Arc::new(watch::Sender::new(notes));
         Self { meters: ResourceMeters::default(), configured: now, notes }
@@ -297,26 +297,26 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_trouble_that_goes_on_keeps_its_beginning_and_its_last_words() {
+    async fn an_error_that_continues_keeps_its_start_and_its_latest_text() {
         let telemetry = Telemetry::new(Instant::now());
         let began = Instant::now();
         telemetry.rescan_failed("one");
         tokio::time::advance(Duration::from_secs(5)).await;
         telemetry.rescan_failed("two");
-        let trouble = telemetry.state().scans.trouble.unwrap();
-        assert_eq!((&*trouble.text, trouble.since), ("two", began));
+        let last_error = telemetry.state().scans.last_error.unwrap();
+        assert_eq!((&*last_error.text, last_error.since), ("two", began));
         telemetry.rescan_succeeded();
-        assert!(telemetry.state().scans.trouble.is_none());
+        assert!(telemetry.state().scans.last_error.is_none());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_resource_that_stays_keeps_its_counts_and_one_that_goes_is_forgotten() {
         let telemetry = Telemetry::new(Instant::now());
-        telemetry.keep_resources(["a.b/one", "a.b/two"]);
+        telemetry.set_resources(["a.b/one", "a.b/two"]);
         for name in ["a.b/one", "a.b/two"] {
             telemetry.resource(name).meters.lists_sent.inc();
         }
-        telemetry.keep_resources(["a.b/two", "a.b/three"]);
+        telemetry.set_resources(["a.b/two", "a.b/three"]);
         let resources = telemetry.resources();
         let sent = resources.iter().map(|(name, it)| (&**name, it.meters.lists_sent.get()));
         assert_eq!(sent.collect::<Vec<_>>(), [("a.b/three", 0), ("a.b/two", 1)]);

@@ -17,9 +17,9 @@ use crate::model::config::Config;
 use crate::model::rescan::RescanTrigger;
 
 /// How often to look, and to try netlink again, where no uevents are to be had.
-const POLL: Duration = Duration::from_secs(2);
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// A long storm overflows many times; so often is enough to say it.
-const REMIND: Duration = Duration::from_secs(60);
+const OVERFLOW_WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Listens until `stop`; polls while netlink cannot be opened or fails.
 pub async fn run(
@@ -40,22 +40,22 @@ pub async fn run(
                 notify(&triggers, RescanTrigger::Poll);
                 tokio::select! {
                     () = stop.cancelled() => return,
-                    error = pump(&mut uevents, &config, &triggers, &telemetry) => error,
+                    error = forward(&mut uevents, &config, &triggers, &telemetry) => error,
                 }
             }
             Err(error) => error,
         };
         telemetry.netlink(Some(&error.to_string()));
         if !std::mem::replace(&mut polls, true) {
-            warn!(%error, every = ?POLL, "no uevents from the kernel; looking at intervals instead");
+            warn!(%error, every = ?POLL_INTERVAL, "no uevents from the kernel; looking at intervals instead");
         }
         notify(&triggers, RescanTrigger::Poll);
-        stop.run_until_cancelled(tokio::time::sleep(POLL)).await;
+        stop.run_until_cancelled(tokio::time::sleep(POLL_INTERVAL)).await;
     }
 }
 
 /// Hands on what matters, until the socket is of no more use.
-async fn pump(
+async fn forward(
     uevents: &mut Uevents,
     config: &watch::Receiver<Arc<Config>>,
     triggers: &mpsc::Sender<RescanTrigger>,
@@ -70,10 +70,10 @@ async fn pump(
         telemetry.node.uevents.inc_by(received.events.len() as u64);
         if received.overflow {
             telemetry.node.uevent_overflows.inc();
-            say_overflow(&mut warned);
+            log_overflow(&mut warned);
         }
         let config = Arc::clone(&config.borrow());
-        if is_a_hint(&received, &config) {
+        if needs_rescan(&received, &config) {
             notify(triggers, RescanTrigger::Uevent);
         }
         // Whoever reads what is there already never waits: a storm must leave the thread to the
@@ -82,7 +82,7 @@ async fn pump(
     }
 }
 
-fn is_a_hint(received: &Received, config: &Config) -> bool {
+fn needs_rescan(received: &Received, config: &Config) -> bool {
     let Received { events, overflow, malformed } = received;
     for event in events {
         trace!(?event, "uevent");
@@ -93,8 +93,8 @@ fn is_a_hint(received: &Received, config: &Config) -> bool {
     *overflow || *malformed > 0 || events.iter().any(|event| is_relevant(event, config))
 }
 
-fn say_overflow(warned: &mut Option<Instant>) {
-    if warned.is_some_and(|warned| warned.elapsed() < REMIND) {
+fn log_overflow(warned: &mut Option<Instant>) {
+    if warned.is_some_and(|warned| warned.elapsed() < OVERFLOW_WARNING_INTERVAL) {
         return debug!("uevents were lost again");
     }
     *warned = Some(Instant::now());

@@ -75,27 +75,27 @@ fn once_each(paths: impl Iterator<Item = PathBuf>) -> Vec<PathBuf> {
 
 /// How long to wait for a library that does not answer, and before it is tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Patience {
+pub struct RetryPolicy {
     /// A question that is open for so long is given up.
-    pub give_up: Duration,
+    pub give_up_after: Duration,
     /// The pause after the first failure in a row; it doubles with each.
     pub first_pause: Duration,
     /// The longest pause.
     pub longest_pause: Duration,
 }
 
-impl Default for Patience {
+impl Default for RetryPolicy {
     /// A library may take seconds to wake a machine with sixteen chips, so giving up comes late.
     fn default() -> Self {
         Self {
-            give_up: Duration::from_secs(30),
+            give_up_after: Duration::from_secs(30),
             first_pause: Duration::from_secs(5),
             longest_pause: Duration::from_secs(300),
         }
     }
 }
 
-impl Patience {
+impl RetryPolicy {
     /// The pause after the `failures`-th failure in a row, counted from 1.
     #[must_use]
     pub fn pause(&self, failures: u32) -> Duration {
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_five_minutes() {
-        let pauses = [1, 2, 3, 7, u32::MAX].map(|failures| Patience::default().pause(failures));
+        let pauses = [1, 2, 3, 7, u32::MAX].map(|failures| RetryPolicy::default().pause(failures));
         assert_eq!(pauses, [5, 10, 20, 300, 300].map(Duration::from_secs));
     }
 }

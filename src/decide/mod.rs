@@ -2,7 +2,7 @@
 
 pub mod backoff;
 #[cfg(test)]
-mod sample;
+mod scan_builder;
 
 pub mod machine;
 

@@ -16,7 +16,7 @@ use super::kubelet::{
 };
 use super::machine::PlayMachine;
 use super::timeline::{Actor, Timeline};
-use crate::app::{self, Settings};
+use crate::app::{self, DaemonSettings};
 use crate::daemon::inventory_owner::SnapshotReceiver;
 use crate::decide::node::removed::Retention;
 use crate::decide::node::snapshot::NodeSnapshot;
@@ -109,8 +109,8 @@ fn settings(
     config: Config,
     directory: &Path,
     kubelet: &KubeletSettings,
-) -> Settings {
-    Settings {
+) -> DaemonSettings {
+    DaemonSettings {
         root: machine.root(),
         config,
         config_source: None,

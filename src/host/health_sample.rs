@@ -10,11 +10,11 @@ use crate::parse::attribute;
 use crate::parse::sysfs::PCI_DEVICES;
 
 /// A chip to look at, and its node's path on the host.
-pub type Known = (PciAddress, Option<String>);
+pub type SampledChip = (PciAddress, Option<String>);
 
 /// Looks at each chip.
 #[must_use]
-pub fn look(root: &Root, chips: &[Known]) -> HealthSample {
+pub fn sample(root: &Root, chips: &[SampledChip]) -> HealthSample {
     chips.iter().map(|(chip, node)| (*chip, look_at(root, *chip, node.as_deref()))).collect()
 }
 

@@ -13,11 +13,11 @@ use thiserror::Error;
 use tokio::net::TcpStream;
 
 /// Longest answer that is read, in bytes: far above the status of the largest node.
-const LONGEST: usize = 16 << 20;
+const BODY_SIZE_LIMIT: usize = 16 << 20;
 
 /// What came back.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct HttpResponse {
     /// For example 200.
     pub code: u16,
     /// The body as text.
@@ -58,13 +58,17 @@ pub fn reached_at(mut address: SocketAddr) -> SocketAddr {
 /// The answer to `GET path`.
 ///
 /// # Errors
-/// [`HttpError`], after `patience` at the latest. Any answer counts as one, whatever its code.
-pub async fn get(address: SocketAddr, path: &str, patience: Duration) -> Result<Answer, HttpError> {
-    let asked = tokio::time::timeout(patience, ask(address, path)).await;
-    asked.unwrap_or(Err(HttpError::Silent(address, patience)))
+/// [`HttpError`], after `time_limit` at the latest. Any answer counts as one, whatever its code.
+pub async fn get(
+    address: SocketAddr,
+    path: &str,
+    time_limit: Duration,
+) -> Result<HttpResponse, HttpError> {
+    let asked = tokio::time::timeout(time_limit, ask(address, path)).await;
+    asked.unwrap_or(Err(HttpError::Silent(address, time_limit)))
 }
 
-async fn ask(address: SocketAddr, path: &str) -> Result<Answer, HttpError> {
+async fn ask(address: SocketAddr, path: &str) -> Result<HttpResponse, HttpError> {
     let stream =
         TcpStream::connect(address).await.map_err(|error| HttpError::Connect(address, error))?;
     let not_http = |error| HttpError::NotHttp(address, error);
@@ -76,10 +80,10 @@ async fn ask(address: SocketAddr, path: &str) -> Result<Answer, HttpError> {
     let exchange = async {
         let response = sender.send_request(request).await.map_err(not_http)?;
         let code = response.status().as_u16();
-        let body = Limited::new(response.into_body(), LONGEST).collect().await;
+        let body = Limited::new(response.into_body(), BODY_SIZE_LIMIT).collect().await;
         let body = body.map_err(|error| HttpError::Broken(address, broken(error.as_ref())))?;
         let text = String::from_utf8_lossy(&body.to_bytes()).into_owned();
-        Ok(Answer { code, text })
+        Ok(HttpResponse { code, text })
     };
     let mut exchange = std::pin::pin!(exchange);
     tokio::select! {
@@ -92,7 +96,7 @@ async fn ask(address: SocketAddr, path: &str) -> Result<Answer, HttpError> {
 
 fn broken(error: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
     if error.is::<LengthLimitError>() {
-        return format!("it is longer than {} MiB", LONGEST >> 20);
+        return format!("it is longer than {} MiB", BODY_SIZE_LIMIT >> 20);
     }
     error.to_string()
 }

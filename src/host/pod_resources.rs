@@ -16,7 +16,7 @@ use crate::wire::podresources_v1::pod_resources_lister_client::PodResourcesListe
 
 /// The most that is read of an answer, in bytes. The kubelet's own tests read as much (kubernetes,
 /// `test/e2e_node/util.go`, `defaultPodResourcesMaxSize`).
-const LARGEST_ANSWER: usize = 16 * 1024 * 1024;
+const RESPONSE_SIZE_LIMIT: usize = 16 * 1024 * 1024;
 
 /// Why it is not known who holds what.
 #[derive(Debug, Error)]
@@ -43,8 +43,8 @@ impl PodResourcesError {
 /// Asks the kubelet that listens on `socket` who holds what.
 ///
 /// # Errors
-/// [`PodResourcesError`], after `patience` at the latest.
-pub async fn list(socket: &Path, patience: Duration) -> Result<HeldDevices, PodResourcesError> {
+/// [`PodResourcesError`], after `time_limit` at the latest.
+pub async fn list(socket: &Path, time_limit: Duration) -> Result<HeldDevices, PodResourcesError> {
     let call = async {
         let cannot_connect = |error| PodResourcesError::Connect(socket.to_owned(), error);
         let stream = UnixStream::connect(socket).await.map_err(cannot_connect)?;
@@ -52,10 +52,12 @@ pub async fn list(socket: &Path, patience: Duration) -> Result<HeldDevices, PodR
         let channel =
             channel.map_err(|error| cannot_connect(io::Error::other(error.to_string())))?;
         let mut client =
-            PodResourcesListerClient::new(channel).max_decoding_message_size(LARGEST_ANSWER);
+            PodResourcesListerClient::new(channel).max_decoding_message_size(RESPONSE_SIZE_LIMIT);
         let answer = client.list(ListPodResourcesRequest {}).await;
         let answer = answer.map_err(|status| PodResourcesError::Refused(Box::new(status)))?;
         Ok(pod_resources::holders(answer.into_inner()))
     };
-    tokio::time::timeout(patience, call).await.unwrap_or(Err(PodResourcesError::Silent(patience)))
+    tokio::time::timeout(time_limit, call)
+        .await
+        .unwrap_or(Err(PodResourcesError::Silent(time_limit)))
 }

@@ -88,12 +88,12 @@ pub fn capture(root: &Root, rules: &DiscoveryRules, detail: Detail) -> Result<Ma
 }
 
 /// A listed function: its directory and the ports above it.
-struct Place {
+struct FoundFunction {
     path: String,
     ports: Vec<PciAddress>,
 }
 
-type Functions = BTreeMap<PciAddress, Place>;
+type Functions = BTreeMap<PciAddress, FoundFunction>;
 
 struct Capture<'a> {
     root: &'a Root,
@@ -151,7 +151,7 @@ impl Capture<'_> {
             }
             let above = path.split('/').filter_map(|part| part.parse().ok());
             let ports = above.filter(|port| *port != address).collect();
-            functions.insert(address, Place { path, ports });
+            functions.insert(address, FoundFunction { path, ports });
         }
         Ok(functions)
     }
@@ -242,13 +242,13 @@ impl Capture<'_> {
     fn keep_relatives(&mut self, functions: &Functions, chips: &BTreeSet<PciAddress>) {
         let above_chips = ports_of(functions, chips);
         // What could not be judged stays, so that the copy tells of it too.
-        let unjudged = self.unjudged(functions);
-        let above_unjudged = ports_of(functions, &unjudged);
+        let unclassified = self.unclassified(functions);
+        let above_unclassified = ports_of(functions, &unclassified);
         for (address, place) in functions {
-            if chips.contains(address) || unjudged.contains(address) {
+            if chips.contains(address) || unclassified.contains(address) {
                 continue;
             }
-            let is_above = above_chips.contains(address) || above_unjudged.contains(address);
+            let is_above = above_chips.contains(address) || above_unclassified.contains(address);
             if is_above || place.ports.iter().any(|port| above_chips.contains(port)) {
                 self.attributes(&place.path, OF_OTHERS_FOR_PEOPLE);
                 self.link(&format!("{}/driver", place.path));
@@ -261,7 +261,7 @@ impl Capture<'_> {
     }
 
     /// Functions that may be chips, for all that their vendor says.
-    fn unjudged(&self, functions: &Functions) -> BTreeSet<PciAddress> {
+    fn unclassified(&self, functions: &Functions) -> BTreeSet<PciAddress> {
         let ports = ports_of(functions, &functions.keys().copied().collect());
         let others = functions.iter().filter(|(address, _)| !ports.contains(address));
         let unclear =
@@ -444,7 +444,7 @@ mod tests {
             self
         }
 
-        fn look(&self) -> Result<Arc<Inventory>, ScanError> {
+        fn inventory(&self) -> Result<Arc<Inventory>, ScanError> {
             self.look_with(&Config::default())
         }
 
@@ -456,8 +456,8 @@ mod tests {
 
         /// Warnings and skipped functions of chip 01:00.0; the other chip must be as ever.
         #[track_caller]
-        fn complaints(&self) -> Vec<String> {
-            let inventory = self.look().unwrap();
+        fn problems(&self) -> Vec<String> {
+            let inventory = self.inventory().unwrap();
             let other = inventory.chips().into_iter().find(|chip| chip.address.bus == 2);
             assert!(other.is_some(), "the other chip is hidden");
             let skipped = inventory.skipped.iter();
@@ -479,8 +479,8 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_tree_is_read_without_a_complaint() {
-        assert_eq!(Tree::new().complaints(), Vec::<String>::new());
+    fn a_whole_tree_is_read_without_a_problem() {
+        assert_eq!(Tree::new().problems(), Vec::<String>::new());
     }
 
     #[test]
@@ -489,7 +489,7 @@ mod tests {
         let tree = Tree::new().without(bus);
         let shown = tree.path(bus).display().to_string();
         assert_eq!(
-            tree.look().unwrap_err().to_string(),
+            tree.inventory().unwrap_err().to_string(),
             format!(
                 "cannot read {shown}: No such file or directory (os error 2); is /sys mounted here?"
             )
@@ -497,7 +497,7 @@ mod tests {
         let tree = tree.with(bus, "");
         let shown = tree.path(bus).display().to_string();
         assert_eq!(
-            tree.look().unwrap_err().to_string(),
+            tree.inventory().unwrap_err().to_string(),
             format!("cannot read {shown}: Not a directory (os error 20); is /sys mounted here?")
         );
     }
@@ -507,20 +507,20 @@ mod tests {
         let tree = Tree::new().without("dev").with("dev", "");
         let shown = tree.path("dev").display().to_string();
         assert_eq!(
-            tree.look().unwrap_err().to_string(),
+            tree.inventory().unwrap_err().to_string(),
             format!("cannot read {shown}: Not a directory (os error 20)")
         );
-        let inventory = tree.without("dev").look().unwrap();
+        let inventory = tree.without("dev").inventory().unwrap();
         assert_eq!(inventory.boards[0].reasons[0].code.name(), "DeviceNodeUnknown");
     }
 
     #[test]
     fn a_function_that_left_between_listing_and_reading_is_skipped() {
         let gone = "0000:01:00.0: not readable: vendor is not there; the function may have left during the scan";
-        assert_eq!(Tree::new().without(CHIP).complaints(), [gone]);
-        assert_eq!(Tree::new().without(&format!("{CHIP}/vendor")).complaints(), [gone]);
+        assert_eq!(Tree::new().without(CHIP).problems(), [gone]);
+        assert_eq!(Tree::new().without(&format!("{CHIP}/vendor")).problems(), [gone]);
         let class = "0000:01:00.0: not readable: class is not there; the function may have left during the scan";
-        assert_eq!(Tree::new().without(&format!("{CHIP}/class")).complaints(), [class]);
+        assert_eq!(Tree::new().without(&format!("{CHIP}/class")).problems(), [class]);
     }
 
     #[test]
@@ -529,7 +529,7 @@ mod tests {
         let target = format!("../../../../{OTHER}");
         let tree = Tree::new().without(&listed).with_link(&listed, &target);
         let gone = "0000:01:00.0: not readable: vendor is not there; the function may have left during the scan";
-        assert_eq!(tree.complaints(), [gone]);
+        assert_eq!(tree.problems(), [gone]);
     }
 
     #[test]
@@ -539,13 +539,13 @@ mod tests {
         let target = elsewhere.path(CHIP).display().to_string();
         let tree = Tree::new().without(&listed).with_link(&listed, &target);
         let gone = "0000:01:00.0: not readable: vendor is not there; the function may have left during the scan";
-        assert_eq!(tree.complaints(), [gone]);
+        assert_eq!(tree.problems(), [gone]);
     }
 
     #[track_caller]
     fn check(name: &str, bytes: impl AsRef<[u8]>, expected: &str) {
         let tree = Tree::new().with(&format!("{CHIP}/{name}"), bytes);
-        assert_eq!(tree.complaints(), [format!("0000:01:00.0: {expected}")]);
+        assert_eq!(tree.problems(), [format!("0000:01:00.0: {expected}")]);
     }
 
     #[test]
@@ -568,17 +568,17 @@ mod tests {
         check("max_link_width", "x16", "max_link_width `x16` is not a number of lanes");
         let tree = Tree::new().with(&format!("{CHIP}/numa_node"), vec![b'1'; 100_000]);
         let huge = "0000:01:00.0: numa_node could not be read: longer than 8192 bytes";
-        assert_eq!(tree.complaints(), [huge]);
-        assert_eq!(tree.look().unwrap().boards.len(), 2);
+        assert_eq!(tree.problems(), [huge]);
+        assert_eq!(tree.inventory().unwrap().boards.len(), 2);
     }
 
     #[test]
     fn an_attribute_that_cannot_be_read_is_named_with_the_cause() {
-        let vendor = Tree::new().with_directory(&format!("{CHIP}/vendor")).complaints();
+        let vendor = Tree::new().with_directory(&format!("{CHIP}/vendor")).problems();
         let expected =
             "0000:01:00.0: not readable: vendor could not be read: Is a directory (os error 21)";
         assert_eq!(vendor, [expected]);
-        let speed = Tree::new().with_directory(&format!("{CHIP}/max_link_speed")).complaints();
+        let speed = Tree::new().with_directory(&format!("{CHIP}/max_link_speed")).problems();
         let expected =
             "0000:01:00.0: max_link_speed could not be read: Is a directory (os error 21)";
         assert_eq!(speed, [expected]);
@@ -592,23 +592,23 @@ mod tests {
             let _ = fs::remove_file(&path);
             mkfifo(&path, Mode::S_IRWXU).unwrap();
         }
-        assert_eq!(tree.complaints(), ["0000:01:00.0: not readable: vendor is empty"]);
+        assert_eq!(tree.problems(), ["0000:01:00.0: not readable: vendor is empty"]);
     }
 
     #[test]
     fn a_configuration_space_of_all_ones_or_without_a_byte_is_a_chip_that_left_the_bus() {
         for config in [&[0xff; 64][..], &[]] {
             let tree = Tree::new().with(&format!("{CHIP}/config"), config);
-            let board = &tree.look().unwrap().boards[0];
+            let board = &tree.inventory().unwrap().boards[0];
             assert_eq!(board.reasons[0].code.name(), "ConfigSpaceUnreadable", "{config:?}");
         }
         let refused = Tree::new().with_directory(&format!("{CHIP}/config"));
-        assert!(refused.look().unwrap().boards[0].reasons.is_empty());
+        assert!(refused.inventory().unwrap().boards[0].reasons.is_empty());
     }
 
     #[track_caller]
     fn check_numa_node(tree: &Tree, expected: Option<u32>) {
-        assert_eq!(tree.look().unwrap().boards[0].chips[0].numa_node, expected);
+        assert_eq!(tree.inventory().unwrap().boards[0].chips[0].numa_node, expected);
     }
 
     #[test]
@@ -626,10 +626,10 @@ mod tests {
         let chip = format!("{CHIP}/device");
         let record = "run/udev/data/+pci:0000:01:00.0";
         let tree = Tree::new().with(&chip, "0x0003\n").with(record, "E:ID_MODEL_FROM_DATABASE=X\n");
-        assert_eq!(tree.look().unwrap().boards[0].model, "X");
-        assert_eq!(tree.complaints(), Vec::<String>::new());
+        assert_eq!(tree.inventory().unwrap().boards[0].model, "X");
+        assert_eq!(tree.problems(), Vec::<String>::new());
         let tree = tree.with_directory(record);
-        assert_eq!(tree.look().unwrap().boards[0].model, "unknown");
+        assert_eq!(tree.inventory().unwrap().boards[0].model, "unknown");
     }
 
     #[test]
@@ -641,15 +641,15 @@ mod tests {
             .with(&format!("{chip}/device"), "0x0002")
             .with(&format!("{chip}/class"), "0x120000")
             .with_link(&listed, &format!("../../../../{chip}"));
-        let inventory = tree.look().unwrap();
+        let inventory = tree.inventory().unwrap();
         assert_eq!(inventory.boards[2].address.to_string(), "10000:e1:00.0");
     }
 
     #[test]
     fn a_bridge_of_the_vendors_is_no_chip() {
         let tree = Tree::new().with(&format!("{CHIP}/class"), "0x060400");
-        assert_eq!(tree.complaints(), Vec::<String>::new());
-        assert_eq!(tree.look().unwrap().boards.len(), 1);
+        assert_eq!(tree.problems(), Vec::<String>::new());
+        assert_eq!(tree.inventory().unwrap().boards.len(), 1);
     }
 
     #[test]
@@ -658,7 +658,7 @@ mod tests {
             .with(&format!("{CHIP}/iluvatar-sys/iluvatar1/dev"), "508:1\n")
             .with(&format!("{OTHER}/iluvatar-sys/first/dev"), "508:0\n")
             .with(&format!("{OTHER}/iluvatar-sys/first/uevent"), "DEVNAME=iluvatar0\n");
-        let inventory = tree.look().unwrap();
+        let inventory = tree.inventory().unwrap();
         let nodes: Vec<_> = inventory
             .chips()
             .iter()
@@ -679,7 +679,7 @@ mod tests {
                 "sys/class/iluvatar-sys/iluvatar0",
                 &format!("../../../{OTHER}/deep/er/iluvatar0"),
             );
-        let inventory = tree.look().unwrap();
+        let inventory = tree.inventory().unwrap();
         let nodes: Vec<_> = inventory
             .chips()
             .iter()
@@ -695,7 +695,7 @@ mod tests {
             .with("dev/iluvatarx", "c 508:9\n")
             .with("dev/iluvatar2.bak", "c 508:2\n")
             .with("dev/iluvatar3", "not a node\n");
-        assert!(tree.look().unwrap().boards.iter().all(|board| board.reasons.is_empty()));
+        assert!(tree.inventory().unwrap().boards.iter().all(|board| board.reasons.is_empty()));
     }
 
     #[test]

@@ -159,7 +159,7 @@ pub struct EccErrors {
 
 /// What was asked of the library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Call {
+pub enum LibraryCall {
     /// To get ready.
     Init,
     /// Which of its devices a chip is.
@@ -172,7 +172,7 @@ pub enum Call {
     Temperature,
 }
 
-impl Call {
+impl LibraryCall {
     /// Every call.
     pub const ALL: [Self; 5] =
         [Self::Init, Self::Handle, Self::Health, Self::Ecc, Self::Temperature];
@@ -195,7 +195,7 @@ impl Call {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallFailure {
     /// What was asked.
-    pub call: Call,
+    pub call: LibraryCall,
     /// What it answered.
     pub code: ReturnCode,
 }

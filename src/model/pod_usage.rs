@@ -8,7 +8,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodUsage {
     /// When the kubelet was asked, on the daemon's clock: a later allocation may be missing.
-    pub asked: Duration,
+    pub queried_at: Duration,
     /// Which kubelet answered.
     pub kubelet: KubeletInstance,
     /// Who holds what.

@@ -25,13 +25,13 @@ pub struct NodeFileError {
     /// Counted from 1.
     pub line: usize,
     /// The value, the rule and the way out.
-    pub problem: Problem,
+    pub problem: NodeFileProblem,
 }
 
 /// The rules of the format, as they are broken.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[expect(missing_docs, reason = "each message says what its variant means")]
-pub enum Problem {
+pub enum NodeFileProblem {
     #[error("a directory is written `[PATH]`; the `]` is missing")]
     UnclosedDirectory,
     #[error("`{0}` is not a path below the root; write it without `/` in front and without `..`")]
@@ -82,24 +82,25 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn read_line(&mut self, line: &'a str, number: usize) -> Result<(), Problem> {
+    fn read_line(&mut self, line: &'a str, number: usize) -> Result<(), NodeFileProblem> {
         if line.is_empty() || line.starts_with('#') {
             return Ok(());
         }
         if let Some(rest) = line.strip_prefix('[') {
-            let path = rest.strip_suffix(']').ok_or(Problem::UnclosedDirectory)?;
+            let path = rest.strip_suffix(']').ok_or(NodeFileProblem::UnclosedDirectory)?;
             check_path(path)?;
             self.directory = Some(path);
             return self.add(path.to_owned(), Entry::Directory, number);
         }
         let (name, entry) = parse_entry(line)?;
-        let directory = self.directory.ok_or_else(|| Problem::NoDirectory(shorten(line)))?;
+        let directory =
+            self.directory.ok_or_else(|| NodeFileProblem::NoDirectory(shorten(line)))?;
         self.add(format!("{directory}/{name}"), entry, number)
     }
 
-    fn add(&mut self, path: String, entry: Entry, number: usize) -> Result<(), Problem> {
+    fn add(&mut self, path: String, entry: Entry, number: usize) -> Result<(), NodeFileProblem> {
         if let Some(first) = self.lines.get(&path) {
-            return Err(Problem::Twice(path, *first));
+            return Err(NodeFileProblem::Twice(path, *first));
         }
         self.machine.insert(&path, entry);
         self.lines.insert(path, number);
@@ -115,7 +116,8 @@ impl<'a> Reader<'a> {
                     continue;
                 };
                 if self.machine.get(above) != Some(&Entry::Directory) {
-                    let problem = Problem::BelowFile(path.clone(), above.to_owned(), *above_line);
+                    let problem =
+                        NodeFileProblem::BelowFile(path.clone(), above.to_owned(), *above_line);
                     return Err(NodeFileError { line: *line.max(above_line), problem });
                 }
             }
@@ -124,57 +126,58 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn check_path(path: &str) -> Result<(), Problem> {
+fn check_path(path: &str) -> Result<(), NodeFileProblem> {
     let valid = path.split('/').all(is_name);
-    if valid { Ok(()) } else { Err(Problem::BadPath(shorten(path))) }
+    if valid { Ok(()) } else { Err(NodeFileProblem::BadPath(shorten(path))) }
 }
 
 fn is_name(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && !name.contains(['/', '\0', '\n'])
 }
 
-fn parse_entry(line: &str) -> Result<(&str, Entry), Problem> {
-    let not_an_entry = || Problem::NotAnEntry(shorten(line));
+fn parse_entry(line: &str) -> Result<(&str, Entry), NodeFileProblem> {
+    let not_an_entry = || NodeFileProblem::NotAnEntry(shorten(line));
     let (name, rest) = line.split_once(char::is_whitespace).ok_or_else(not_an_entry)?;
     let rest = rest.trim_start();
     let (sign, value) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
     let entry = match sign {
         "=" => Entry::File(parse_content(value.trim())?),
-        "->" if value.trim().is_empty() => return Err(Problem::NoTarget),
+        "->" if value.trim().is_empty() => return Err(NodeFileProblem::NoTarget),
         "->" => Entry::Link(value.trim().to_owned()),
         ":" => Entry::CharDevice(
-            parse_char_device(value).ok_or_else(|| Problem::BadDevice(shorten(value.trim())))?,
+            parse_char_device(value)
+                .ok_or_else(|| NodeFileProblem::BadDevice(shorten(value.trim())))?,
         ),
         _ => return Err(not_an_entry()),
     };
-    if is_name(name) { Ok((name, entry)) } else { Err(Problem::BadName(shorten(name))) }
+    if is_name(name) { Ok((name, entry)) } else { Err(NodeFileProblem::BadName(shorten(name))) }
 }
 
-fn parse_content(value: &str) -> Result<Vec<u8>, Problem> {
+fn parse_content(value: &str) -> Result<Vec<u8>, NodeFileProblem> {
     if let Some(quoted) = value.strip_prefix('"') {
         return unquote(quoted);
     }
     if let Some(digits) = value.strip_prefix("hex:") {
-        return unhex(digits).ok_or_else(|| Problem::BadHex(shorten(digits)));
+        return unhex(digits).ok_or_else(|| NodeFileProblem::BadHex(shorten(digits)));
     }
     Ok(format!("{value}\n").into_bytes())
 }
 
-fn unquote(text: &str) -> Result<Vec<u8>, Problem> {
+fn unquote(text: &str) -> Result<Vec<u8>, NodeFileProblem> {
     let mut bytes = Vec::new();
     let mut chars = text.chars();
     loop {
-        match chars.next().ok_or(Problem::UnclosedText)? {
+        match chars.next().ok_or(NodeFileProblem::UnclosedText)? {
             '"' if chars.as_str().is_empty() => return Ok(bytes),
-            '"' => return Err(Problem::UnclosedText),
+            '"' => return Err(NodeFileProblem::UnclosedText),
             '\\' => bytes.push(unescape(&mut chars)?),
             other => bytes.extend(other.encode_utf8(&mut [0; 4]).as_bytes()),
         }
     }
 }
 
-fn unescape(chars: &mut std::str::Chars<'_>) -> Result<u8, Problem> {
-    let escape = chars.next().ok_or(Problem::UnclosedText)?;
+fn unescape(chars: &mut std::str::Chars<'_>) -> Result<u8, NodeFileProblem> {
+    let escape = chars.next().ok_or(NodeFileProblem::UnclosedText)?;
     match escape {
         'n' => Ok(b'\n'),
         't' => Ok(b'\t'),
@@ -183,9 +186,9 @@ fn unescape(chars: &mut std::str::Chars<'_>) -> Result<u8, Problem> {
         'x' => {
             let digits: String = chars.by_ref().take(2).collect();
             let byte = unhex(&digits).filter(|bytes| bytes.len() == 1).map(|bytes| bytes[0]);
-            byte.ok_or_else(|| Problem::BadEscape(format!("x{digits}")))
+            byte.ok_or_else(|| NodeFileProblem::BadEscape(format!("x{digits}")))
         }
-        other => Err(Problem::BadEscape(other.to_string())),
+        other => Err(NodeFileProblem::BadEscape(other.to_string())),
     }
 }
 

@@ -9,17 +9,17 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::model::ixml::{
-    Call, CallFailure, ChipReading, EccErrors, HealthBits, ReturnCode, TriedLibrary,
+    CallFailure, ChipReading, EccErrors, HealthBits, LibraryCall, ReturnCode, TriedLibrary,
 };
 use crate::model::pci::PciAddress;
 
 /// The longest line of either side, in bytes; sixteen chips need two thousand.
 pub const LONGEST_LINE: usize = 256 * 1024;
 
-/// What the agent says. First one of the first three, then a [`Answer::Reading`] for each request;
-/// after [`Answer::NotFound`] and [`Answer::Unusable`] it ends.
+/// What the agent says. First one of the first three, then a [`AgentReply::Reading`] for each request;
+/// after [`AgentReply::NotFound`] and [`AgentReply::Unusable`] it ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum AgentReply {
     /// This library is loaded and ready.
     Ready(PathBuf),
     /// No library could be loaded.
@@ -62,7 +62,7 @@ pub fn parse_request(line: &str) -> Result<Vec<PciAddress>, LineError> {
 
 /// The answer, without the end of the line.
 #[must_use]
-pub fn answer_line(answer: &Answer) -> String {
+pub fn reply_line(answer: &AgentReply) -> String {
     serde_json::json!(AnswerRecord::from(answer.clone())).to_string()
 }
 
@@ -70,7 +70,7 @@ pub fn answer_line(answer: &Answer) -> String {
 ///
 /// # Errors
 /// [`LineError`]
-pub fn parse_answer(line: &str) -> Result<Answer, LineError> {
+pub fn parse_reply(line: &str) -> Result<AgentReply, LineError> {
     serde_json::from_str::<AnswerRecord>(line)?.try_into()
 }
 
@@ -112,22 +112,22 @@ struct ChipRecord {
     failure: Option<FailureRecord>,
 }
 
-impl From<Answer> for AnswerRecord {
-    fn from(answer: Answer) -> Self {
+impl From<AgentReply> for AnswerRecord {
+    fn from(answer: AgentReply) -> Self {
         // A path that is no UTF-8 is spelt with replacement characters: it is only shown.
         let text = |path: PathBuf| path.to_string_lossy().into_owned();
         match answer {
-            Answer::Ready(library) => Self::Ready(text(library)),
-            Answer::NotFound(tried) => Self::NotFound(
+            AgentReply::Ready(library) => Self::Ready(text(library)),
+            AgentReply::NotFound(tried) => Self::NotFound(
                 tried
                     .into_iter()
                     .map(|tried| TriedRecord { path: text(tried.path), error: tried.error })
                     .collect(),
             ),
-            Answer::Unusable(library, failure) => {
+            AgentReply::Unusable(library, failure) => {
                 Self::Unusable { library: text(library), failure: failure.into() }
             }
-            Answer::Reading(chips) => Self::Reading(
+            AgentReply::Reading(chips) => Self::Reading(
                 chips
                     .into_iter()
                     .map(|(chip, reading)| (chip.to_string(), reading.into()))
@@ -137,7 +137,7 @@ impl From<Answer> for AnswerRecord {
     }
 }
 
-impl TryFrom<AnswerRecord> for Answer {
+impl TryFrom<AnswerRecord> for AgentReply {
     type Error = LineError;
 
     fn try_from(record: AnswerRecord) -> Result<Self, LineError> {
@@ -172,7 +172,7 @@ impl TryFrom<FailureRecord> for CallFailure {
     type Error = LineError;
 
     fn try_from(record: FailureRecord) -> Result<Self, LineError> {
-        let call = Call::ALL.into_iter().find(|call| call.name() == record.call);
+        let call = LibraryCall::ALL.into_iter().find(|call| call.name() == record.call);
         let call = call.ok_or(LineError::BadCall(record.call))?;
         Ok(Self { call, code: ReturnCode(record.code) })
     }
@@ -214,7 +214,7 @@ mod tests {
     }
 
     fn failure() -> impl Strategy<Value = CallFailure> {
-        (prop::sample::select(Call::ALL.to_vec()), any::<i32>())
+        (prop::sample::select(LibraryCall::ALL.to_vec()), any::<i32>())
             .prop_map(|(call, code)| CallFailure { call, code: ReturnCode(code) })
     }
 
@@ -230,15 +230,17 @@ mod tests {
         )
     }
 
-    fn answer() -> impl Strategy<Value = Answer> {
+    fn answer() -> impl Strategy<Value = AgentReply> {
         let tried = (".*", ".*")
             .prop_map(|(path, error): (String, String)| TriedLibrary { path: path.into(), error });
         prop_oneof![
-            ".*".prop_map(|path: String| Answer::Ready(path.into())),
-            prop::collection::vec(tried, 0..3).prop_map(Answer::NotFound),
-            (".*", failure())
-                .prop_map(|(path, failure): (String, _)| Answer::Unusable(path.into(), failure)),
-            prop::collection::btree_map(address(), reading(), 0..4).prop_map(Answer::Reading),
+            ".*".prop_map(|path: String| AgentReply::Ready(path.into())),
+            prop::collection::vec(tried, 0..3).prop_map(AgentReply::NotFound),
+            (".*", failure()).prop_map(|(path, failure): (String, _)| AgentReply::Unusable(
+                path.into(),
+                failure
+            )),
+            prop::collection::btree_map(address(), reading(), 0..4).prop_map(AgentReply::Reading),
         ]
     }
 
@@ -246,11 +248,11 @@ mod tests {
     fn a_line_is_json_that_a_person_can_read() {
         let chip: PciAddress = "0000:13:00.0".parse().unwrap();
         assert_eq!(request_line(&[chip]), r#"["0000:13:00.0"]"#);
-        let lost = CallFailure { call: Call::Health, code: ReturnCode(15) };
+        let lost = CallFailure { call: LibraryCall::Health, code: ReturnCode(15) };
         let reading =
             ChipReading { temperature: Some(45), failure: Some(lost), ..ChipReading::default() };
         assert_eq!(
-            answer_line(&Answer::Reading([(chip, reading)].into())),
+            reply_line(&AgentReply::Reading([(chip, reading)].into())),
             r#"{"reading":{"0000:13:00.0":{"temperature":45,"failure":{"call":"ixmlDeviceGetHealth","code":15}}}}"#
         );
     }
@@ -258,7 +260,7 @@ mod tests {
     #[test]
     fn a_line_of_another_shape_is_refused_with_what_is_wrong_in_it() {
         let check = |line: &str, expected: &str| {
-            assert_eq!(parse_answer(line).unwrap_err().to_string(), expected);
+            assert_eq!(parse_reply(line).unwrap_err().to_string(), expected);
         };
         check(r#"{"reading":{"13:00.0":{}}}"#, "`13:00.0` is not a PCI address");
         check(
@@ -271,9 +273,9 @@ mod tests {
     proptest! {
         #[test]
         fn every_answer_reads_back(answer in answer()) {
-            let line = answer_line(&answer);
+            let line = reply_line(&answer);
             prop_assert!(!line.contains('\n'));
-            prop_assert_eq!(parse_answer(&line).unwrap(), answer);
+            prop_assert_eq!(parse_reply(&line).unwrap(), answer);
         }
 
         #[test]
@@ -285,18 +287,18 @@ mod tests {
 
         #[test]
         fn no_line_makes_either_side_panic(line in ".*") {
-            let _ = (parse_answer(&line), parse_request(&line));
+            let _ = (parse_reply(&line), parse_request(&line));
         }
 
         #[test]
         fn no_damaged_line_makes_either_side_panic(
             answer in answer(), at: prop::sample::Index, to in any::<char>()
         ) {
-            let mut line: Vec<char> = answer_line(&answer).chars().collect();
+            let mut line: Vec<char> = reply_line(&answer).chars().collect();
             let at = at.index(line.len());
             line[at] = to;
             let line = String::from_iter(line);
-            let _ = (parse_answer(&line), parse_request(&line));
+            let _ = (parse_reply(&line), parse_request(&line));
         }
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ix_device_plugin::daemon::config_watch::ConfigWatch;
+use ix_device_plugin::daemon::telemetry::Telemetry;
 use ix_device_plugin::demo::kubelet::NodeView;
 use ix_device_plugin::host::config_file::ConfigSource;
 use ix_device_plugin::model::config::{Config, Granularity};
@@ -201,8 +202,14 @@ impl Watching {
         let (sender, config) = watch::channel(Arc::new(source.load().unwrap()));
         let (_, snapshots) = watch::channel(None);
         let requests = Arc::new(Notify::new());
-        let follow =
-            ConfigWatch::new(source.clone(), sender, snapshots, Arc::clone(&requests), inotify);
+        let follow = ConfigWatch::new(
+            source.clone(),
+            sender,
+            snapshots,
+            Arc::clone(&requests),
+            inotify,
+            Telemetry::default(),
+        );
         let mut tasks = JoinSet::new();
         tasks.spawn(follow.run(CancellationToken::new()));
         Self { config, requests, log, _tasks: tasks }

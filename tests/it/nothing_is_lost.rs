@@ -120,7 +120,7 @@ async fn check_failed_scan(directory: &str) {
 
     std::fs::remove_file(&real).expect("the tree is ours");
     std::fs::rename(&away, &real).expect("the tree is ours");
-    daemon.until_status("a scan", |status| status["machine"]["trouble"].is_null()).await;
+    daemon.until_status("a scan", |status| status["machine"]["error"].is_null()).await;
     all(&node).await;
     assert_eq!(lists(), before, "no other list was sent meanwhile");
 }

@@ -193,7 +193,7 @@ fn join<T: ToString>(items: impl Iterator<Item = T>) -> String {
 mod tests {
     use super::*;
     use crate::decide::node::state::snapshot_of;
-    use crate::decide::sample::{SINGLE, Sample, UNKNOWN, at, node};
+    use crate::decide::scan_builder::{SINGLE, ScanBuilder, UNKNOWN, at, node};
     use crate::model::allocation::AllocatedChip;
     use crate::model::config::{Config, Sharing, SharingPolicy};
     use crate::model::health::{Reason, ReasonCode};
@@ -241,7 +241,7 @@ mod tests {
 
     /// The machine behind the healthy devices of [`resource`].
     fn inventory() -> Inventory {
-        let sample = Sample::default()
+        let sample = ScanBuilder::default()
             .dual_board("00:01.0", 0x10, UNKNOWN)
             .chip("00:02.0 20:00.0", SINGLE)
             .class_device("iluvatar0", 0, Some("17:00.0"))

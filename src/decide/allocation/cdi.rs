@@ -163,12 +163,12 @@ mod tests {
     use super::*;
     use crate::decide::node::snapshot::NodeSnapshot;
     use crate::decide::node::state::snapshot_of;
-    use crate::decide::sample::{SINGLE, Sample, UNKNOWN, at};
+    use crate::decide::scan_builder::{SINGLE, ScanBuilder, UNKNOWN, at};
     use crate::model::config::Config;
 
     /// A board of the chips 14:00.0 and 17:00.0, an MR-V100 at 20:00.0, a control node.
-    fn sample() -> Sample {
-        Sample::default()
+    fn sample() -> ScanBuilder {
+        ScanBuilder::default()
             .dual_board("00:01.0", 0x10, UNKNOWN)
             .chip("00:02.0 20:00.0", SINGLE)
             .class_device("iluvatar0", 0, Some("14:00.0"))
@@ -178,11 +178,11 @@ mod tests {
             .node("/dev/itrctl", 9)
     }
 
-    fn whole() -> Sample {
+    fn whole() -> ScanBuilder {
         sample().class_device("iluvatar2", 2, Some("20:00.0")).node("/dev/iluvatar2", 2)
     }
 
-    fn inventory(sample: Sample) -> Inventory {
+    fn inventory(sample: ScanBuilder) -> Inventory {
         (*snapshot_of(sample.scan(), &Config::default()).inventory).clone()
     }
 
@@ -214,12 +214,12 @@ mod tests {
         let without_the_last = spec_of(sample());
         assert_eq!(without_the_last.len(), 3);
         assert!(!without_the_last.iter().any(|line| line.starts_with("0000:20:00.0")));
-        let half = Sample::default()
+        let half = ScanBuilder::default()
             .dual_board("00:01.0", 0x10, UNKNOWN)
             .class_device("iluvatar0", 0, Some("14:00.0"))
             .node("/dev/iluvatar0", 0);
         assert_eq!(spec_of(half), ["0000:14:00.0: /dev/iluvatar0"]);
-        assert_eq!(spec_of(Sample::default().node("/dev/itrctl", 9)), [""; 0]);
+        assert_eq!(spec_of(ScanBuilder::default().node("/dev/itrctl", 9)), [""; 0]);
     }
 
     fn snapshot(device_specs: bool) -> NodeSnapshot {

@@ -225,7 +225,7 @@ mod tests {
     use super::*;
     use crate::decide::node::advertise::advertise;
     use crate::decide::node::state::snapshot_of;
-    use crate::decide::sample::{Sample, UNKNOWN};
+    use crate::decide::scan_builder::{ScanBuilder, UNKNOWN};
     use crate::model::config::Config;
 
     const ADDRESS: &str = "0000:13:00.0";
@@ -297,7 +297,7 @@ mod tests {
 
     /// The chips 14:00.0 and 17:00.0 of one board, with nodes of these minors; none for `None`.
     fn board(minors: [Option<u32>; 2]) -> Inventory {
-        let mut sample = Sample::default().dual_board("00:01.0", 0x10, UNKNOWN);
+        let mut sample = ScanBuilder::default().dual_board("00:01.0", 0x10, UNKNOWN);
         for (chip, minor) in ["14:00.0", "17:00.0"].into_iter().zip(minors) {
             let Some(minor) = minor else { continue };
             let name = format!("iluvatar{minor}");

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::{and, count, visibility};
 use crate::model::cdi::{FILE_NAME, KIND};
 use crate::model::doctor::facts::{
-    CdiDirectoryFacts, CdiFile, CdiSpec, Observed, RootFacts, Unavailable,
+    CdiDirectoryFacts, CdiFile, CdiFileContent, Observed, RootFacts, Unavailable,
 };
 use crate::model::doctor::finding::Finding;
 
@@ -73,7 +73,7 @@ pub(super) fn cdi_specs(directories: &[CdiDirectoryFacts], root: &RootFacts) -> 
 }
 
 /// Devices that several files name.
-fn conflicts(specs: &[(&CdiFile, &CdiSpec)]) -> Vec<Finding> {
+fn conflicts(specs: &[(&CdiFile, &CdiFileContent)]) -> Vec<Finding> {
     let mut named: BTreeMap<&str, Vec<&CdiFile>> = BTreeMap::new();
     for (file, spec) in specs {
         for device in &spec.devices {
@@ -119,7 +119,7 @@ fn unreadable(file: &CdiFile) -> Option<Finding> {
 }
 
 /// Files of others with our kind that conflict with none.
-fn foreign(specs: &[(&CdiFile, &CdiSpec)]) -> Option<Finding> {
+fn foreign(specs: &[(&CdiFile, &CdiFileContent)]) -> Option<Finding> {
     let others = specs.iter().filter(|(file, _)| file.name != FILE_NAME);
     let paths: Vec<_> = others.map(|(file, _)| file.path()).collect();
     let (defines, paths_shown) = (if paths.len() == 1 { "defines" } else { "define" }, and(&paths));
@@ -142,7 +142,7 @@ mod tests {
         CdiFile {
             directory: directory.to_owned(),
             name: name.to_owned(),
-            spec: Ok(CdiSpec { kind: KIND.to_owned(), devices }),
+            spec: Ok(CdiFileContent { kind: KIND.to_owned(), devices }),
         }
     }
 

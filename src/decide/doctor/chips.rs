@@ -131,7 +131,7 @@ fn level(config: &Config, code: ReasonCode) -> Level {
 mod tests {
     use super::super::sample_facts::{self, check, hardware, one, with_remedy};
     use super::*;
-    use crate::decide::sample::{Sample, UNKNOWN};
+    use crate::decide::scan_builder::{ScanBuilder, UNKNOWN};
     use crate::model::function::Link;
     use crate::model::inventory::{SkipReason, Skipped};
 
@@ -140,7 +140,7 @@ mod tests {
         check(chips, &hardware(one()), &["ok: 1 chip on 1 board"]);
         check(
             chips,
-            &hardware(Sample::default().other("00:01.0 03:00.0")),
+            &hardware(ScanBuilder::default().other("00:01.0 03:00.0")),
             &["warning: no chip of vendor 0x1e3e is among 2 PCI functions -> if this node \
                  should have GPUs, check that `lspci -d 1e3e:` lists them; otherwise exclude it \
                  with a node selector"],
@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_half_board_is_a_failure() {
-        let whole = || Sample::default().dual_board("00:01.0", 0x10, UNKNOWN);
+        let whole = || ScanBuilder::default().dual_board("00:01.0", 0x10, UNKNOWN);
         check(boards, &hardware(whole()), &["ok: no board is known to lack a chip"]);
         let half = whole().with(|chip| chip.driver = Some("vfio-pci".to_owned()));
         check(
@@ -226,8 +226,9 @@ mod tests {
 
     #[test]
     fn a_half_board_is_named_with_what_shows_that_it_should_have_more() {
-        let sample =
-            Sample::default().dual_board("00:01.0", 0x10, UNKNOWN).chip("00:02.0 20:00.0", UNKNOWN);
+        let sample = ScanBuilder::default()
+            .dual_board("00:01.0", 0x10, UNKNOWN)
+            .chip("00:02.0 20:00.0", UNKNOWN);
         let expected = "failure: board 0000:20:00.0: 1 of 2 chips present (2 by the other boards \
                         of 1e3e:0003 on this node)";
         check(boards, &hardware(sample), &[&with_remedy(expected, ReasonCode::ChipMissing)]);

@@ -73,9 +73,9 @@ fn foreign(hardware: &Hardware, config: &Config, driver: &str) -> Vec<Finding> {
 mod tests {
     use super::super::sample_facts::{check, hardware, one, with_remedy};
     use super::*;
-    use crate::decide::sample::{SINGLE, Sample};
+    use crate::decide::scan_builder::{SINGLE, ScanBuilder};
 
-    fn without_module(sample: Sample) -> Hardware {
+    fn without_module(sample: ScanBuilder) -> Hardware {
         let mut hardware = hardware(sample);
         hardware.facts.modules.clear();
         hardware
@@ -92,7 +92,7 @@ mod tests {
         );
         check(
             driver,
-            &without_module(Sample::default()),
+            &without_module(ScanBuilder::default()),
             &["ok: no driver iluvatar or bi_driver is loaded, and no chip needs it"],
         );
     }
@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn bound_chips_are_well_and_virtual_functions_are_nobodys_fault() {
         check(binding, &hardware(one()), &["ok: every chip is bound to iluvatar or bi_driver"]);
-        check(binding, &hardware(Sample::default()), &["ok: no chip needs a driver"]);
+        check(binding, &hardware(ScanBuilder::default()), &["ok: no chip needs a driver"]);
         let physical = "0000:03:00.0".parse().unwrap();
         let virtual_function = one().chip("00:01.0 03:00.1", SINGLE).with(|chip| {
             chip.virtual_of = Some(physical);

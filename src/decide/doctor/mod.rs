@@ -189,7 +189,7 @@ mod sample_facts {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::decide::sample::{SINGLE, Sample};
+    use crate::decide::scan_builder::{SINGLE, ScanBuilder};
     use crate::model::doctor::facts::{
         DeviceLinks, InotifyFacts, KnownRoots, KubeletFacts, PathSource, PluginDirectory,
         PluginDirectoryContent, RootFacts, RootKind,
@@ -198,7 +198,7 @@ mod sample_facts {
     use crate::model::health::ReasonCode;
 
     /// The hardware of a sample, with the driver loaded.
-    pub(super) fn hardware(sample: Sample) -> Hardware {
+    pub(super) fn hardware(sample: ScanBuilder) -> Hardware {
         let facts = HardwareFacts {
             scan: sample.scan(),
             modules: vec!["iluvatar".to_owned()],
@@ -209,8 +209,8 @@ mod sample_facts {
     }
 
     /// One single-chip board, alone.
-    pub(super) fn one() -> Sample {
-        Sample::default().chip("00:01.0 03:00.0", SINGLE)
+    pub(super) fn one() -> ScanBuilder {
+        ScanBuilder::default().chip("00:01.0 03:00.0", SINGLE)
     }
 
     /// What a check of the hardware finds, under the default configuration.

@@ -135,27 +135,28 @@ fn of_links(links: &[DeviceLink]) -> Vec<Finding> {
 mod tests {
     use super::super::sample_facts::{self, hardware, shown, with_remedy};
     use super::*;
-    use crate::decide::sample::{SINGLE, Sample, node};
+    use crate::decide::scan_builder::{SINGLE, ScanBuilder, node};
 
     #[track_caller]
     fn check(hardware: &Hardware, expected: &[&str]) {
         assert_eq!(shown(&device_nodes(hardware, &Config::default())), expected);
     }
 
-    fn with_node() -> Sample {
-        let sample = Sample::default().chip("00:01.0 03:00.0", SINGLE).node("/dev/iluvatar0", 0);
+    fn with_node() -> ScanBuilder {
+        let sample =
+            ScanBuilder::default().chip("00:01.0 03:00.0", SINGLE).node("/dev/iluvatar0", 0);
         sample.with(|chip| chip.child_nodes.push(node("/dev/iluvatar0", 0)))
     }
 
     #[test]
     fn a_chip_with_its_node_is_well() {
         check(&hardware(with_node()), &["ok: 1 chip node found in /dev"]);
-        check(&hardware(Sample::default()), &["ok: no chip has a device node"]);
+        check(&hardware(ScanBuilder::default()), &["ok: no chip has a device node"]);
     }
 
     #[test]
     fn an_announced_node_that_is_not_there_is_a_failure() {
-        let announced = Sample::default()
+        let announced = ScanBuilder::default()
             .chip("00:01.0 03:00.0", SINGLE)
             .with(|chip| chip.child_nodes.push(node("/dev/iluvatar0", 0)));
         check(
@@ -170,7 +171,7 @@ mod tests {
     #[test]
     fn a_node_without_any_evidence_is_a_failure() {
         check(
-            &hardware(Sample::default().chip("00:01.0 03:00.0", SINGLE)),
+            &hardware(ScanBuilder::default().chip("00:01.0 03:00.0", SINGLE)),
             &[&with_remedy(
                 "failure: the device node of 0000:03:00.0 is not known: /sys announces no nodes, \
                  and 0 in /dev do not pair with 1 chips",
@@ -181,7 +182,8 @@ mod tests {
 
     #[test]
     fn an_inferred_node_is_a_warning() {
-        let sample = Sample::default().chip("00:01.0 03:00.0", SINGLE).node("/dev/iluvatar0", 0);
+        let sample =
+            ScanBuilder::default().chip("00:01.0 03:00.0", SINGLE).node("/dev/iluvatar0", 0);
         check(
             &hardware(sample),
             &["warning: /sys does not announce the nodes of 0000:03:00.0; they are inferred \
@@ -206,7 +208,7 @@ mod tests {
 
     #[test]
     fn the_control_node_is_missed_from_driver_4_4_on() {
-        let with_version = |version: &str, sample: Sample| {
+        let with_version = |version: &str, sample: ScanBuilder| {
             let mut hardware = hardware(sample);
             hardware.facts.scan.driver_version = Some(version.to_owned());
             hardware

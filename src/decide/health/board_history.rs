@@ -158,11 +158,11 @@ mod tests {
             let machine = parse_node_file(X8).unwrap();
             let mut node =
                 Self { machine, config: Config::default(), seen: BoardHistory::default() };
-            node.look();
+            node.scan();
             node
         }
 
-        fn look(&mut self) -> ObservedNode {
+        fn scan(&mut self) -> ObservedNode {
             let scan = parse_sysfs_scan(&self.machine, &self.config.discovery);
             let mut node = observe(&scan, &self.config);
             self.seen.correct(&mut node, &self.config.boards);
@@ -203,8 +203,8 @@ mod tests {
         for (left, stays) in [(LOWER, UPPER), (UPPER, LOWER)] {
             let mut node = Node::x8();
             node.unplug(left);
-            check_half(&node.look(), stays);
-            check_half(&node.look(), stays);
+            check_half(&node.scan(), stays);
+            check_half(&node.scan(), stays);
         }
     }
 
@@ -213,7 +213,7 @@ mod tests {
         let mut node = Node::x8();
         node.seen = BoardHistory::default();
         node.unplug(LOWER);
-        let inventory = node.look();
+        let inventory = node.scan();
         assert!(board(&inventory, LOWER).is_none());
         assert_eq!(board(&inventory, UPPER).unwrap().evidence, Evidence::Siblings);
     }
@@ -221,12 +221,12 @@ mod tests {
     #[test]
     fn a_board_that_is_whole_again_is_as_it_was() {
         let mut node = Node::x8();
-        let before = node.look();
+        let before = node.scan();
         let whole = node.machine.clone();
         node.unplug(LOWER);
-        node.look();
+        node.scan();
         node.machine = whole;
-        assert_eq!(node.look(), before);
+        assert_eq!(node.scan(), before);
     }
 
     #[test]
@@ -236,27 +236,27 @@ mod tests {
         node.unplug(LOWER);
         let half = node.machine.clone();
         node.unplug(UPPER);
-        let gone = node.look();
+        let gone = node.scan();
         assert_eq!(gone.boards.len(), 7);
         node.seen.forget_departed(&gone, &BTreeSet::from([UPPER.parse().unwrap()]));
         node.machine = half.clone();
-        check_half(&node.look(), UPPER);
+        check_half(&node.scan(), UPPER);
 
         // Nobody waits for it any more: what comes now is judged by itself.
         node.unplug(UPPER);
-        let gone = node.look();
+        let gone = node.scan();
         node.seen.forget_departed(&gone, &BTreeSet::new());
         node.machine = half;
-        assert!(board(&node.look(), UPPER).is_some());
+        assert!(board(&node.scan(), UPPER).is_some());
         node.machine = whole;
-        assert_eq!(node.look().boards.len(), 8);
+        assert_eq!(node.scan().boards.len(), 8);
     }
 
     #[test]
     fn another_chip_in_its_place_ends_the_board() {
         let mut node = Node::x8();
         node.give_id(LOWER, "0x0009");
-        let inventory = node.look();
+        let inventory = node.scan();
         for chip in [LOWER, UPPER] {
             assert_eq!(board(&inventory, chip).unwrap().chips.len(), 1, "{chip}");
         }
@@ -267,6 +267,6 @@ mod tests {
         let mut node = Node::x8();
         node.config.boards.pairing = Pairing::Off;
         node.unplug(LOWER);
-        assert_eq!(missing_chips(&board(&node.look(), UPPER).unwrap()), None);
+        assert_eq!(missing_chips(&board(&node.scan(), UPPER).unwrap()), None);
     }
 }

@@ -101,14 +101,15 @@ fn shown(link: &Link, side: Side) -> String {
 mod tests {
     use super::*;
     use crate::decide::machine::observe::observe;
-    use crate::decide::sample::{SINGLE, Sample, at, node};
+    use crate::decide::scan_builder::{SINGLE, ScanBuilder, at, node};
     use crate::model::config::Config;
     use crate::model::function::ChipFunction;
     use crate::model::inventory::{SkipReason, Skipped};
 
     /// One bound chip with a node of its own.
     fn chip() -> ObservedChip {
-        let sample = Sample::default().chip("00:01.0 03:00.0", SINGLE).node("/dev/iluvatar0", 0);
+        let sample =
+            ScanBuilder::default().chip("00:01.0 03:00.0", SINGLE).node("/dev/iluvatar0", 0);
         let own_node = |chip: &mut ChipFunction| chip.child_nodes.push(node("/dev/iluvatar0", 0));
         let mut observed = observe(&sample.with(own_node).scan(), &Config::default());
         observed.boards[0].chips.remove(0)
@@ -168,8 +169,10 @@ mod tests {
 
     #[test]
     fn a_board_that_lacks_a_chip_says_how_many_and_who_has_it() {
-        let mut observed =
-            observe(&Sample::default().chip("00:01.0 03:00.0", SINGLE).scan(), &Config::default());
+        let mut observed = observe(
+            &ScanBuilder::default().chip("00:01.0 03:00.0", SINGLE).scan(),
+            &Config::default(),
+        );
         let board = &mut observed.boards[0];
         assert_eq!(missing_chips(board), None);
         board.expected_chips = 2;

@@ -2,10 +2,10 @@
 //!
 //! A *state* (no driver, no node) counts while it is seen and not a moment longer. A *hard* fault
 //! (the chip does not answer, a fatal PCIe error) and what libixml *reports* count at once, a *soft*
-//! signal after [`STREAK`] observations in a row; all end only after a recovery time without them,
+//! signal after [`SOFT_SIGNAL_STREAK`] observations in a row; all end only after a recovery time without them,
 //! which doubles with each relapse. A soft signal, and a report other than "this GPU is lost" and
 //! "reset required", is suppressed while it would turn most of the boards unhealthy at once, on
-//! nodes of at least [`SUPPRESSION_BOARDS`] boards: then its source is the likelier fault.
+//! nodes of at least [`SUPPRESSION_BOARD_MINIMUM`] boards: then its source is the likelier fault.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,13 +17,13 @@ use crate::model::pci::PciAddress;
 use crate::model::warning::{Subject, Warning, WarningCode};
 
 /// Observations in a row after which a soft signal counts.
-pub const STREAK: u32 = 3;
+pub const SOFT_SIGNAL_STREAK: u32 = 3;
 /// The fewest boards of a node on which a signal can be suppressed.
-pub const SUPPRESSION_BOARDS: usize = 3;
+pub const SUPPRESSION_BOARD_MINIMUM: usize = 3;
 /// A relapse within this many recovery times after a fault ended makes the next one longer.
-const RELAPSE: u32 = 10;
+const RELAPSE_WINDOW: u32 = 10;
 /// The longest recovery is this many times the configured one.
-const LONGEST: u32 = 32;
+const RECOVERY_LIMIT: u32 = 32;
 
 /// What is seen, or holds, against each chip.
 pub type ChipReasons = BTreeMap<PciAddress, Vec<Reason>>;
@@ -144,7 +144,7 @@ impl HealthTracker {
             let turning = self.chips.iter().filter(would_turn);
             let turning = turning.filter_map(|(chip, _)| boards.get(chip));
             let turning = turning.collect::<BTreeSet<_>>().len();
-            let is_most = all >= SUPPRESSION_BOARDS && turning * 2 > all;
+            let is_most = all >= SUPPRESSION_BOARD_MINIMUM && turning * 2 > all;
             if is_most && rules.severity(*code) == Severity::Unhealthy {
                 self.suppressed.insert(*code, (turning, all));
             } else {
@@ -167,7 +167,7 @@ fn suppressible_streak(code: ReasonCode) -> Option<u32> {
     let names_a_lost_chip = matches!(code, ReasonCode::IxmlGpuLost | ReasonCode::IxmlResetRequired);
     match code.certainty() {
         Certainty::Reported if !names_a_lost_chip => Some(1),
-        Certainty::Soft => Some(STREAK),
+        Certainty::Soft => Some(SOFT_SIGNAL_STREAK),
         Certainty::Reported | Certainty::State | Certainty::Hard => None,
     }
 }
@@ -177,7 +177,7 @@ fn fault_streak(certainty: Certainty) -> Option<u32> {
     match certainty {
         Certainty::State => None,
         Certainty::Hard | Certainty::Reported => Some(1),
-        Certainty::Soft => Some(STREAK),
+        Certainty::Soft => Some(SOFT_SIGNAL_STREAK),
     }
 }
 
@@ -234,7 +234,8 @@ impl History {
 impl Signal {
     fn fault_seen(&mut self, now: Duration, recovery: Duration) {
         if self.fault.is_none() {
-            let is_relapse = self.ended.is_some_and(|ended| now < ended + recovery * RELAPSE);
+            let is_relapse =
+                self.ended.is_some_and(|ended| now < ended + recovery * RELAPSE_WINDOW);
             self.relapses = if is_relapse { self.relapses.saturating_add(1) } else { 0 };
         }
         self.fault = Some(now);
@@ -248,7 +249,7 @@ impl Signal {
 
     /// How many recovery times the fault takes to end.
     fn factor(&self) -> u32 {
-        (1 << self.relapses.min(8)).min(LONGEST)
+        (1 << self.relapses.min(8)).min(RECOVERY_LIMIT)
     }
 
     /// The detail; of a fault that is no longer seen, also how long it still counts.
@@ -450,11 +451,11 @@ mod tests {
 
     #[test]
     fn when_a_fault_ended_does_not_depend_on_when_it_was_asked() {
-        let relapse_after = |looks: &[u64]| {
+        let relapse_after = |queries: &[u64]| {
             let mut node = Node::new();
             node.see(0, &[(1, ReasonCode::AerFatal)]);
             node.see(1, &[]);
-            for second in looks {
+            for second in queries {
                 node.tracker.end_faults(Duration::from_secs(*second), &node.rules);
             }
             // 300 s after the fault ended in second 30 it is no relapse any more.

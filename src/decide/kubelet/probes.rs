@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::model::session::Progress;
 
 /// A scan that runs longer than this is mentioned.
-const SLOW_SCAN: Duration = Duration::from_secs(10);
+const SLOW_SCAN_LIMIT: Duration = Duration::from_secs(10);
 
 /// A session that makes no step for so long is stuck: it waits at most a second or two between two
 /// steps, whatever the kubelet does.
@@ -28,9 +28,9 @@ pub struct SessionState {
     /// Whether the kubelet accepted our registration.
     pub is_registered: bool,
     /// The last error, as the log has it; none since the last success.
-    pub trouble: Option<String>,
+    pub last_error: Option<String>,
     /// Time since its last step.
-    pub turned: Duration,
+    pub since_last_step: Duration,
 }
 
 /// What is known of the scans of the machine.
@@ -39,16 +39,16 @@ pub struct ScanState {
     /// Whether one ever succeeded.
     pub has_succeeded: bool,
     /// Why the last one failed.
-    pub trouble: Option<String>,
+    pub last_error: Option<String>,
     /// How long the current one has been running; none while none runs.
-    pub under_way: Option<Duration>,
+    pub running_for: Option<Duration>,
 }
 
 /// The answer to a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeResult {
     /// Whether it is positive.
-    pub is_well: bool,
+    pub is_positive: bool,
     /// What is missing, or the state of each part if nothing is.
     pub sentences: Vec<String>,
 }
@@ -56,8 +56,8 @@ pub struct ProbeResult {
 impl ProbeResult {
     /// Positive if nothing is missing.
     fn new(missing: Vec<String>, otherwise: Vec<String>) -> Self {
-        let is_well = missing.is_empty();
-        Self { is_well, sentences: if is_well { otherwise } else { missing } }
+        let is_positive = missing.is_empty();
+        Self { is_positive, sentences: if is_positive { otherwise } else { missing } }
     }
 }
 
@@ -65,9 +65,9 @@ impl ProbeResult {
 #[must_use]
 pub fn readiness(scan: &ScanState, sessions: &[SessionState]) -> ProbeResult {
     if !scan.has_succeeded {
-        let missing = scan.trouble.as_ref().map_or_else(
+        let missing = scan.last_error.as_ref().map_or_else(
             || "the first scan of the machine has not finished".to_owned(),
-            |trouble| format!("the machine cannot be scanned: {trouble}"),
+            |last_error| format!("the machine cannot be scanned: {last_error}"),
         );
         return ProbeResult::new(vec![missing], Vec::new());
     }
@@ -80,17 +80,20 @@ pub fn readiness(scan: &ScanState, sessions: &[SessionState]) -> ProbeResult {
 }
 
 fn missing(session: &SessionState) -> Option<String> {
-    let SessionState { resource, is_registered, trouble, .. } = session;
-    let trouble = trouble.as_ref().map_or(String::new(), |trouble| format!(": {trouble}"));
+    let SessionState { resource, is_registered, last_error, .. } = session;
+    let last_error =
+        last_error.as_ref().map_or(String::new(), |last_error| format!(": {last_error}"));
     match session.progress {
         Progress::Streaming | Progress::Yielded => None,
         Progress::Waiting if !session.has_kubelet => {
             Some(format!("{resource}: not registered: there is no kubelet on this node"))
         }
         Progress::Waiting if *is_registered => {
-            Some(format!("{resource}: registered, but the kubelet has no open stream{trouble}"))
+            Some(format!("{resource}: registered, but the kubelet has no open stream{last_error}"))
         }
-        Progress::Waiting => Some(format!("{resource}: not registered with the kubelet{trouble}")),
+        Progress::Waiting => {
+            Some(format!("{resource}: not registered with the kubelet{last_error}"))
+        }
     }
 }
 
@@ -114,11 +117,11 @@ pub fn liveness(owner_answers: bool, scan: &ScanState, sessions: &[SessionState]
         missing.push("the inventory loop does not answer".to_owned());
     }
     // A scan that hangs is no reason for a restart, which would only hang at the same read.
-    let slow = scan.under_way.filter(|since| *since >= SLOW_SCAN);
+    let slow = scan.running_for.filter(|since| *since >= SLOW_SCAN_LIMIT);
     well.extend(slow.map(|since| format!("a scan has been running for {} s", since.as_secs())));
-    let stuck = sessions.iter().filter(|session| session.turned > LONGEST_SESSION_STEP);
+    let stuck = sessions.iter().filter(|session| session.since_last_step > LONGEST_SESSION_STEP);
     missing.extend(stuck.map(|session| {
-        let (resource, seconds) = (&session.resource, session.turned.as_secs());
+        let (resource, seconds) = (&session.resource, session.since_last_step.as_secs());
         format!("{resource}: its session has made no progress for {seconds} s")
     }));
     ProbeResult::new(missing, well)
@@ -128,7 +131,8 @@ pub fn liveness(owner_answers: bool, scan: &ScanState, sessions: &[SessionState]
 mod tests {
     use super::*;
 
-    const SCANNED: ScanState = ScanState { has_succeeded: true, trouble: None, under_way: None };
+    const SCANNED: ScanState =
+        ScanState { has_succeeded: true, last_error: None, running_for: None };
 
     fn session(progress: Progress) -> SessionState {
         SessionState {
@@ -136,15 +140,15 @@ mod tests {
             progress,
             has_kubelet: true,
             is_registered: false,
-            trouble: None,
-            turned: Duration::ZERO,
+            last_error: None,
+            since_last_step: Duration::ZERO,
         }
     }
 
     #[track_caller]
-    fn check(result: &ProbeResult, is_well: bool, sentences: &[&str]) {
+    fn check(result: &ProbeResult, is_positive: bool, sentences: &[&str]) {
         let sentences = sentences.iter().map(ToString::to_string).collect();
-        assert_eq!(*result, ProbeResult { is_well, sentences });
+        assert_eq!(*result, ProbeResult { is_positive, sentences });
     }
 
     #[test]
@@ -152,7 +156,7 @@ mod tests {
         let unscanned = ScanState::default();
         let sentence = "the first scan of the machine has not finished";
         check(&readiness(&unscanned, &[]), false, &[sentence]);
-        let failed = ScanState { trouble: Some("no /sys".to_owned()), ..unscanned };
+        let failed = ScanState { last_error: Some("no /sys".to_owned()), ..unscanned };
         let sessions = [session(Progress::Streaming)];
         let sentence = "the machine cannot be scanned: no /sys";
         check(&readiness(&failed, &sessions), false, &[sentence]);
@@ -160,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_scan_that_fails_later_leaves_it_ready() {
-        let failing = ScanState { trouble: Some("no /sys".to_owned()), ..SCANNED };
+        let failing = ScanState { last_error: Some("no /sys".to_owned()), ..SCANNED };
         let result = readiness(&failing, &[session(Progress::Streaming)]);
         check(&result, true, &["a.b/c: the kubelet has its list"]);
     }
@@ -171,7 +175,7 @@ mod tests {
         check(&readiness(&SCANNED, &[]), false, &[sentence]);
         let refused = SessionState {
             resource: "a.b/d".to_owned(),
-            trouble: Some("cannot register: no".to_owned()),
+            last_error: Some("cannot register: no".to_owned()),
             ..session(Progress::Waiting)
         };
         let sentence = "a.b/d: not registered with the kubelet: cannot register: no";
@@ -201,7 +205,7 @@ mod tests {
     fn it_is_live_while_its_loop_answers_even_if_a_scan_hangs() {
         let progress = "the inventory loop is making progress";
         check(&liveness(true, &SCANNED, &[]), true, &[progress]);
-        let scanning = ScanState { under_way: Some(Duration::from_secs(3600)), ..SCANNED };
+        let scanning = ScanState { running_for: Some(Duration::from_secs(3600)), ..SCANNED };
         let sentence = "a scan has been running for 3600 s";
         check(&liveness(true, &scanning, &[]), true, &[progress, sentence]);
         let sentence = "the inventory loop does not answer";
@@ -216,7 +220,7 @@ mod tests {
             true,
             &["the inventory loop is making progress"],
         );
-        let stuck = SessionState { turned: Duration::from_secs(31), ..waiting };
+        let stuck = SessionState { since_last_step: Duration::from_secs(31), ..waiting };
         let sentence = "a.b/c: its session has made no progress for 31 s";
         check(&liveness(true, &SCANNED, &[stuck]), false, &[sentence]);
     }

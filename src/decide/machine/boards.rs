@@ -28,7 +28,7 @@ use crate::model::warning::{Subject, Warning, WarningCode};
 
 /// Chips that are one board.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Group {
+pub struct ChipGroup {
     /// The board's id: its lowest chip, or the lowest that configuration says it has.
     pub address: PciAddress,
     /// Those that are there, ascending; at least one.
@@ -41,23 +41,23 @@ pub struct Group {
 
 /// Every physical chip in exactly one group, ascending by address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Groups {
+pub struct ChipGroups {
     /// The boards.
-    pub groups: Vec<Group>,
+    pub groups: Vec<ChipGroup>,
     /// What an operator should know of chips that could not be grouped.
     pub notes: Vec<Warning>,
 }
 
-/// Groups the physical chips of a survey; virtual functions are left out.
+/// Groups the physical chips of a scan; virtual functions are left out.
 #[must_use]
-pub fn assemble(survey: &SysfsScan, rules: &BoardRules) -> Groups {
-    let chips = survey.chips.iter().filter(|chip| chip.virtual_of.is_none());
+pub fn assemble(scan: &SysfsScan, rules: &BoardRules) -> ChipGroups {
+    let chips = scan.chips.iter().filter(|chip| chip.virtual_of.is_none());
     let mut assembly = Assembly {
-        survey,
+        scan,
         rules,
-        ports: Ports::of(survey),
+        ports: Ports::of(scan),
         ungrouped: chips.map(|chip| (chip.function.address, chip)).collect(),
-        result: Groups::default(),
+        result: ChipGroups::default(),
     };
     assembly.by_configuration();
     if rules.pairing == Pairing::Auto {
@@ -83,11 +83,11 @@ pub fn slot_of(
 }
 
 struct Assembly<'a> {
-    survey: &'a SysfsScan,
+    scan: &'a SysfsScan,
     rules: &'a BoardRules,
     ports: Ports<'a>,
     ungrouped: BTreeMap<PciAddress, &'a ChipFunction>,
-    result: Groups,
+    result: ChipGroups,
 }
 
 impl<'a> Assembly<'a> {
@@ -99,7 +99,7 @@ impl<'a> Assembly<'a> {
         for chip in &chips {
             self.ungrouped.remove(chip);
         }
-        self.result.groups.push(Group { address: chips[0], chips, evidence, expected_chips });
+        self.result.groups.push(ChipGroup { address: chips[0], chips, evidence, expected_chips });
     }
 
     fn note(&mut self, code: WarningCode, first: PciAddress, detail: String) {
@@ -130,7 +130,7 @@ impl<'a> Assembly<'a> {
     fn by_slot(&mut self) {
         let mut in_slot: BTreeMap<SlotAddress, Vec<PciAddress>> = BTreeMap::new();
         for chip in self.ungrouped.values() {
-            if let Some((slot, _)) = slot_of(&chip.function, &self.survey.slots) {
+            if let Some((slot, _)) = slot_of(&chip.function, &self.scan.slots) {
                 in_slot.entry(slot).or_default().push(chip.function.address);
             }
         }
@@ -215,7 +215,7 @@ impl<'a> Assembly<'a> {
 
     fn in_different_slots(&self, functions: &[&Function]) -> bool {
         let slots: BTreeSet<_> =
-            functions.iter().filter_map(|function| slot_of(function, &self.survey.slots)).collect();
+            functions.iter().filter_map(|function| slot_of(function, &self.scan.slots)).collect();
         slots.len() > 1
     }
 }

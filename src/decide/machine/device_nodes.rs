@@ -26,17 +26,17 @@ pub struct FoundNode {
 #[must_use]
 pub fn find_nodes(
     chips: &[&ChipFunction],
-    survey: &SysfsScan,
+    scan: &SysfsScan,
     rules: &DiscoveryRules,
 ) -> BTreeMap<PciAddress, FoundNode> {
-    let announced = announced_nodes(chips, survey);
+    let announced = announced_nodes(chips, scan);
     if announced.is_empty() {
-        return infer_nodes(chips, survey, rules).unwrap_or_else(|why| {
+        return infer_nodes(chips, scan, rules).unwrap_or_else(|why| {
             chips.iter().map(|chip| (chip.function.address, unknown(&why))).collect()
         });
     }
     let there: BTreeMap<_, _> =
-        survey.device_nodes.iter().map(|node| (&*node.path, node.number)).collect();
+        scan.device_nodes.iter().map(|node| (&*node.path, node.number)).collect();
     let found = |chip: &&ChipFunction| match announced.get(&chip.function.address) {
         Some((node, evidence)) => FoundNode {
             node: Some(node.clone()),
@@ -56,9 +56,9 @@ fn unknown(why: &str) -> FoundNode {
 /// The nodes that directories below the chips, or class devices that lead to them, announce.
 fn announced_nodes(
     chips: &[&ChipFunction],
-    survey: &SysfsScan,
+    scan: &SysfsScan,
 ) -> BTreeMap<PciAddress, (DeviceNode, NodeEvidence)> {
-    let of_class = survey.class_devices.iter().filter_map(|device| {
+    let of_class = scan.class_devices.iter().filter_map(|device| {
         let node = DeviceNode { path: format!("/dev/{}", device.name), number: device.number };
         Some((device.chip?, (node, NodeEvidence::Class)))
     });
@@ -96,14 +96,14 @@ fn announced_problem(
 /// Sorted chips paired with sorted nodes, only if that cannot be off by one.
 fn infer_nodes(
     chips: &[&ChipFunction],
-    survey: &SysfsScan,
+    scan: &SysfsScan,
     rules: &DiscoveryRules,
 ) -> Result<BTreeMap<PciAddress, FoundNode>, String> {
     if let Some(unbound) = chips.iter().find(|chip| !is_bound(chip, rules)) {
         let unbound = unbound.function.address;
         return Err(format!("/sys announces no nodes, and {unbound} has no driver"));
     }
-    let mut nodes: Vec<_> = survey.device_nodes.iter().filter_map(chip_node).collect();
+    let mut nodes: Vec<_> = scan.device_nodes.iter().filter_map(chip_node).collect();
     nodes.sort_by_key(|(minor, _)| *minor);
     if nodes.len() != chips.len() {
         let (nodes, chips) = (nodes.len(), chips.len());
@@ -143,7 +143,7 @@ fn has_minor(node: &DeviceNode, minor: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::sample::{SINGLE, Sample, node};
+    use crate::decide::scan_builder::{SINGLE, ScanBuilder, node};
 
     /// `/dev/iluvatar0 by sysfs`, or the problem.
     fn shown(found: &FoundNode) -> String {
@@ -159,15 +159,15 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(sample: Sample, expected: &[&str]) {
-        let survey = sample.scan();
-        let chips: Vec<_> = survey.chips.iter().collect();
-        let found = find_nodes(&chips, &survey, &DiscoveryRules::default());
+    fn check(sample: ScanBuilder, expected: &[&str]) {
+        let scan = sample.scan();
+        let chips: Vec<_> = scan.chips.iter().collect();
+        let found = find_nodes(&chips, &scan, &DiscoveryRules::default());
         assert_eq!(found.values().map(shown).collect::<Vec<_>>(), expected);
     }
 
-    fn two_chips() -> Sample {
-        Sample::default().chip("00:01.0 03:00.0", SINGLE).chip("00:02.0 04:00.0", SINGLE)
+    fn two_chips() -> ScanBuilder {
+        ScanBuilder::default().chip("00:01.0 03:00.0", SINGLE).chip("00:02.0 04:00.0", SINGLE)
     }
 
     fn child(path: &'static str, minor: u32) -> impl FnOnce(&mut ChipFunction) {
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_child_of_the_chip_is_its_node_whatever_the_order() {
-        let sample = Sample::default()
+        let sample = ScanBuilder::default()
             .chip("00:01.0 03:00.0", SINGLE)
             .with(child("/dev/iluvatar7", 7))
             .chip("00:02.0 04:00.0", SINGLE)
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_child_is_stronger_than_a_class_device() {
-        let sample = Sample::default()
+        let sample = ScanBuilder::default()
             .chip("00:01.0 03:00.0", SINGLE)
             .with(child("/dev/iluvatar0", 0))
             .class_device("iluvatar1", 1, Some("03:00.0"))
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_child_of_another_kind_is_not_the_chips_node() {
-        let sample = Sample::default()
+        let sample = ScanBuilder::default()
             .chip("00:01.0 03:00.0", SINGLE)
             .with(child("/dev/dri/card0", 0))
             .class_device("iluvatar1", 1, Some("03:00.0"))
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check_unknown(sample: Sample, why: &str) {
+    fn check_unknown(sample: ScanBuilder, why: &str) {
         let unknown = format!("none by none, unknown: {why}");
         check(sample, &[&unknown, &unknown]);
     }
@@ -261,7 +261,8 @@ mod tests {
             two_chips().node("/dev/iluvatar0", 0),
             "/sys announces no nodes, and 1 in /dev do not pair with 2 chips",
         );
-        let nodes = |sample: Sample| sample.node("/dev/iluvatar0", 0).node("/dev/iluvatar1", 1);
+        let nodes =
+            |sample: ScanBuilder| sample.node("/dev/iluvatar0", 0).node("/dev/iluvatar1", 1);
         check_unknown(
             nodes(two_chips().with(|chip| chip.driver = None)),
             "/sys announces no nodes, and 0000:04:00.0 has no driver",
@@ -274,6 +275,6 @@ mod tests {
 
     #[test]
     fn a_node_without_chips_is_no_trouble() {
-        check(Sample::default().node("/dev/iluvatar0", 0), &[]);
+        check(ScanBuilder::default().node("/dev/iluvatar0", 0), &[]);
     }
 }

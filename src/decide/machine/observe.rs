@@ -1,11 +1,11 @@
-//! A scan to an observation: the one place where boards, device nodes and distances come together.
+//! A scan to an observation: the one position where boards, device nodes and distances come together.
 
 use std::collections::BTreeMap;
 
-use super::boards::{self, Group};
+use super::boards::{self, ChipGroup};
 use super::device_nodes::{self, FoundNode};
 use super::models;
-use super::topology::{self, Place};
+use super::topology::{self, ChipPosition};
 use crate::model::config::Config;
 use crate::model::device::{DeviceNode, NodeEvidence};
 use crate::model::function::ChipFunction;
@@ -23,7 +23,7 @@ pub fn observe(scan: &SysfsScan, config: &Config) -> ObservedNode {
     let found = device_nodes::find_nodes(&usable, scan, &config.discovery);
     let groups = boards::assemble(scan, &config.boards);
     let usable = usable.into_iter().map(|chip| (chip.function.address, chip)).collect();
-    let machine = Machine { scan, config, usable, found: &found, skipped: &skipped };
+    let machine = MachineScan { scan, config, usable, found: &found, skipped: &skipped };
     let boards: Vec<_> = groups.groups.iter().filter_map(|group| machine.board(group)).collect();
     ObservedNode {
         tree: machine.tree(&boards),
@@ -60,7 +60,7 @@ fn reason_to_skip(chip: &ChipFunction, config: &Config) -> Option<SkipReason> {
     (!is_ours).then(|| SkipReason::BoundTo(driver.clone()))
 }
 
-struct Machine<'a> {
+struct MachineScan<'a> {
     scan: &'a SysfsScan,
     config: &'a Config,
     usable: BTreeMap<PciAddress, &'a ChipFunction>,
@@ -68,9 +68,9 @@ struct Machine<'a> {
     skipped: &'a [Skipped],
 }
 
-impl Machine<'_> {
+impl MachineScan<'_> {
     /// None where every chip of the group is skipped.
-    fn board(&self, group: &Group) -> Option<ObservedBoard> {
+    fn board(&self, group: &ChipGroup) -> Option<ObservedBoard> {
         let chips: Vec<_> = group.chips.iter().filter_map(|chip| self.chip(*chip)).collect();
         let first = chips.first()?;
         Some(ObservedBoard {
@@ -83,7 +83,7 @@ impl Machine<'_> {
         })
     }
 
-    fn skipped_of(&self, group: &Group) -> Vec<Skipped> {
+    fn skipped_of(&self, group: &ChipGroup) -> Vec<Skipped> {
         let skipped = self.skipped.iter().filter(|skipped| group.chips.contains(&skipped.address));
         skipped.cloned().collect()
     }
@@ -106,19 +106,19 @@ impl Machine<'_> {
     }
 
     fn tree(&self, boards: &[ObservedBoard]) -> DistanceTree {
-        let places: Vec<_> = boards
+        let positions: Vec<_> = boards
             .iter()
             .map(|board| {
-                let chips = board.chips.iter().filter_map(|chip| self.place(chip.address));
+                let chips = board.chips.iter().filter_map(|chip| self.position(chip.address));
                 (board.address, chips.collect())
             })
             .collect();
-        topology::distance_tree(&places)
+        topology::distance_tree(&positions)
     }
 
-    fn place(&self, address: PciAddress) -> Option<Place<'_>> {
+    fn position(&self, address: PciAddress) -> Option<ChipPosition<'_>> {
         let chip = self.usable.get(&address)?;
-        Some(Place { function: &chip.function, numa_node: chip.numa_node })
+        Some(ChipPosition { function: &chip.function, numa_node: chip.numa_node })
     }
 
     fn warnings(&self) -> impl Iterator<Item = Warning> {

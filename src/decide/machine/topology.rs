@@ -15,7 +15,7 @@ use crate::model::topology::{Distance, DistanceTree, Group, GroupKind};
 
 /// A chip as the tree needs it.
 #[derive(Clone, Copy, Debug)]
-pub struct Place<'a> {
+pub struct ChipPosition<'a> {
     /// Address, ports above, root bus.
     pub function: &'a Function,
     /// Absent where it is not known.
@@ -24,7 +24,7 @@ pub struct Place<'a> {
 
 /// The tree of boards, each given as its address and its chips.
 #[must_use]
-pub fn distance_tree(boards: &[(PciAddress, Vec<Place<'_>>)]) -> DistanceTree {
+pub fn distance_tree(boards: &[(PciAddress, Vec<ChipPosition<'_>>)]) -> DistanceTree {
     let mut builder = Builder::new(host_bridge_nodes(boards));
     let mut below: BTreeMap<Option<RootBus>, Vec<Anchor<'_>>> = BTreeMap::new();
     for (address, chips) in boards {
@@ -44,10 +44,10 @@ pub fn distance_tree(boards: &[(PciAddress, Vec<Place<'_>>)]) -> DistanceTree {
 }
 
 /// The NUMA node of each host bridge: what its chips agree on; none where they do not.
-fn host_bridge_nodes(boards: &[(PciAddress, Vec<Place<'_>>)]) -> BTreeMap<RootBus, u32> {
+fn host_bridge_nodes(boards: &[(PciAddress, Vec<ChipPosition<'_>>)]) -> BTreeMap<RootBus, u32> {
     let mut seen: BTreeMap<RootBus, BTreeSet<u32>> = BTreeMap::new();
-    for place in boards.iter().flat_map(|(_, chips)| chips) {
-        if let (Some(root_bus), Some(node)) = (place.function.root_bus, place.numa_node) {
+    for position in boards.iter().flat_map(|(_, chips)| chips) {
+        if let (Some(root_bus), Some(node)) = (position.function.root_bus, position.numa_node) {
             seen.entry(root_bus).or_default().insert(node);
         }
     }
@@ -60,16 +60,16 @@ struct Anchor<'a> {
     address: PciAddress,
     root_bus: Option<RootBus>,
     ports: Vec<PciAddress>,
-    chips: &'a [Place<'a>],
+    chips: &'a [ChipPosition<'a>],
 }
 
 impl<'a> Anchor<'a> {
-    fn of(address: PciAddress, chips: &'a [Place<'a>]) -> Self {
-        let first = chips.first().map(|place| place.function);
+    fn of(address: PciAddress, chips: &'a [ChipPosition<'a>]) -> Self {
+        let first = chips.first().map(|position| position.function);
         let root_bus = first.and_then(|function| function.root_bus).filter(|root_bus| {
-            chips.iter().all(|place| place.function.root_bus == Some(*root_bus))
+            chips.iter().all(|position| position.function.root_bus == Some(*root_bus))
         });
-        let paths: Vec<&[_]> = chips.iter().map(|place| &*place.function.ports).collect();
+        let paths: Vec<&[_]> = chips.iter().map(|position| &*position.function.ports).collect();
         let ports = common_prefix(&paths).to_vec();
         Self { address, root_bus, ports, chips }
     }
@@ -113,7 +113,8 @@ impl Builder {
     /// Boards whose chips share no root bus: below their NUMA node if they agree on one.
     fn add_loose(&mut self, anchors: &[Anchor<'_>]) {
         for anchor in anchors {
-            let nodes: BTreeSet<_> = anchor.chips.iter().map(|place| place.numa_node).collect();
+            let nodes: BTreeSet<_> =
+                anchor.chips.iter().map(|position| position.numa_node).collect();
             let parent = match nodes.first().copied().flatten() {
                 Some(node) if nodes.len() == 1 => self.numa_node(node),
                 _ => 0,
@@ -152,7 +153,7 @@ impl Builder {
 
     fn add_board(&mut self, parent: usize, anchor: &Anchor<'_>) {
         let group = self.add(parent, GroupKind::Board(anchor.address), Distance::Inte);
-        let chips = anchor.chips.iter().map(|place| (place.function.address, group));
+        let chips = anchor.chips.iter().map(|position| (position.function.address, group));
         self.tree.chips.extend(chips);
     }
 }
@@ -169,7 +170,7 @@ fn common_prefix<'a>(paths: &[&'a [PciAddress]]) -> &'a [PciAddress] {
 /// PIX where at most one bridge lies between any chip and the port at `depth`.
 fn port_distance(depth: usize, boards: &[&Anchor<'_>]) -> Distance {
     let mut chips = boards.iter().flat_map(|board| board.chips);
-    let several = chips.any(|place| place.function.ports.len() > depth + 1);
+    let several = chips.any(|position| position.function.ports.len() > depth + 1);
     if several { Distance::Pxb } else { Distance::Pix }
 }
 
@@ -178,18 +179,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::decide::sample::{Sample, UNKNOWN, at};
+    use crate::decide::scan_builder::{ScanBuilder, UNKNOWN, at};
 
     /// The tree where every chip is a board of its own; `numa` is each chip's node by bus order.
-    fn tree_of(sample: Sample, numa: &[Option<u32>]) -> DistanceTree {
-        let survey = sample.scan();
-        let boards: Vec<_> = survey
+    fn tree_of(sample: ScanBuilder, numa: &[Option<u32>]) -> DistanceTree {
+        let scan = sample.scan();
+        let boards: Vec<_> = scan
             .chips
             .iter()
             .zip(numa)
             .map(|(chip, numa_node)| {
-                let place = Place { function: &chip.function, numa_node: *numa_node };
-                (chip.function.address, vec![place])
+                let position = ChipPosition { function: &chip.function, numa_node: *numa_node };
+                (chip.function.address, vec![position])
             })
             .collect();
         distance_tree(&boards)
@@ -202,7 +203,7 @@ mod tests {
 
     #[test]
     fn distances_have_the_words_that_users_know() {
-        let sample = Sample::default()
+        let sample = ScanBuilder::default()
             .chip("00:01.0 01:00.0 02:00.0 03:00.0", UNKNOWN)
             .chip("00:01.0 01:00.0 02:01.0 04:00.0", UNKNOWN)
             .chip("00:01.0 01:00.0 02:02.0 05:00.0 06:00.0 07:00.0", UNKNOWN)
@@ -220,7 +221,7 @@ mod tests {
 
     #[test]
     fn chips_right_below_one_switch_are_one_bridge_apart() {
-        let sample = Sample::default()
+        let sample = ScanBuilder::default()
             .chip("00:01.0 01:00.0 02:00.0 03:00.0", UNKNOWN)
             .chip("00:01.0 01:00.0 02:01.0 04:00.0", UNKNOWN);
         check(&tree_of(sample, &[None, None]), "03:00.0", "04:00.0", Distance::Pix);
@@ -228,8 +229,9 @@ mod tests {
 
     #[test]
     fn without_a_numa_node_host_bridges_meet_at_the_machine() {
-        let two =
-            || Sample::default().chip("00:01.0 01:00.0", UNKNOWN).chip("20:01.0 21:00.0", UNKNOWN);
+        let two = || {
+            ScanBuilder::default().chip("00:01.0 01:00.0", UNKNOWN).chip("20:01.0 21:00.0", UNKNOWN)
+        };
         check(&tree_of(two(), &[None, None]), "01:00.0", "21:00.0", Distance::Sys);
         check(&tree_of(two(), &[Some(0), None]), "01:00.0", "21:00.0", Distance::Sys);
         check(&tree_of(two(), &[Some(0), Some(0)]), "01:00.0", "21:00.0", Distance::Node);
@@ -237,7 +239,7 @@ mod tests {
 
     #[test]
     fn the_same_bus_in_two_domains_is_two_host_bridges() {
-        let sample = Sample::default()
+        let sample = ScanBuilder::default()
             .chip("10000:e0:01.0 10000:e1:00.0", UNKNOWN)
             .chip("20000:e0:01.0 20000:e1:00.0", UNKNOWN);
         check(&tree_of(sample, &[None, None]), "10000:e1:00.0", "20000:e1:00.0", Distance::Sys);
@@ -245,12 +247,12 @@ mod tests {
 
     #[test]
     fn the_chips_of_a_configured_board_are_together_wherever_they_sit() {
-        let survey = Sample::default()
+        let scan = ScanBuilder::default()
             .chip("00:01.0 01:00.0", UNKNOWN)
             .chip("80:01.0 81:00.0", UNKNOWN)
             .scan();
-        let functions = survey.chips.iter().map(|chip| &chip.function);
-        let chips = functions.map(|function| Place { function, numa_node: None }).collect();
+        let functions = scan.chips.iter().map(|chip| &chip.function);
+        let chips = functions.map(|function| ChipPosition { function, numa_node: None }).collect();
         let tree = distance_tree(&[(at("01:00.0"), chips)]);
         check(&tree, "01:00.0", "81:00.0", Distance::Inte);
     }
@@ -284,9 +286,9 @@ mod tests {
         #[test]
         fn the_tree_keeps_its_invariants(spots in spots()) {
             let functions: Vec<_> = spots.iter().enumerate().map(function).collect();
-            let mut by_board: BTreeMap<usize, Vec<Place<'_>>> = BTreeMap::new();
+            let mut by_board: BTreeMap<usize, Vec<ChipPosition<'_>>> = BTreeMap::new();
             for (function, (_, _, numa_node, board)) in functions.iter().zip(&spots) {
-                by_board.entry(*board).or_default().push(Place { function, numa_node: *numa_node });
+                by_board.entry(*board).or_default().push(ChipPosition { function, numa_node: *numa_node });
             }
             let boards: Vec<_> =
                 by_board.into_values().map(|chips| (chips[0].function.address, chips)).collect();
@@ -310,8 +312,8 @@ mod tests {
                     }
                 }
             }
-            for (_, places) in &boards {
-                for pair in places.windows(2) {
+            for (_, positions) in &boards {
+                for pair in positions.windows(2) {
                     let (one, other) = (pair[0].function.address, pair[1].function.address);
                     prop_assert_eq!(distance(one, other), Some(Distance::Inte));
                 }

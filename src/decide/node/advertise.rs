@@ -118,14 +118,14 @@ mod tests {
     use super::*;
     use crate::decide::node::snapshot::NodeSnapshot;
     use crate::decide::node::state::snapshot_of;
-    use crate::decide::sample::{SINGLE, Sample, UNKNOWN, at};
+    use crate::decide::scan_builder::{SINGLE, ScanBuilder, UNKNOWN, at};
     use crate::model::config::{Config, Sharing, SharingPolicy};
     use crate::model::health::Health;
     use crate::model::pci::PciId;
 
     /// A board of the chips 14:00.0 and 17:00.0 and an MR-V100 at 20:00.0, which has no driver.
     fn inventory() -> Inventory {
-        let sample = Sample::default()
+        let sample = ScanBuilder::default()
             .dual_board("00:01.0", 0x10, UNKNOWN)
             .chip("00:02.0 20:00.0", SINGLE)
             .with(|chip| chip.driver = None)

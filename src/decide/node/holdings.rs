@@ -25,7 +25,7 @@ use crate::model::warning::{Subject, Warning, WarningCode};
 
 /// An allocation younger than this may be missing in an answer: the kubelet lists a pod's devices
 /// only when its admission is over.
-pub const ADMISSION: Duration = Duration::from_secs(10);
+pub const ADMISSION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Whether the kubelet tells who holds what.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -167,7 +167,8 @@ impl Holding {
     /// An answer that was asked for after the pod's admission, of a kubelet that knows its pods:
     /// by its age, or because it showed this one before.
     fn is_free(&self, usage: &PodUsage) -> bool {
-        let is_admitted = self.allocated.is_none_or(|at| usage.asked >= at + ADMISSION);
+        let is_admitted =
+            self.allocated.is_none_or(|at| usage.queried_at >= at + ADMISSION_TIMEOUT);
         let was_shown = self.confirmed.as_ref().is_some_and(|(_, by)| by.id == usage.kubelet.id);
         was_shown || is_admitted && usage.kubelet.knows_its_pods
     }

@@ -94,7 +94,7 @@ mod tests {
 
     use super::*;
     use crate::decide::node::state::snapshot_of;
-    use crate::decide::sample::{SINGLE, Sample, UNKNOWN, at, node};
+    use crate::decide::scan_builder::{SINGLE, ScanBuilder, UNKNOWN, at, node};
     use crate::model::config::Config;
     use crate::model::function::{ChipFunction, Link};
     use crate::model::sysfs::SysfsScan;
@@ -103,12 +103,12 @@ mod tests {
         Arc::clone(&snapshot_of(scan, config).inventory)
     }
 
-    fn found(sample: Sample) -> Arc<Inventory> {
+    fn found(sample: ScanBuilder) -> Arc<Inventory> {
         inventory_of(sample.scan(), &Config::default())
     }
 
     /// A chip with a node of its own.
-    fn with_node(sample: Sample, path: &str, device: u16, minor: u32) -> Sample {
+    fn with_node(sample: ScanBuilder, path: &str, device: u16, minor: u32) -> ScanBuilder {
         let name = format!("/dev/iluvatar{minor}");
         let sample = sample.chip(path, device).node(&name, minor);
         sample.with(|chip| chip.child_nodes.push(node(&name, minor)))
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn virtual_functions_and_chips_of_other_drivers_are_skipped_with_a_reason() {
-        let sample = with_node(Sample::default(), "00:01.0 03:00.0", SINGLE, 0)
+        let sample = with_node(ScanBuilder::default(), "00:01.0 03:00.0", SINGLE, 0)
             .chip("00:01.0 03:00.1", SINGLE)
             .with(|chip| chip.virtual_of = Some(at("03:00.0")))
             .chip("00:02.0 04:00.0", SINGLE)
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_board_whose_chip_another_driver_took_lacks_it() {
-        let sample = Sample::default().dual_board("00:01.0", 0x10, UNKNOWN);
+        let sample = ScanBuilder::default().dual_board("00:01.0", 0x10, UNKNOWN);
         let sample = sample.with(|chip| chip.driver = Some("vfio-pci".to_owned()));
         let inventory =
             found(sample.class_device("iluvatar0", 0, Some("14:00.0")).node("/dev/iluvatar0", 0));
@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn a_board_of_which_every_chip_is_taken_is_not_shown() {
         let taken = |chip: &mut ChipFunction| chip.driver = Some("vfio-pci".to_owned());
-        let inventory = found(Sample::default().chip("00:01.0 03:00.0", SINGLE).with(taken));
+        let inventory = found(ScanBuilder::default().chip("00:01.0 03:00.0", SINGLE).with(taken));
         assert_eq!((inventory.boards.len(), inventory.skipped.len()), (0, 1));
     }
 
@@ -170,7 +170,7 @@ mod tests {
     fn a_configured_board_with_an_absent_chip_keeps_its_id() {
         let mut config = Config::default();
         config.boards.pairs = vec![vec![at("04:00.0"), at("03:00.0")]];
-        let sample = with_node(Sample::default(), "00:02.0 04:00.0", UNKNOWN, 0);
+        let sample = with_node(ScanBuilder::default(), "00:02.0 04:00.0", UNKNOWN, 0);
         let inventory = inventory_of(sample.scan(), &config);
         let [board] = &*inventory.boards else { panic!("one board") };
         assert_eq!((board.address, board.chips[0].address), (at("03:00.0"), at("04:00.0")));
@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn an_unbound_chip_stays_listed_as_unhealthy() {
         let sample =
-            Sample::default().chip("00:01.0 03:00.0", SINGLE).with(|chip| chip.driver = None);
+            ScanBuilder::default().chip("00:01.0 03:00.0", SINGLE).with(|chip| chip.driver = None);
         let inventory = found(sample);
         assert_eq!(
             reasons(&inventory.boards[0]),
@@ -190,20 +190,20 @@ mod tests {
 
     #[test]
     fn a_board_reports_the_numa_nodes_of_its_chips_each_once() {
-        let sample = Sample::default().dual_board("00:01.0", 0x10, UNKNOWN);
+        let sample = ScanBuilder::default().dual_board("00:01.0", 0x10, UNKNOWN);
         assert_eq!(found(sample).boards[0].numa_nodes, Vec::<u32>::new());
-        let mut survey = Sample::default().dual_board("00:01.0", 0x10, UNKNOWN).scan();
-        survey.chips[0].numa_node = Some(1);
-        survey.chips[1].numa_node = Some(1);
-        assert_eq!(inventory_of(survey.clone(), &Config::default()).boards[0].numa_nodes, [1]);
-        survey.chips[1].numa_node = Some(0);
-        assert_eq!(inventory_of(survey.clone(), &Config::default()).boards[0].numa_nodes, [0, 1]);
+        let mut scan = ScanBuilder::default().dual_board("00:01.0", 0x10, UNKNOWN).scan();
+        scan.chips[0].numa_node = Some(1);
+        scan.chips[1].numa_node = Some(1);
+        assert_eq!(inventory_of(scan.clone(), &Config::default()).boards[0].numa_nodes, [1]);
+        scan.chips[1].numa_node = Some(0);
+        assert_eq!(inventory_of(scan.clone(), &Config::default()).boards[0].numa_nodes, [0, 1]);
     }
 
     #[test]
     fn a_model_is_named_by_configuration_then_by_the_table_and_else_unknown() {
         let sample = || {
-            Sample::default()
+            ScanBuilder::default()
                 .chip("00:01.0 03:00.0", SINGLE)
                 .chip("00:02.0 04:00.0", UNKNOWN)
                 .chip("00:03.0 05:00.0", 9)
@@ -225,7 +225,7 @@ mod tests {
             max_speed: Some("16.0 GT/s PCIe".to_owned()),
             max_width: Some(max_width),
         };
-        let sample = Sample::default()
+        let sample = ScanBuilder::default()
             .chip("00:01.0 03:00.0", SINGLE)
             .with(|chip| chip.oddities = vec!["numa_node is empty".to_owned()])
             .chip("00:02.0 04:00.0", SINGLE)
@@ -251,13 +251,13 @@ mod tests {
 
     #[test]
     fn control_nodes_are_those_that_are_there_in_the_configured_order() {
-        let shown = |sample: Sample| {
+        let shown = |sample: ScanBuilder| {
             let nodes = &found(sample).control_nodes;
             nodes.iter().map(|node| node.path.clone()).collect::<Vec<_>>()
         };
-        assert_eq!(shown(Sample::default()), Vec::<String>::new());
-        assert_eq!(shown(Sample::default().node("/dev/itrlink", 1)), ["/dev/itrlink"]);
-        let both = Sample::default().node("/dev/itrlink", 1).node("/dev/itrctl", 0);
+        assert_eq!(shown(ScanBuilder::default()), Vec::<String>::new());
+        assert_eq!(shown(ScanBuilder::default().node("/dev/itrlink", 1)), ["/dev/itrlink"]);
+        let both = ScanBuilder::default().node("/dev/itrlink", 1).node("/dev/itrctl", 0);
         assert_eq!(shown(both), ["/dev/itrctl", "/dev/itrlink"]);
     }
 }

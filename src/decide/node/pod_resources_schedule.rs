@@ -9,20 +9,20 @@ use crate::model::device::DeviceId;
 use crate::model::pod_usage::KubeletInstance;
 
 /// How often to ask while a device is listed that left or that is withheld.
-const INTERVAL: Duration = Duration::from_secs(1);
+const REQUEST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Where nobody ever answered, the start's question is asked less and less often, down to this.
-const LONGEST_INTERVAL: Duration = Duration::from_secs(60);
+const IDLE_REQUEST_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How long after the first question on a node without such devices the last one comes: a kubelet
 /// that has just started answers before it knows its pods.
-const SECOND_QUESTION: Duration = Duration::from_secs(30);
+const SECOND_REQUEST_DELAY: Duration = Duration::from_secs(30);
 
 /// Questions on such a node: one at once, one later.
-const CLOSING: u8 = 2;
+const CLOSING_REQUESTS: u8 = 2;
 
 /// Failures in a row after which a kubelet that never answered counts as one that does not tell.
-const GIVE_UP: u32 = 5;
+const FAILURE_LIMIT: u32 = 5;
 
 /// The questions so far.
 #[derive(Clone, Debug)]
@@ -38,7 +38,7 @@ pub struct PodResourcesSchedule {
 
 /// How a question failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FailedQuestion {
+pub enum RequestFailure {
     /// There is no socket.
     Absent,
     /// The kubelet refused, or did not answer in time.
@@ -47,7 +47,12 @@ pub enum FailedQuestion {
 
 impl Default for PodResourcesSchedule {
     fn default() -> Self {
-        Self { about: BTreeSet::new(), closing: CLOSING, ever_answered: false, failures: 0 }
+        Self {
+            about: BTreeSet::new(),
+            closing: CLOSING_REQUESTS,
+            ever_answered: false,
+            failures: 0,
+        }
     }
 }
 
@@ -62,7 +67,7 @@ impl PodResourcesSchedule {
         let before = std::mem::replace(&mut self.about, about);
         let is_over = self.about.is_empty() && !before.is_empty();
         if is_over {
-            self.closing = CLOSING;
+            self.closing = CLOSING_REQUESTS;
         }
         is_over || !self.about.is_subset(&before)
     }
@@ -71,14 +76,15 @@ impl PodResourcesSchedule {
     #[must_use]
     pub fn interval(&self) -> Option<Duration> {
         if !self.ever_answered {
-            let interval = INTERVAL.saturating_mul(self.failures.max(1));
-            let longest = if self.about.is_empty() { LONGEST_INTERVAL } else { INTERVAL * 2 };
+            let interval = REQUEST_INTERVAL.saturating_mul(self.failures.max(1));
+            let longest =
+                if self.about.is_empty() { IDLE_REQUEST_INTERVAL } else { REQUEST_INTERVAL * 2 };
             return Some(interval.min(longest));
         }
         if !self.about.is_empty() {
-            return Some(INTERVAL);
+            return Some(REQUEST_INTERVAL);
         }
-        (self.closing > 0).then_some(SECOND_QUESTION)
+        (self.closing > 0).then_some(SECOND_REQUEST_DELAY)
     }
 
     /// The kubelet answered. Returns how often it had failed since the last answer.
@@ -99,8 +105,8 @@ impl PodResourcesSchedule {
     /// Whether the kubelet does not tell who holds what: it never answered, and either there is no
     /// socket or it failed often.
     #[must_use]
-    pub fn is_unavailable(&self, failed: FailedQuestion) -> bool {
-        !self.ever_answered && (failed == FailedQuestion::Absent || self.failures >= GIVE_UP)
+    pub fn is_unavailable(&self, failed: RequestFailure) -> bool {
+        !self.ever_answered && (failed == RequestFailure::Absent || self.failures >= FAILURE_LIMIT)
     }
 }
 
@@ -123,13 +129,13 @@ pub fn kubelet_instance(
 mod tests {
     use super::*;
     use crate::decide::node::state::snapshot_of;
-    use crate::decide::sample::{SINGLE, Sample};
+    use crate::decide::scan_builder::{SINGLE, ScanBuilder};
     use crate::model::config::Config;
     use crate::model::health::{Reason, ReasonCode};
 
     /// Three devices, of which those with these numbers are withheld.
     fn withheld(numbers: &[usize]) -> NodeSnapshot {
-        let sample = Sample::default()
+        let sample = ScanBuilder::default()
             .chip("00:01.0 13:00.0", SINGLE)
             .chip("00:02.0 40:00.0", SINGLE)
             .chip("00:03.0 64:00.0", SINGLE);
@@ -144,7 +150,7 @@ mod tests {
     #[track_caller]
     fn check_second_question(questions: &mut PodResourcesSchedule) {
         questions.answered();
-        assert_eq!(questions.interval(), Some(SECOND_QUESTION));
+        assert_eq!(questions.interval(), Some(SECOND_REQUEST_DELAY));
         questions.answered();
         assert_eq!(questions.interval(), None);
     }
@@ -165,7 +171,7 @@ mod tests {
             [(&[0][..], true), (&[0], false), (&[0, 1], true), (&[1], false), (&[2], true)]
         {
             assert_eq!(questions.follow(Some(&withheld(numbers))), is_due, "{numbers:?}");
-            assert_eq!(questions.interval(), Some(INTERVAL));
+            assert_eq!(questions.interval(), Some(REQUEST_INTERVAL));
         }
     }
 
@@ -189,7 +195,7 @@ mod tests {
         });
         let waits: Vec<_> = waits.collect();
         assert!(waits.is_sorted());
-        assert_eq!((waits[0], waits[69]), (INTERVAL, LONGEST_INTERVAL));
+        assert_eq!((waits[0], waits[69]), (REQUEST_INTERVAL, IDLE_REQUEST_INTERVAL));
         assert_eq!(questions.answered(), 70);
         assert_eq!(questions.answered(), 0);
     }
@@ -198,15 +204,15 @@ mod tests {
     fn a_kubelet_does_not_tell_where_there_is_no_socket_or_it_fails_again_and_again() {
         let mut questions = PodResourcesSchedule::default();
         questions.failed();
-        assert!(questions.is_unavailable(FailedQuestion::Absent));
-        assert!(!questions.is_unavailable(FailedQuestion::Failed));
-        for _ in 1..GIVE_UP {
+        assert!(questions.is_unavailable(RequestFailure::Absent));
+        assert!(!questions.is_unavailable(RequestFailure::Failed));
+        for _ in 1..FAILURE_LIMIT {
             questions.failed();
         }
-        assert!(questions.is_unavailable(FailedQuestion::Failed));
+        assert!(questions.is_unavailable(RequestFailure::Failed));
         questions.answered();
         questions.failed();
-        assert!(!questions.is_unavailable(FailedQuestion::Absent));
+        assert!(!questions.is_unavailable(RequestFailure::Absent));
     }
 
     #[test]

@@ -97,7 +97,7 @@ impl RemovedDevices {
     pub fn answered(&mut self, usage: &PodUsage) {
         self.removed.retain(|(resource, id), removed| {
             let holder = holder_of(&usage.held, resource, *id);
-            usage.asked <= removed.since || removed.stays(holder, usage.kubelet)
+            usage.queried_at <= removed.since || removed.stays(holder, usage.kubelet)
         });
         let unknown = self.present.as_ref().map(|present| unknown_devices(present, usage));
         for (key, removed) in unknown.into_iter().flatten() {
@@ -222,7 +222,7 @@ fn unknown_devices(present: &Present, usage: &PodUsage) -> Vec<Keyed> {
             let removed = RemovedDevice {
                 device: unknown_device(id),
                 chips: BTreeMap::new(),
-                since: usage.asked,
+                since: usage.queried_at,
                 holder: Some((holder.clone(), usage.kubelet)),
             };
             ((resource.name.clone(), id), removed)

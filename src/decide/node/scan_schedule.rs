@@ -2,7 +2,7 @@
 //!
 //! The first hint of a burst is answered at once, the rest together after a gap. It stays short for
 //! as long as boards take to leave one by one, then doubles while hints keep coming, so a storm or a
-//! flapping device costs a bounded number of looks and never puts the last one off for good. A chip
+//! flapping device costs a bounded number of scans and never puts the last one off for good. A chip
 //! whose driver or node is not there yet is looked at again with growing delay for half a minute. And
 //! from time to time a look is taken without any reason.
 
@@ -11,14 +11,14 @@ use std::time::Duration;
 
 use crate::model::pci::PciAddress;
 
-/// Shortest and longest gap between two looks that hints lead to.
-const GAP: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
-/// So many looks in a burst come after the shortest gap; it is over in a fifth of a second.
-const PROMPT: u32 = 8;
-/// First and longest delay between looks at a chip that is not complete yet.
-const UNSETTLED: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+/// Shortest and longest gap between two scans that hints lead to.
+const BURST_GAP: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+/// So many scans in a burst come after the shortest gap; it is over in a fifth of a second.
+const PROMPT_SCAN_LIMIT: u32 = 8;
+/// First and longest delay between scans at a chip that is not complete yet.
+const SETTLING_INTERVAL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 /// How long a chip may take to get its driver and its node.
-const SETTLING: Duration = Duration::from_secs(30);
+const SETTLING_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Knows the last look and the hints since. Times are since any fixed moment.
 #[derive(Clone, Debug)]
@@ -100,15 +100,15 @@ impl ScanSchedule {
         self.unsettled_at.is_some_and(|at| at <= now)
     }
 
-    /// How many looks failed in a row.
+    /// How many scans failed in a row.
     #[must_use]
     pub fn failures(&self) -> u32 {
         self.failures
     }
 
     fn gap(&self) -> Duration {
-        let doublings = self.busy.saturating_sub(PROMPT).min(16);
-        (GAP.0 * (1 << doublings)).min(GAP.1)
+        let doublings = self.busy.saturating_sub(PROMPT_SCAN_LIMIT).min(16);
+        (BURST_GAP.0 * (1 << doublings)).min(BURST_GAP.1)
     }
 
     fn settle(&mut self, now: Duration, incomplete: &[PciAddress]) {
@@ -117,9 +117,10 @@ impl ScanSchedule {
             self.unsettled.entry(*chip).or_insert(now);
         }
         let waited = |since: &Duration| now.saturating_sub(*since);
-        let waits = self.unsettled.values().map(waited).filter(|waited| *waited < SETTLING);
+        let waits = self.unsettled.values().map(waited).filter(|waited| *waited < SETTLING_TIMEOUT);
         // A delay as long as the wait so far doubles the wait each time.
-        let delay = waits.min().map(|waited| waited.clamp(UNSETTLED.0, UNSETTLED.1));
+        let delay =
+            waits.min().map(|waited| waited.clamp(SETTLING_INTERVAL.0, SETTLING_INTERVAL.1));
         self.unsettled_at = delay.map(|delay| now + delay);
     }
 }
@@ -170,24 +171,24 @@ mod tests {
     #[test]
     fn a_storm_of_a_second_costs_a_handful_of_looks_and_the_last_hint_is_answered() {
         let mut rescan = settled();
-        let mut looks = Vec::new();
+        let mut scans = Vec::new();
         for now in 1000..=4000 {
             if now <= 2000 {
                 rescan.hint(ms(now));
             }
             if rescan.next() <= ms(now) {
                 rescan.scanned(ms(now), ms(now + 1), &[]);
-                looks.push(now);
+                scans.push(now);
             }
         }
-        assert!(looks.len() <= 16, "{looks:?}");
-        assert!(*looks.last().unwrap() > 2000 && *looks.last().unwrap() <= 2600, "{looks:?}");
+        assert!(scans.len() <= 16, "{scans:?}");
+        assert!(*scans.last().unwrap() > 2000 && *scans.last().unwrap() <= 2600, "{scans:?}");
     }
 
     #[test]
     fn looks_that_come_late_do_not_make_a_storm_cost_more_of_them() {
         let mut rescan = settled();
-        let mut looks = 0;
+        let mut scans = 0;
         let mut due = None;
         for now in 1000..=11_000 {
             rescan.hint(ms(now));
@@ -197,10 +198,10 @@ mod tests {
             // Nobody gets the processor for sixty milliseconds.
             if due.is_some_and(|due| now >= due + 60) {
                 rescan.scanned(ms(now), ms(now + 1), &[]);
-                (looks, due) = (looks + 1, None);
+                (scans, due) = (scans + 1, None);
             }
         }
-        assert!(looks <= 35, "{looks}");
+        assert!(scans <= 35, "{scans}");
     }
 
     #[test]
@@ -213,7 +214,7 @@ mod tests {
             latest = latest.max(look.saturating_sub(ms(now)));
             rescan.scanned(look, look + ms(2), &[]);
         }
-        assert!(latest <= GAP.0 + ms(2), "{latest:?}");
+        assert!(latest <= BURST_GAP.0 + ms(2), "{latest:?}");
     }
 
     #[test]
@@ -240,15 +241,15 @@ mod tests {
     fn a_chip_without_its_node_is_looked_at_with_growing_delay_for_half_a_minute() {
         let mut rescan = settled();
         let mut now = ms(1000);
-        let mut looks = 0;
+        let mut scans = 0;
         rescan.hint(now);
         while rescan.next() < ms(60_000) {
             now = rescan.next().max(now);
             rescan.scanned(now, now, &[chip(1)]);
-            looks += 1;
+            scans += 1;
         }
         assert!(now > ms(26_000) && now <= ms(36_000), "{now:?}");
-        assert!((10..=20).contains(&looks), "{looks}");
+        assert!((10..=20).contains(&scans), "{scans}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::pods::{
     Admission, AdmissionError, AdmittedContainer, Cause, ContainerRequest, Injection, PodRequest,
     StartError,
 };
-use super::selection::{Candidates, Question};
+use super::selection::{DeviceCandidates, PreferenceQuery};
 use crate::wire::v1beta1::{
     AllocateRequest, ContainerAllocateRequest, ContainerAllocateResponse,
     ContainerPreferredAllocationRequest, PreStartContainerRequest, PreferredAllocationRequest,
@@ -64,7 +64,7 @@ async fn allocate(asker: &Asker, pod: &str, request: &ContainerRequest) -> Resul
 async fn preferred(
     asker: &Asker,
     resource: &str,
-    candidates: &Candidates,
+    candidates: &DeviceCandidates,
 ) -> Result<BTreeSet<String>, Cause> {
     let Some(question) = candidates.question() else {
         return Ok(BTreeSet::new());
@@ -86,7 +86,7 @@ async fn preferred(
     Ok(first.into_iter().flat_map(|response| response.device_i_ds).collect())
 }
 
-fn preferred_allocation_request(question: Question) -> PreferredAllocationRequest {
+fn preferred_allocation_request(question: PreferenceQuery) -> PreferredAllocationRequest {
     PreferredAllocationRequest {
         container_requests: vec![ContainerPreferredAllocationRequest {
             available_device_i_ds: question.available,

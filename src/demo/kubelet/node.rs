@@ -15,7 +15,7 @@ use super::pod_devices::{Held, PodDevices};
 use super::pods::{Cause, ContainerRequest};
 use super::process::{self, Process, Terms};
 use super::resources::{ClientId, Resources};
-use super::selection::{self, Candidates};
+use super::selection::{self, DeviceCandidates};
 use super::settings::{RegisterBehaviour, Settings};
 use super::view::{NodeView, ResourceHealth};
 use crate::model::health::Health;
@@ -219,7 +219,7 @@ impl Node {
         &self,
         pod: &str,
         request: &ContainerRequest,
-    ) -> Result<Option<Candidates>, Cause> {
+    ) -> Result<Option<DeviceCandidates>, Cause> {
         let affinity = self.settings.numa_affinity.as_ref();
         selection::candidates(&self.resources, &self.pods, pod, request, affinity)
     }

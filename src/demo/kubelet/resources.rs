@@ -24,11 +24,11 @@ pub(super) struct Resources {
     clients: BTreeMap<ClientId, String>,
     /// Who is disconnected when a stream of the resource ends.
     registered: BTreeMap<String, ClientId>,
-    known: BTreeMap<String, Resource>,
+    known: BTreeMap<String, ResourceState>,
 }
 
 #[derive(Default)]
-struct Resource {
+struct ResourceState {
     endpoint: Option<Endpoint>,
     /// The last list as it came; a lost stream does not change it.
     listed: BTreeMap<String, DeviceView>,
@@ -165,7 +165,7 @@ impl Resources {
 
     /// When a grace period ends next.
     pub(super) fn next_expiry(&self) -> Option<Instant> {
-        let stopped = self.known.values().filter_map(Resource::stopped_at).min()?;
+        let stopped = self.known.values().filter_map(ResourceState::stopped_at).min()?;
         Some(stopped + self.grace)
     }
 
@@ -196,7 +196,7 @@ impl Resources {
         views.collect()
     }
 
-    fn resource_of(&mut self, client: ClientId) -> Option<&mut Resource> {
+    fn resource_of(&mut self, client: ClientId) -> Option<&mut ResourceState> {
         self.known.get_mut(self.clients.get(&client)?)
     }
 
@@ -205,7 +205,7 @@ impl Resources {
     }
 }
 
-impl Resource {
+impl ResourceState {
     fn stopped_at(&self) -> Option<Instant> {
         self.endpoint.as_ref()?.stopped_at
     }

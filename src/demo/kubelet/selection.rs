@@ -7,23 +7,23 @@ use super::pod_devices::PodDevices;
 use super::pods::{Cause, ContainerRequest};
 use super::resources::Resources;
 
-type Ids = BTreeSet<String>;
+type DeviceIds = BTreeSet<String>;
 
 /// Devices that one container may get.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Candidates {
+pub(super) struct DeviceCandidates {
     needed: usize,
     /// On NUMA nodes that the topology manager asks for; empty under its policy `none`.
-    aligned: Ids,
+    aligned: DeviceIds,
     /// On other NUMA nodes.
-    unaligned: Ids,
+    unaligned: DeviceIds,
     /// All others; under the policy `none` this is everything that is free.
-    no_affinity: Ids,
+    no_affinity: DeviceIds,
 }
 
 /// What `GetPreferredAllocation` is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Question {
+pub(super) struct PreferenceQuery {
     /// Sorted.
     pub available: Vec<String>,
     /// Sorted; those taken already.
@@ -42,7 +42,7 @@ pub(super) fn candidates(
     pod: &str,
     request: &ContainerRequest,
     affinity: Option<&BTreeSet<i64>>,
-) -> Result<Option<Candidates>, Cause> {
+) -> Result<Option<DeviceCandidates>, Cause> {
     let resource = || request.resource.clone();
     let held = pods.held(pod, &request.name, &request.resource);
     if let Some(held) = held.filter(|held| held.devices.len() != request.count) {
@@ -66,7 +66,7 @@ pub(super) fn candidates(
         return Err(Cause::TooFew { resource: resource(), requested, available });
     }
     let numa_nodes = |id: &str| resources.numa_nodes(&request.resource, id);
-    Ok(Some(Candidates::sort(request.count, available, affinity, numa_nodes)))
+    Ok(Some(DeviceCandidates::sort(request.count, available, affinity, numa_nodes)))
 }
 
 fn changed(pod: &str, request: &ContainerRequest, held: usize) -> Cause {
@@ -79,17 +79,21 @@ fn changed(pod: &str, request: &ContainerRequest, held: usize) -> Cause {
     }
 }
 
-impl Candidates {
+impl DeviceCandidates {
     /// Sorts what is free by NUMA affinity. If no device has a NUMA node, or nothing is asked
     /// for, no device is aligned.
     fn sort<'a>(
         needed: usize,
-        available: Ids,
+        available: DeviceIds,
         affinity: Option<&BTreeSet<i64>>,
         numa_nodes: impl Fn(&str) -> &'a [i64],
     ) -> Self {
-        let mut sorted =
-            Self { needed, aligned: Ids::new(), unaligned: Ids::new(), no_affinity: Ids::new() };
+        let mut sorted = Self {
+            needed,
+            aligned: DeviceIds::new(),
+            unaligned: DeviceIds::new(),
+            no_affinity: DeviceIds::new(),
+        };
         for id in available {
             let (nodes, affinity) = (numa_nodes(&id), affinity);
             match affinity {
@@ -106,13 +110,17 @@ impl Candidates {
     /// What the plugin is asked, if it can be asked at all: the choice among aligned devices, or
     /// the choice of the rest once all aligned ones are taken. Under the policy `none` that is
     /// always, even where every device is needed.
-    pub(super) fn question(&self) -> Option<Question> {
-        let sorted = |ids: &Ids| ids.iter().cloned().collect();
+    pub(super) fn question(&self) -> Option<PreferenceQuery> {
+        let sorted = |ids: &DeviceIds| ids.iter().cloned().collect();
         let size = self.needed;
         if self.needed < self.aligned.len() {
-            return Some(Question { available: sorted(&self.aligned), must_include: vec![], size });
+            return Some(PreferenceQuery {
+                available: sorted(&self.aligned),
+                must_include: vec![],
+                size,
+            });
         }
-        (self.needed > self.aligned.len()).then(|| Question {
+        (self.needed > self.aligned.len()).then(|| PreferenceQuery {
             available: sorted(&self.all()),
             must_include: sorted(&self.aligned),
             size,
@@ -121,14 +129,14 @@ impl Candidates {
 
     /// The choice, sorted. Of `preferred` counts what is available, up to what is needed; a short
     /// answer is topped up.
-    pub(super) fn choose(&self, preferred: &Ids) -> Vec<String> {
+    pub(super) fn choose(&self, preferred: &DeviceIds) -> Vec<String> {
         let steps = if self.needed < self.aligned.len() {
             vec![preferred & &self.aligned, self.aligned.clone()]
         } else {
             let rest = [self.unaligned.clone(), self.no_affinity.clone()];
             [vec![self.aligned.clone(), preferred & &self.all()], rest.to_vec()].concat()
         };
-        let mut chosen = Ids::new();
+        let mut chosen = DeviceIds::new();
         for id in steps.into_iter().flatten() {
             if chosen.len() < self.needed {
                 chosen.insert(id);
@@ -137,7 +145,7 @@ impl Candidates {
         chosen.into_iter().collect()
     }
 
-    fn all(&self) -> Ids {
+    fn all(&self) -> DeviceIds {
         &(&self.aligned | &self.unaligned) | &self.no_affinity
     }
 }
@@ -146,7 +154,7 @@ impl Candidates {
 mod tests {
     use super::*;
 
-    fn ids(text: &str) -> Ids {
+    fn ids(text: &str) -> DeviceIds {
         text.split_whitespace().map(str::to_owned).collect()
     }
 
@@ -154,18 +162,18 @@ mod tests {
         ids(text).into_iter().collect()
     }
 
-    fn free(needed: usize, available: &str) -> Candidates {
-        Candidates::sort(needed, ids(available), None, |_| &[])
+    fn free(needed: usize, available: &str) -> DeviceCandidates {
+        DeviceCandidates::sort(needed, ids(available), None, |_| &[])
     }
 
     /// Ids that begin with 0 are on NUMA node 0, with 1 on node 1, others on none; 0 is wanted.
-    fn near_node_0(needed: usize, available: &str) -> Candidates {
+    fn near_node_0(needed: usize, available: &str) -> DeviceCandidates {
         let numa_nodes = |id: &str| match id.as_bytes()[0] {
             b'0' => &[0][..],
             b'1' => &[1],
             _ => &[],
         };
-        Candidates::sort(needed, ids(available), Some(&[0].into()), numa_nodes)
+        DeviceCandidates::sort(needed, ids(available), Some(&[0].into()), numa_nodes)
     }
 
     #[test]
@@ -194,7 +202,7 @@ mod tests {
     #[test]
     fn a_preference_is_kept_to_what_is_available_and_needed() {
         #[track_caller]
-        fn check(candidates: &Candidates, preferred: &str, chosen: &str) {
+        fn check(candidates: &DeviceCandidates, preferred: &str, chosen: &str) {
             assert_eq!(candidates.choose(&ids(preferred)), words(chosen));
         }
         check(&free(2, "a b c d"), "c d", "c d");

@@ -44,21 +44,21 @@ const _: () = assert!(size_of::<Handle>() == size_of::<*mut c_void>());
 const _: () = assert!(size_of::<Return>() == 4);
 
 /// `nvmlInit`, `nvmlShutdown`.
-pub(super) type Plain = unsafe extern "C" fn() -> Return;
+pub(super) type InitOrShutdown = unsafe extern "C" fn() -> Return;
 /// `nvmlDeviceGetCount`.
-pub(super) type Count = unsafe extern "C" fn(*mut u32) -> Return;
+pub(super) type GetCount = unsafe extern "C" fn(*mut u32) -> Return;
 /// `nvmlDeviceGetHandleByIndex`.
-pub(super) type ByIndex = unsafe extern "C" fn(u32, *mut Handle) -> Return;
+pub(super) type GetHandleByIndex = unsafe extern "C" fn(u32, *mut Handle) -> Return;
 /// `nvmlDeviceGetHandleByPciBusId`.
-pub(super) type ByBusId = unsafe extern "C" fn(*const c_char, *mut Handle) -> Return;
+pub(super) type GetHandleByBusId = unsafe extern "C" fn(*const c_char, *mut Handle) -> Return;
 /// `nvmlDeviceGetPciInfo`.
-pub(super) type Pci = unsafe extern "C" fn(Handle, *mut PciInfo) -> Return;
+pub(super) type GetPciInfo = unsafe extern "C" fn(Handle, *mut PciInfo) -> Return;
 /// `ixmlDeviceGetHealth`.
-pub(super) type Health = unsafe extern "C" fn(Handle, *mut u64) -> Return;
+pub(super) type GetHealth = unsafe extern "C" fn(Handle, *mut u64) -> Return;
 /// `ixmlDeviceGetEccErros`: single, double.
-pub(super) type Ecc = unsafe extern "C" fn(Handle, *mut u32, *mut u32) -> Return;
+pub(super) type GetEccErrors = unsafe extern "C" fn(Handle, *mut u32, *mut u32) -> Return;
 /// `nvmlDeviceGetTemperature`: the sensor, then degrees Celsius.
-pub(super) type Temperature = unsafe extern "C" fn(Handle, c_int, *mut u32) -> Return;
+pub(super) type GetTemperature = unsafe extern "C" fn(Handle, c_int, *mut u32) -> Return;
 
 /// `NVML_TEMPERATURE_GPU`, the only sensor that the header has.
 pub(super) const CHIP_SENSOR: c_int = 0;

@@ -11,10 +11,12 @@ use std::path::PathBuf;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
-use super::library::{Device, Library};
-use crate::model::ixml::{Call, CallFailure, ChipReading, CodeClass, ReturnCode, TriedLibrary};
+use super::library::{DeviceRef, Library};
+use crate::model::ixml::{
+    CallFailure, ChipReading, CodeClass, LibraryCall, ReturnCode, TriedLibrary,
+};
 use crate::model::pci::{PciAddress, SlotAddress};
-use crate::wire::ixml_agent::{Answer, answer_line, parse_request};
+use crate::wire::ixml_agent::{AgentReply, parse_request, reply_line};
 
 /// Serves standard input until it ends.
 ///
@@ -35,23 +37,23 @@ fn own_standard_output() -> io::Result<File> {
 }
 
 fn serve(libraries: &[PathBuf], requests: impl BufRead, mut answers: File) -> io::Result<()> {
-    let mut say =
-        |answer: &Answer| answers.write_all(format!("{}\n", answer_line(answer)).as_bytes());
+    let mut reply =
+        |answer: &AgentReply| answers.write_all(format!("{}\n", reply_line(answer)).as_bytes());
     let (path, mut library) = match open_first(libraries) {
         Ok(opened) => opened,
-        Err(tried) => return say(&Answer::NotFound(tried)),
+        Err(tried) => return reply(&AgentReply::NotFound(tried)),
     };
-    let unusable = |failure| Answer::Unusable(path.clone(), failure);
+    let unusable = |failure| AgentReply::Unusable(path.clone(), failure);
     if let Err(code) = library.start() {
-        return say(&unusable(CallFailure { call: Call::Init, code }));
+        return reply(&unusable(CallFailure { call: LibraryCall::Init, code }));
     }
-    say(&Answer::Ready(path.clone()))?;
-    let mut asked_before = None;
+    reply(&AgentReply::Ready(path.clone()))?;
+    let mut last_chips = None;
     for line in requests.lines() {
         let chips = parse_request(&line?).map_err(io::Error::other)?;
-        match read_anew(&mut library, &chips, &mut asked_before) {
-            Ok(readings) => say(&Answer::Reading(readings))?,
-            Err(failure) => return say(&unusable(failure)),
+        match read_chips(&mut library, &chips, &mut last_chips) {
+            Ok(readings) => reply(&AgentReply::Reading(readings))?,
+            Err(failure) => return reply(&unusable(failure)),
         }
     }
     Ok(())
@@ -70,17 +72,17 @@ fn open_first(libraries: &[PathBuf]) -> Result<(PathBuf, Library), Vec<TriedLibr
 
 /// The library finds its devices when it starts and holds them open from then on. So it starts
 /// again when chips came or went.
-fn read_anew(
+fn read_chips(
     library: &mut Library,
     chips: &[PciAddress],
-    asked_before: &mut Option<Vec<PciAddress>>,
+    last_chips: &mut Option<Vec<PciAddress>>,
 ) -> Result<BTreeMap<PciAddress, ChipReading>, CallFailure> {
-    let is_changed = asked_before.as_deref().is_some_and(|before| before != chips);
+    let is_changed = last_chips.as_deref().is_some_and(|before| before != chips);
     if is_changed {
-        library.restart().map_err(|code| CallFailure { call: Call::Init, code })?;
+        library.restart().map_err(|code| CallFailure { call: LibraryCall::Init, code })?;
     }
-    *asked_before = Some(chips.to_vec());
-    let devices = Devices { library, by_place: OnceCell::new() };
+    *last_chips = Some(chips.to_vec());
+    let devices = Devices { library, by_slot: OnceCell::new() };
     chips.iter().map(|chip| Ok((*chip, read_chip(&devices, *chip)?))).collect()
 }
 
@@ -89,35 +91,36 @@ fn read_anew(
 /// # Errors
 /// The library as a whole is of no use.
 fn read_chip(devices: &Devices<'_>, chip: PciAddress) -> Result<ChipReading, CallFailure> {
-    let mut refusals = Refusals::default();
+    let mut failures = WorstFailure::default();
     let mut reading = ChipReading::default();
-    if let Some(device) = refusals.note(Call::Handle, devices.find(chip)) {
+    if let Some(device) = failures.record(LibraryCall::Handle, devices.find(chip)) {
         let library = devices.library;
-        reading.health = refusals.note(Call::Health, library.health(device));
-        reading.ecc = refusals.note(Call::Ecc, library.ecc(device));
-        reading.temperature = refusals.note(Call::Temperature, library.temperature(device));
+        reading.health = failures.record(LibraryCall::Health, library.health(device));
+        reading.ecc = failures.record(LibraryCall::Ecc, library.ecc(device));
+        reading.temperature =
+            failures.record(LibraryCall::Temperature, library.temperature(device));
     }
-    match refusals.gravest {
+    match failures.worst {
         Some(failure) if failure.code.class() == CodeClass::Unusable => Err(failure),
         failure => Ok(ChipReading { failure, ..reading }),
     }
 }
 
-/// The gravest of several refusals, the first among equals.
+/// The worst of several failures, the first among equals.
 #[derive(Default)]
-struct Refusals {
-    gravest: Option<CallFailure>,
+struct WorstFailure {
+    worst: Option<CallFailure>,
 }
 
-impl Refusals {
-    fn note<T>(&mut self, call: Call, result: Result<T, ReturnCode>) -> Option<T> {
+impl WorstFailure {
+    fn record<T>(&mut self, call: LibraryCall, result: Result<T, ReturnCode>) -> Option<T> {
         let code = match result {
             Ok(value) => return Some(value),
             Err(code) => code,
         };
-        let noted = self.gravest.map_or(CodeClass::Absent, |failure| failure.code.class());
-        if code.class() > noted {
-            self.gravest = Some(CallFailure { call, code });
+        let known = self.worst.map_or(CodeClass::Absent, |failure| failure.code.class());
+        if code.class() > known {
+            self.worst = Some(CallFailure { call, code });
         }
         None
     }
@@ -127,16 +130,16 @@ impl Refusals {
 struct Devices<'library> {
     library: &'library Library,
     /// Made only where the library cannot find a device by its address.
-    by_place: OnceCell<BTreeMap<SlotAddress, Device<'library>>>,
+    by_slot: OnceCell<BTreeMap<SlotAddress, DeviceRef<'library>>>,
 }
 
 impl<'library> Devices<'library> {
     /// # Errors
     /// `NOT_FOUND` where the library does not know the chip in any way.
-    fn find(&self, chip: PciAddress) -> Result<Device<'library>, ReturnCode> {
+    fn find(&self, chip: PciAddress) -> Result<DeviceRef<'library>, ReturnCode> {
         match self.library.device_by_address(chip) {
             Err(code) if matches!(code.class(), CodeClass::Absent | CodeClass::Other) => {
-                let listed = self.by_place.get_or_init(|| list(self.library));
+                let listed = self.by_slot.get_or_init(|| list(self.library));
                 listed.get(&chip.slot_address()).copied().ok_or(ReturnCode::NOT_FOUND)
             }
             other => other,
@@ -144,8 +147,8 @@ impl<'library> Devices<'library> {
     }
 }
 
-/// All devices that say where they sit. One that is lost may not, and is then not found.
-fn list(library: &Library) -> BTreeMap<SlotAddress, Device<'_>> {
+/// All devices that reply where they sit. One that is lost may not, and is then not found.
+fn list(library: &Library) -> BTreeMap<SlotAddress, DeviceRef<'_>> {
     let devices = (0..library.count().unwrap_or(0)).filter_map(|index| {
         let device = library.device_by_index(index).ok()?;
         Some((library.place(device).ok()??, device))

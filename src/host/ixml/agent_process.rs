@@ -29,7 +29,7 @@ pub struct AgentProcess {
 
 /// Why there is no answer and never will be.
 #[derive(Debug, Error)]
-pub enum NoAnswer {
+pub enum NoReply {
     /// The agent closed its output, which is how a crash looks from here.
     #[error("it ended")]
     Ended,
@@ -66,16 +66,16 @@ impl AgentProcess {
     ///
     /// # Errors
     /// The agent ended.
-    pub async fn ask(&mut self, line: &str) -> io::Result<()> {
+    pub async fn send(&mut self, line: &str) -> io::Result<()> {
         self.requests.write_all(format!("{line}\n").as_bytes()).await
     }
 
     /// Waits for its next line. Loses nothing when it is dropped before that.
     ///
     /// # Errors
-    /// [`NoAnswer`]
-    pub async fn answer(&mut self) -> Result<String, NoAnswer> {
-        Ok(self.answers.next().await.ok_or(NoAnswer::Ended)??)
+    /// [`NoReply`]
+    pub async fn receive(&mut self) -> Result<String, NoReply> {
+        Ok(self.answers.next().await.ok_or(NoReply::Ended)??)
     }
 
     /// Asks the kernel to end it. A call that hangs inside the kernel delays that, maybe for ever.

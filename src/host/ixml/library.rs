@@ -17,20 +17,20 @@ use crate::parse::ixml_bus_id::parse_bus_id;
 
 /// The functions of a loaded library; those that it does not have are absent.
 pub(super) struct Library {
-    init: Option<abi::Plain>,
-    shutdown: Option<abi::Plain>,
-    count: Option<abi::Count>,
-    by_index: Option<abi::ByIndex>,
-    by_bus_id: Option<abi::ByBusId>,
-    pci: Option<abi::Pci>,
-    health: Option<abi::Health>,
-    ecc: Option<abi::Ecc>,
-    temperature: Option<abi::Temperature>,
+    init: Option<abi::InitOrShutdown>,
+    shutdown: Option<abi::InitOrShutdown>,
+    count: Option<abi::GetCount>,
+    by_index: Option<abi::GetHandleByIndex>,
+    by_bus_id: Option<abi::GetHandleByBusId>,
+    pci: Option<abi::GetPciInfo>,
+    health: Option<abi::GetHealth>,
+    ecc: Option<abi::GetEccErrors>,
+    temperature: Option<abi::GetTemperature>,
 }
 
 /// One of the library's devices. The borrow ends it before [`Library::restart`] can.
 #[derive(Clone, Copy)]
-pub(super) struct Device<'library> {
+pub(super) struct DeviceRef<'library> {
     handle: abi::Handle,
     library: PhantomData<&'library Library>,
 }
@@ -98,7 +98,7 @@ impl Library {
     /// # Errors
     /// As [`Library::start`].
     pub(super) fn restart(&mut self) -> Result<(), ReturnCode> {
-        // SAFETY: takes no argument; the exclusive borrow says that no Device is left that this
+        // SAFETY: takes no argument; the exclusive borrow says that no DeviceRef is left that this
         // would make stale.
         match call(self.shutdown, |shutdown| unsafe { shutdown() }) {
             // Inits are counted; without an end another beginning would change nothing.
@@ -116,24 +116,24 @@ impl Library {
     }
 
     /// The device at a place of the library's own order.
-    pub(super) fn device_by_index(&self, index: u32) -> Result<Device<'_>, ReturnCode> {
+    pub(super) fn device_by_index(&self, index: u32) -> Result<DeviceRef<'_>, ReturnCode> {
         let mut handle = abi::Handle(std::ptr::null_mut());
         // SAFETY: the pointer is good for one handle; an index that is too high is refused.
         call(self.by_index, |function| unsafe { function(index, &raw mut handle) })?;
-        Device::new(handle)
+        DeviceRef::new(handle)
     }
 
     /// The device at a PCI address.
-    pub(super) fn device_by_address(&self, chip: PciAddress) -> Result<Device<'_>, ReturnCode> {
+    pub(super) fn device_by_address(&self, chip: PciAddress) -> Result<DeviceRef<'_>, ReturnCode> {
         let bus_id = CString::new(chip.to_string()).expect("an address has no NUL");
         let mut handle = abi::Handle(std::ptr::null_mut());
         // SAFETY: the text ends with NUL and outlives the call; the pointer is good for one handle.
         call(self.by_bus_id, |function| unsafe { function(bus_id.as_ptr(), &raw mut handle) })?;
-        Device::new(handle)
+        DeviceRef::new(handle)
     }
 
     /// Where the device sits; none if the library writes it in no known way.
-    pub(super) fn place(&self, device: Device<'_>) -> Result<Option<SlotAddress>, ReturnCode> {
+    pub(super) fn place(&self, device: DeviceRef<'_>) -> Result<Option<SlotAddress>, ReturnCode> {
         let mut info = abi::PciInfo::ZEROED;
         // SAFETY: the device is one of this library's, and the structure is the longest that any
         // version of the function fills.
@@ -142,7 +142,7 @@ impl Library {
     }
 
     /// The health bits.
-    pub(super) fn health(&self, device: Device<'_>) -> Result<HealthBits, ReturnCode> {
+    pub(super) fn health(&self, device: DeviceRef<'_>) -> Result<HealthBits, ReturnCode> {
         let mut bits = 0;
         // SAFETY: the device is one of this library's; the pointer is good for one u64.
         call(self.health, |function| unsafe { function(device.handle, &raw mut bits) })?;
@@ -150,7 +150,7 @@ impl Library {
     }
 
     /// The ECC counters.
-    pub(super) fn ecc(&self, device: Device<'_>) -> Result<EccErrors, ReturnCode> {
+    pub(super) fn ecc(&self, device: DeviceRef<'_>) -> Result<EccErrors, ReturnCode> {
         let (mut single, mut double) = (0, 0);
         // SAFETY: the device is one of this library's; each pointer is good for one u32.
         call(self.ecc, |function| unsafe {
@@ -160,7 +160,7 @@ impl Library {
     }
 
     /// The chip's temperature, in degrees Celsius.
-    pub(super) fn temperature(&self, device: Device<'_>) -> Result<u32, ReturnCode> {
+    pub(super) fn temperature(&self, device: DeviceRef<'_>) -> Result<u32, ReturnCode> {
         let mut degrees = 0;
         // SAFETY: the device is one of this library's; the pointer is good for one u32.
         call(self.temperature, |function| unsafe {
@@ -170,7 +170,7 @@ impl Library {
     }
 }
 
-impl Device<'_> {
+impl DeviceRef<'_> {
     /// A library that reports success and gives no device has not got it.
     fn new(handle: abi::Handle) -> Result<Self, ReturnCode> {
         if handle.0.is_null() {

@@ -229,7 +229,7 @@ pub struct CdiFile {
     /// Its name.
     pub name: String,
     /// The error where it is unreadable or invalid.
-    pub spec: Result<CdiSpec, String>,
+    pub spec: Result<CdiFileContent, String>,
 }
 
 impl CdiFile {
@@ -242,7 +242,7 @@ impl CdiFile {
 
 /// The names in a CDI specification.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CdiSpec {
+pub struct CdiFileContent {
     /// For example `iluvatar.com/gpu`.
     pub kind: String,
     /// Names of its devices.

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::Override;
-use super::node::{Node, Position, Yaml, find_position};
+use super::node::{Position, Yaml, YamlNode, find_position};
 use super::problem::{ConfigProblems, Problem};
 use crate::model::pci::{PciAddress, PciId};
 use crate::parse::duration::parse_duration;
@@ -23,13 +23,13 @@ const SHOWN: usize = 80;
 /// One file under reading: its text, and what was found wrong so far.
 pub(super) struct Reading<'a> {
     text: &'a str,
-    findings: RefCell<Vec<Finding>>,
+    problems: RefCell<Vec<UnplacedProblem>>,
     override_problems: RefCell<Vec<String>>,
     lookup_bytes: Cell<usize>,
 }
 
 /// A problem whose line has not been searched for yet.
-struct Finding {
+struct UnplacedProblem {
     path: String,
     node: Option<usize>,
     message: String,
@@ -39,7 +39,7 @@ impl<'a> Reading<'a> {
     pub(super) fn new(text: &'a str) -> Self {
         Self {
             text,
-            findings: RefCell::default(),
+            problems: RefCell::default(),
             override_problems: RefCell::default(),
             lookup_bytes: Cell::new(LOOKUP_BYTES),
         }
@@ -59,17 +59,17 @@ impl<'a> Reading<'a> {
     }
 
     fn note(&self, path: String, node: Option<usize>, message: String) {
-        self.findings.borrow_mut().push(Finding { path, node, message });
+        self.problems.borrow_mut().push(UnplacedProblem { path, node, message });
     }
 
     /// The end of reading: `value` if nothing was wrong.
     pub(super) fn finish<T>(self, value: T) -> Result<T, ConfigProblems> {
-        let (mut findings, overrides) = (self.findings.take(), self.override_problems.take());
-        if findings.is_empty() && overrides.is_empty() {
+        let (mut problems, overrides) = (self.problems.take(), self.override_problems.take());
+        if problems.is_empty() && overrides.is_empty() {
             return Ok(value);
         }
-        findings.sort_by_key(|finding| finding.node);
-        let problems = findings.into_iter().map(|finding| Problem {
+        problems.sort_by_key(|finding| finding.node);
+        let problems = problems.into_iter().map(|finding| Problem {
             path: finding.path,
             line: finding.node.and_then(|node| Some(self.position(node)?.line)),
             message: finding.message,
@@ -82,17 +82,17 @@ impl<'a> Reading<'a> {
 #[derive(Clone)]
 pub(super) struct Cursor<'a> {
     reading: &'a Reading<'a>,
-    node: &'a Node,
+    node: &'a YamlNode,
     path: String,
 }
 
 impl<'a> Cursor<'a> {
-    pub(super) fn root(reading: &'a Reading<'a>, node: &'a Node) -> Self {
+    pub(super) fn root(reading: &'a Reading<'a>, node: &'a YamlNode) -> Self {
         Self { reading, node, path: String::new() }
     }
 
     /// The value of `key`.
-    pub(super) fn below(&self, key: &str, node: &'a Node) -> Self {
+    pub(super) fn below(&self, key: &str, node: &'a YamlNode) -> Self {
         let plain = !key.is_empty()
             && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
         let path = match (plain, self.path.as_str()) {
@@ -104,7 +104,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// A key without a name of its own, for example a list; it has the path of its mapping.
-    pub(super) fn odd_key(&self, node: &'a Node) -> Self {
+    pub(super) fn odd_key(&self, node: &'a YamlNode) -> Self {
         Self { node, path: self.path.clone(), ..*self }
     }
 
@@ -135,7 +135,7 @@ impl<'a> Cursor<'a> {
 
     /// How much was found wrong up to now, in the whole file.
     pub(super) fn problems_so_far(&self) -> usize {
-        self.reading.findings.borrow().len()
+        self.reading.problems.borrow().len()
     }
 
     pub(super) fn problem(&self, message: impl Into<String>) {

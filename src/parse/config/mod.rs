@@ -26,7 +26,7 @@ mod resources;
 pub use problem::{ConfigProblems, Problem};
 
 use cursor::{Cursor, Reading};
-use node::{Node, SyntaxError, Yaml};
+use node::{SyntaxError, Yaml, YamlNode};
 use resources::ResourceDefaults;
 use section::Section;
 
@@ -83,7 +83,7 @@ fn syntax_problem(error: SyntaxError) -> ConfigProblems {
     ConfigProblems::new(vec![problem], Vec::new())
 }
 
-fn read_config(reading: &Reading, tree: &Node, overrides: &Overrides) -> Config {
+fn read_config(reading: &Reading, tree: &YamlNode, overrides: &Overrides) -> Config {
     let cursor = Cursor::root(reading, tree);
     if is_manifest(&tree.yaml) {
         cursor.problem(

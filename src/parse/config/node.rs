@@ -20,7 +20,7 @@ const NODE_COST: usize = 64;
 
 /// One value of the document, numbered in the order in which it is read: 0 is the document.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Node {
+pub(super) struct YamlNode {
     pub(super) number: usize,
     pub(super) yaml: Yaml,
 }
@@ -35,9 +35,9 @@ pub(super) enum Yaml {
     Integer(i128),
     Float(f64),
     Text(String),
-    List(Vec<Node>),
+    List(Vec<YamlNode>),
     /// In the order of the file; a key may come twice.
-    Mapping(Vec<(Node, Node)>),
+    Mapping(Vec<(YamlNode, YamlNode)>),
     /// A tag such as `!secret`; what it is on does not matter to us.
     Tagged(String),
 }
@@ -60,7 +60,7 @@ pub(super) struct Position {
 }
 
 /// Reads one document; an empty one is `Null`.
-pub(super) fn parse_tree(text: &str) -> Result<Node, SyntaxError> {
+pub(super) fn parse_tree(text: &str) -> Result<YamlNode, SyntaxError> {
     (&Walk::default())
         .deserialize(serde_yaml::Deserializer::from_str(text))
         .map_err(|error| syntax_error(text, &error))
@@ -160,7 +160,7 @@ impl Walk {
         number
     }
 
-    fn charge<E: Error>(&self, bytes: usize) -> Result<(), E> {
+    fn spend<E: Error>(&self, bytes: usize) -> Result<(), E> {
         let taken = self.taken.get().saturating_add(bytes);
         self.taken.set(taken);
         if taken > TREE_LIMIT {
@@ -174,17 +174,17 @@ impl Walk {
 }
 
 impl<'de> DeserializeSeed<'de> for &Walk {
-    type Value = Node;
+    type Value = YamlNode;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
-        self.charge(NODE_COST)?;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<YamlNode, D::Error> {
+        self.spend(NODE_COST)?;
         let number = self.enter();
         if self.stop_at == Some(number) {
             // As text, so that a scalar shows its spelling; a list or mapping fails just as well.
             return deserializer.deserialize_str(Stop(self));
         }
         let yaml = deserializer.deserialize_any(YamlVisitor(self))?;
-        Ok(Node { number, yaml })
+        Ok(YamlNode { number, yaml })
     }
 }
 
@@ -192,13 +192,13 @@ impl<'de> DeserializeSeed<'de> for &Walk {
 struct Stop<'a>(&'a Walk);
 
 impl Visitor<'_> for Stop<'_> {
-    type Value = Node;
+    type Value = YamlNode;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("nothing")
     }
 
-    fn visit_str<E: Error>(self, text: &str) -> Result<Node, E> {
+    fn visit_str<E: Error>(self, text: &str) -> Result<YamlNode, E> {
         self.0.raw.replace(Some(text.to_owned()));
         Err(E::custom("stopped here"))
     }
@@ -250,7 +250,7 @@ impl<'de> Visitor<'de> for YamlVisitor<'_> {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Yaml, E> {
-        self.0.charge(text.len())?;
+        self.0.spend(text.len())?;
         Ok(Yaml::Text(text.to_owned()))
     }
 
@@ -272,7 +272,7 @@ impl<'de> Visitor<'de> for YamlVisitor<'_> {
 
     fn visit_enum<A: EnumAccess<'de>>(self, tagged: A) -> Result<Yaml, A::Error> {
         let (tag, value) = tagged.variant::<String>()?;
-        self.0.charge(tag.len())?;
+        self.0.spend(tag.len())?;
         value.newtype_variant::<IgnoredAny>()?;
         Ok(Yaml::Tagged(tag))
     }

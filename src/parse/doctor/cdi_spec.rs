@@ -4,17 +4,17 @@
 
 use serde::Deserialize;
 
-use crate::model::doctor::facts::CdiSpec;
+use crate::model::doctor::facts::CdiFileContent;
 
 #[derive(Deserialize)]
 struct Spec {
     kind: String,
     #[serde(default)]
-    devices: Vec<Device>,
+    devices: Vec<DeviceEntry>,
 }
 
 #[derive(Deserialize)]
-struct Device {
+struct DeviceEntry {
     name: String,
 }
 
@@ -22,10 +22,10 @@ struct Device {
 ///
 /// # Errors
 /// What the reader says, in one line.
-pub fn parse_cdi_spec(text: &str) -> Result<CdiSpec, String> {
+pub fn parse_cdi_spec(text: &str) -> Result<CdiFileContent, String> {
     let Spec { kind, devices } =
         serde_yaml::from_str(text).map_err(|error| one_line(&error.to_string()))?;
-    Ok(CdiSpec { kind, devices: devices.into_iter().map(|device| device.name).collect() })
+    Ok(CdiFileContent { kind, devices: devices.into_iter().map(|device| device.name).collect() })
 }
 
 fn one_line(message: &str) -> String {
@@ -39,7 +39,7 @@ mod tests {
     #[track_caller]
     fn check(text: &str, kind: &str, devices: &[&str]) {
         let devices = devices.iter().map(ToString::to_string).collect();
-        assert_eq!(parse_cdi_spec(text), Ok(CdiSpec { kind: kind.to_owned(), devices }));
+        assert_eq!(parse_cdi_spec(text), Ok(CdiFileContent { kind: kind.to_owned(), devices }));
     }
 
     #[test]

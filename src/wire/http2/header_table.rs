@@ -16,13 +16,13 @@ pub fn field_size(name: &[u8], value: &[u8]) -> usize {
 #[derive(Debug)]
 pub struct HeaderTable {
     /// Newest first.
-    dynamic: VecDeque<Entry>,
+    dynamic: VecDeque<DynamicEntry>,
     size: usize,
     max_size: usize,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct DynamicEntry {
     name: Box<[u8]>,
     value: Box<[u8]>,
 }
@@ -62,7 +62,7 @@ impl HeaderTable {
         let size = field_size(name, value);
         self.evict_down_to(self.max_size.saturating_sub(size));
         if size <= self.max_size {
-            self.dynamic.push_front(Entry { name: name.into(), value: value.into() });
+            self.dynamic.push_front(DynamicEntry { name: name.into(), value: value.into() });
             self.size += size;
         }
     }

@@ -7,7 +7,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, MetricEn
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::input::{MetricsInput, Sample, Samples, Value};
+use super::input::{MetricsInput, Samples, Series, Value};
 use super::{METRICS, MetricKind, MetricRow};
 
 /// In which words.
@@ -38,13 +38,13 @@ impl Format {
     }
 }
 
-/// Every metric of the moment.
+/// Every metric of the input.
 #[must_use]
 #[expect(clippy::missing_panics_doc, reason = "writing to a String cannot fail")]
-pub fn exposition(moment: &MetricsInput<'_>, format: Format) -> String {
+pub fn exposition(input: &MetricsInput<'_>, format: Format) -> String {
     let families = METRICS.iter().map(|row| {
         let mut samples = Samples::default();
-        (row.read)(moment, &mut samples);
+        (row.read)(input, &mut samples);
         (row, samples.0)
     });
     let mut registry = Registry::default();
@@ -58,7 +58,7 @@ pub fn exposition(moment: &MetricsInput<'_>, format: Format) -> String {
 }
 
 #[derive(Debug)]
-struct Families(Vec<(&'static MetricRow, Vec<Sample>)>);
+struct Families(Vec<(&'static MetricRow, Vec<Series>)>);
 
 impl Collector for Families {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {

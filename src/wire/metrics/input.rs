@@ -61,11 +61,11 @@ pub enum Value {
 }
 
 /// One series: names and values of its labels, and its value.
-pub type Sample = (Vec<(&'static str, String)>, Value);
+pub type Series = (Vec<(&'static str, String)>, Value);
 
 /// The series of one metric.
 #[derive(Clone, Debug, Default)]
-pub struct Samples(pub Vec<Sample>);
+pub struct Samples(pub Vec<Series>);
 
 impl Samples {
     pub(super) fn add<const N: usize>(&mut self, labels: [(&'static str, &str); N], value: Value) {

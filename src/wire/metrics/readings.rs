@@ -1,4 +1,4 @@
-//! How each metric is read from a moment: a function a row of the table.
+//! How each metric is read from a input: a function a row of the table.
 
 use std::collections::BTreeSet;
 
@@ -11,15 +11,15 @@ use crate::model::device::{Device, Resource};
 use crate::model::health::Health;
 use crate::model::warning::WarningCode;
 
-pub(super) fn build_info(moment: &MetricsInput<'_>, samples: &mut Samples) {
-    let labels = [("version", moment.build.version), ("revision", moment.build.revision)];
+pub(super) fn build_info(input: &MetricsInput<'_>, samples: &mut Samples) {
+    let labels = [("version", input.build.version), ("revision", input.build.revision)];
     samples.level(labels, 1);
 }
 
-pub(super) fn devices(moment: &MetricsInput<'_>, samples: &mut Samples) {
-    for name in moment.resources.keys() {
+pub(super) fn devices(input: &MetricsInput<'_>, samples: &mut Samples) {
+    for name in input.resources.keys() {
         let listed =
-            moment.snapshot.and_then(|snapshot| snapshot.resource(name)).map(Resource::listed);
+            input.snapshot.and_then(|snapshot| snapshot.resource(name)).map(Resource::listed);
         let listed: Vec<_> =
             listed.into_iter().flatten().map(|(_, device)| device.health).collect();
         for health in Health::ALL {
@@ -30,8 +30,8 @@ pub(super) fn devices(moment: &MetricsInput<'_>, samples: &mut Samples) {
     }
 }
 
-pub(super) fn device_unhealthy(moment: &MetricsInput<'_>, samples: &mut Samples) {
-    let resources = moment.snapshot.iter().flat_map(|snapshot| &snapshot.resources);
+pub(super) fn device_unhealthy(input: &MetricsInput<'_>, samples: &mut Samples) {
+    let resources = input.snapshot.iter().flat_map(|snapshot| &snapshot.resources);
     for Resource { name, devices, .. } in resources {
         for Device { id, reasons, .. } in devices {
             let codes: BTreeSet<_> = reasons.iter().map(|reason| reason.code).collect();
@@ -43,119 +43,119 @@ pub(super) fn device_unhealthy(moment: &MetricsInput<'_>, samples: &mut Samples)
     }
 }
 
-pub(super) fn rescan_in_progress(moment: &MetricsInput<'_>, samples: &mut Samples) {
-    samples.level([], moment.scanning.map_or(0.0, |since| since.as_secs_f64()));
+pub(super) fn rescan_in_progress(input: &MetricsInput<'_>, samples: &mut Samples) {
+    samples.level([], input.scanning.map_or(0.0, |since| since.as_secs_f64()));
 }
 
-pub(super) fn warnings(moment: &MetricsInput<'_>, samples: &mut Samples) {
-    let warnings = moment.snapshot.map_or(&[][..], |snapshot| &snapshot.warnings);
+pub(super) fn warnings(input: &MetricsInput<'_>, samples: &mut Samples) {
+    let warnings = input.snapshot.map_or(&[][..], |snapshot| &snapshot.warnings);
     for name in WarningCode::NAMES {
         let count = warnings.iter().filter(|warning| warning.code.name() == *name).count();
         samples.level([("code", name)], u32::try_from(count).unwrap_or(u32::MAX));
     }
 }
 
-pub(super) fn chips_not_offered(moment: &MetricsInput<'_>, samples: &mut Samples) {
-    let count = moment.snapshot.map_or(0, |snapshot| snapshot.unoffered.len());
+pub(super) fn chips_not_offered(input: &MetricsInput<'_>, samples: &mut Samples) {
+    let count = input.snapshot.map_or(0, |snapshot| snapshot.unoffered.len());
     samples.level([], u32::try_from(count).unwrap_or(u32::MAX));
 }
 
-pub(super) fn registrations(moment: &MetricsInput<'_>, samples: &mut Samples) {
-    each_resource(moment, |name, meters| tally(samples, name, "result", &meters.registrations));
+pub(super) fn registrations(input: &MetricsInput<'_>, samples: &mut Samples) {
+    each_resource(input, |name, meters| tally(samples, name, "result", &meters.registrations));
 }
 
-pub(super) fn open_streams(moment: &MetricsInput<'_>, samples: &mut Samples) {
-    each_resource(moment, |name, meters| {
+pub(super) fn open_streams(input: &MetricsInput<'_>, samples: &mut Samples) {
+    each_resource(input, |name, meters| {
         let open = i32::try_from(meters.open_streams.get()).unwrap_or(i32::MAX);
         samples.level([("resource", name)], open);
     });
 }
 
-pub(super) fn lists_sent(moment: &MetricsInput<'_>, samples: &mut Samples) {
-    each_resource(moment, |name, meters| {
+pub(super) fn lists_sent(input: &MetricsInput<'_>, samples: &mut Samples) {
+    each_resource(input, |name, meters| {
         samples.add([("resource", name)], Value::Count(meters.lists_sent.get()));
     });
 }
 
-pub(super) fn time_to_first_list(moment: &MetricsInput<'_>, samples: &mut Samples) {
-    each_resource(moment, |name, meters| {
+pub(super) fn time_to_first_list(input: &MetricsInput<'_>, samples: &mut Samples) {
+    each_resource(input, |name, meters| {
         if let Some(took) = meters.first_list.get() {
             samples.level([("resource", name)], took.as_secs_f64());
         }
     });
 }
 
-pub(super) fn allocations(moment: &MetricsInput<'_>, samples: &mut Samples) {
-    each_resource(moment, |name, meters| tally(samples, name, "result", &meters.allocations));
+pub(super) fn allocations(input: &MetricsInput<'_>, samples: &mut Samples) {
+    each_resource(input, |name, meters| tally(samples, name, "result", &meters.allocations));
 }
 
-pub(super) fn allocation_duration(moment: &MetricsInput<'_>, samples: &mut Samples) {
-    each_resource(moment, |name, meters| sizes(samples, name, &meters.allocation_duration));
+pub(super) fn allocation_duration(input: &MetricsInput<'_>, samples: &mut Samples) {
+    each_resource(input, |name, meters| sizes(samples, name, &meters.allocation_duration));
 }
 
-pub(super) fn preferred_allocation_duration(moment: &MetricsInput<'_>, samples: &mut Samples) {
-    each_resource(moment, |name, meters| {
+pub(super) fn preferred_allocation_duration(input: &MetricsInput<'_>, samples: &mut Samples) {
+    each_resource(input, |name, meters| {
         sizes(samples, name, &meters.preferred_allocation_duration);
     });
 }
 
-pub(super) fn container_starts(moment: &MetricsInput<'_>, samples: &mut Samples) {
-    each_resource(moment, |name, meters| tally(samples, name, "result", &meters.container_starts));
+pub(super) fn container_starts(input: &MetricsInput<'_>, samples: &mut Samples) {
+    each_resource(input, |name, meters| tally(samples, name, "result", &meters.container_starts));
 }
 
-pub(super) fn rescans(moment: &MetricsInput<'_>, samples: &mut Samples) {
-    for (trigger, count) in moment.node.rescans.each() {
+pub(super) fn rescans(input: &MetricsInput<'_>, samples: &mut Samples) {
+    for (trigger, count) in input.node.rescans.each() {
         samples.add([("trigger", trigger)], Value::Count(count));
     }
 }
 
-pub(super) fn rescan_duration(moment: &MetricsInput<'_>, samples: &mut Samples) {
-    samples.add([], Value::Sizes(moment.node.rescan_duration.clone()));
+pub(super) fn rescan_duration(input: &MetricsInput<'_>, samples: &mut Samples) {
+    samples.add([], Value::Sizes(input.node.rescan_duration.clone()));
 }
 
-pub(super) fn uevents(moment: &MetricsInput<'_>, samples: &mut Samples) {
-    samples.add([], Value::Count(moment.node.uevents.get()));
+pub(super) fn uevents(input: &MetricsInput<'_>, samples: &mut Samples) {
+    samples.add([], Value::Count(input.node.uevents.get()));
 }
 
-pub(super) fn uevent_overflows(moment: &MetricsInput<'_>, samples: &mut Samples) {
-    samples.add([], Value::Count(moment.node.uevent_overflows.get()));
+pub(super) fn uevent_overflows(input: &MetricsInput<'_>, samples: &mut Samples) {
+    samples.add([], Value::Count(input.node.uevent_overflows.get()));
 }
 
-pub(super) fn config_reloads(moment: &MetricsInput<'_>, samples: &mut Samples) {
-    for (result, count) in moment.node.config_reloads.each() {
+pub(super) fn config_reloads(input: &MetricsInput<'_>, samples: &mut Samples) {
+    for (result, count) in input.node.config_reloads.each() {
         samples.add([("result", result)], Value::Count(count));
     }
 }
 
-pub(super) fn config_current(moment: &MetricsInput<'_>, samples: &mut Samples) {
-    samples.level([], u8::from(moment.config_is_current));
+pub(super) fn config_current(input: &MetricsInput<'_>, samples: &mut Samples) {
+    samples.level([], u8::from(input.config_is_current));
 }
 
-pub(super) fn source_up(moment: &MetricsInput<'_>, samples: &mut Samples) {
+pub(super) fn source_up(input: &MetricsInput<'_>, samples: &mut Samples) {
     for source in Source::ALL {
-        let is_up = moment.sources_up.contains(source);
+        let is_up = input.sources_up.contains(source);
         samples.level([("source", source.name())], u8::from(is_up));
     }
 }
 
-pub(super) fn link_below_maximum(moment: &MetricsInput<'_>, samples: &mut Samples) {
+pub(super) fn link_below_maximum(input: &MetricsInput<'_>, samples: &mut Samples) {
     for Chip { address, link, .. } in
-        moment.snapshot.map(|snapshot| snapshot.inventory.chips()).unwrap_or_default()
+        input.snapshot.map(|snapshot| snapshot.inventory.chips()).unwrap_or_default()
     {
         samples.level([("chip", &address.to_string())], u8::from(link.is_below_maximum()));
     }
 }
 
-pub(super) fn temperature(moment: &MetricsInput<'_>, samples: &mut Samples) {
-    for (chip, reading) in moment.ixml.iter().flat_map(|reading| &reading.chips) {
+pub(super) fn temperature(input: &MetricsInput<'_>, samples: &mut Samples) {
+    for (chip, reading) in input.ixml.iter().flat_map(|reading| &reading.chips) {
         if let Some(degrees) = reading.temperature {
             samples.level([("chip", &chip.to_string())], degrees);
         }
     }
 }
 
-pub(super) fn ecc_errors(moment: &MetricsInput<'_>, samples: &mut Samples) {
-    for (chip, reading) in moment.ixml.iter().flat_map(|reading| &reading.chips) {
+pub(super) fn ecc_errors(input: &MetricsInput<'_>, samples: &mut Samples) {
+    for (chip, reading) in input.ixml.iter().flat_map(|reading| &reading.chips) {
         let Some(errors) = reading.ecc else { continue };
         let chip = chip.to_string();
         for (kind, count) in
@@ -166,8 +166,8 @@ pub(super) fn ecc_errors(moment: &MetricsInput<'_>, samples: &mut Samples) {
     }
 }
 
-fn each_resource(moment: &MetricsInput<'_>, mut read: impl FnMut(&str, &ResourceMeters)) {
-    for (name, meters) in moment.resources {
+fn each_resource(input: &MetricsInput<'_>, mut read: impl FnMut(&str, &ResourceMeters)) {
+    for (name, meters) in input.resources {
         read(name, meters);
     }
 }

@@ -18,7 +18,7 @@ use crate::wire::metrics::meters::ResourceMeters;
 
 /// What the document is made from; whatever has an age is told as a point in time.
 #[derive(Clone, Debug)]
-pub struct Facts<'a> {
+pub struct StatusInput<'a> {
     /// Which build runs.
     pub build: Build,
     /// The wall clock.
@@ -32,24 +32,24 @@ pub struct Facts<'a> {
     /// Where it is read from; absent where it does not change.
     pub config_file: Option<String>,
     /// The last reload, if it was refused.
-    pub refused_config: Option<Aged>,
+    pub refused_config: Option<OngoingError>,
     /// How long ago the last scan that succeeded ended, and how long it took.
     pub scanned: Option<(Duration, Duration)>,
     /// For how long a scan has been running.
     pub scanning: Option<Duration>,
     /// Why scans fail.
-    pub scan_error: Option<Aged>,
+    pub scan_error: Option<OngoingError>,
     /// The latest snapshot.
     pub snapshot: Option<&'a NodeSnapshot>,
     /// By resource.
     pub sessions: &'a [(SessionState, ResourceMeters)],
     /// By name.
-    pub sources: BTreeMap<&'static str, SourceFacts>,
+    pub sources: BTreeMap<&'static str, SourceCondition>,
 }
 
 /// Something that was said, and how long ago it began to hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Aged {
+pub struct OngoingError {
     /// What was said.
     pub text: String,
     /// For how long it has held.
@@ -58,7 +58,7 @@ pub struct Aged {
 
 /// How a source of news stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SourceFacts {
+pub enum SourceCondition {
     /// Nobody asks it.
     Unused(String),
     /// It tells; with what there is to say of it.
@@ -95,8 +95,8 @@ pub(super) struct ConfigStatus {
     pub(super) file: Option<String>,
     /// Whether the file's is in force.
     pub(super) current: bool,
-    pub(super) refused: Option<TroubleStatus>,
-    pub(super) in_force: serde_json::Value,
+    pub(super) refused: Option<ErrorStatus>,
+    pub(super) active: serde_json::Value,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -106,7 +106,7 @@ pub(super) struct MachineStatus {
     pub(super) scan_seconds: Option<f64>,
     /// Of a scan that is running: a driver that hangs shows here.
     pub(super) scanning_seconds: Option<f64>,
-    pub(super) error: Option<TroubleStatus>,
+    pub(super) error: Option<ErrorStatus>,
     pub(super) driver_version: Option<String>,
     pub(super) skipped: Vec<SkippedStatus>,
     /// Chips that no resource offers.
@@ -128,7 +128,7 @@ pub(super) struct SkippedStatus {
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub(super) struct TroubleStatus {
+pub(super) struct ErrorStatus {
     pub(super) text: String,
     pub(super) since: String,
 }
@@ -150,7 +150,7 @@ pub(super) struct SessionStatus {
     pub(super) progress: String,
     pub(super) kubelet: bool,
     pub(super) registered: bool,
-    pub(super) trouble: Option<String>,
+    pub(super) error: Option<String>,
     pub(super) open_streams: i64,
     pub(super) lists_sent: u64,
     pub(super) first_list_seconds: Option<f64>,
@@ -185,7 +185,7 @@ pub(super) struct SourceStatus {
 
 /// The document of these facts.
 #[must_use]
-pub fn status(facts: &Facts<'_>) -> Status {
+pub fn status(facts: &StatusInput<'_>) -> Status {
     Status {
         build: BuildStatus {
             version: facts.build.version.to_owned(),
@@ -193,7 +193,7 @@ pub fn status(facts: &Facts<'_>) -> Status {
         },
         started_at: facts.at(facts.uptime),
         uptime_seconds: facts.uptime.as_secs(),
-        ready: facts.readiness.is_well,
+        ready: facts.readiness.is_positive,
         readiness: facts.readiness.sentences.clone(),
         configuration: config_status(facts),
         machine: machine_status(facts),
@@ -206,30 +206,30 @@ pub fn status(facts: &Facts<'_>) -> Status {
     }
 }
 
-impl Facts<'_> {
+impl StatusInput<'_> {
     /// The point in time that is so long ago.
     fn at(&self, age: Duration) -> String {
         let then = self.now.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
         format_rfc3339_seconds(then).to_string()
     }
 
-    fn trouble(&self, aged: &Aged) -> TroubleStatus {
-        TroubleStatus { text: aged.text.clone(), since: self.at(aged.age) }
+    fn error_status(&self, error: &OngoingError) -> ErrorStatus {
+        ErrorStatus { text: error.text.clone(), since: self.at(error.age) }
     }
 }
 
-fn config_status(facts: &Facts<'_>) -> ConfigStatus {
+fn config_status(facts: &StatusInput<'_>) -> ConfigStatus {
     // The same shape as in the file, so that one can be compared with the other.
-    let in_force = effective_json(facts.config);
+    let active = effective_json(facts.config);
     ConfigStatus {
         file: facts.config_file.clone(),
         current: facts.refused_config.is_none(),
-        refused: facts.refused_config.as_ref().map(|aged| facts.trouble(aged)),
-        in_force,
+        refused: facts.refused_config.as_ref().map(|error| facts.error_status(error)),
+        active,
     }
 }
 
-fn machine_status(facts: &Facts<'_>) -> MachineStatus {
+fn machine_status(facts: &StatusInput<'_>) -> MachineStatus {
     let inventory = facts.snapshot.map(|snapshot| &*snapshot.inventory);
     let warnings = facts.snapshot.map_or(&[][..], |snapshot| &snapshot.warnings);
     let unoffered = facts.snapshot.map_or(&[][..], |snapshot| &snapshot.unoffered);
@@ -242,7 +242,7 @@ fn machine_status(facts: &Facts<'_>) -> MachineStatus {
         scanned_at: facts.scanned.map(|(age, _)| facts.at(age)),
         scan_seconds: facts.scanned.map(|(_, took)| took.as_secs_f64()),
         scanning_seconds: facts.scanning.map(|since| since.as_secs_f64()),
-        error: facts.scan_error.as_ref().map(|aged| facts.trouble(aged)),
+        error: facts.scan_error.as_ref().map(|error| facts.error_status(error)),
         driver_version: inventory.and_then(|inventory| inventory.driver_version.clone()),
         skipped: skipped.collect(),
         unoffered: unoffered.iter().map(ToString::to_string).collect(),
@@ -259,41 +259,41 @@ fn warning_status(warning: &Warning) -> WarningStatus {
 }
 
 /// In the order of the configuration; before the first scan, there are only names.
-fn resources(facts: &Facts<'_>) -> Vec<ResourceStatus> {
+fn resources(facts: &StatusInput<'_>) -> Vec<ResourceStatus> {
     let names = facts.config.resources.iter().map(|rule| &*rule.name);
     names
         .map(|name| {
             let offered = facts.snapshot.and_then(|snapshot| snapshot.resource(name));
             let mut sessions = facts.sessions.iter();
-            let session = sessions.find(|(standing, _)| standing.resource == name);
+            let session = sessions.find(|(session, _)| session.resource == name);
             ResourceStatus {
                 name: name.to_owned(),
                 replicas: offered.and_then(|it| it.sharing).map(|sharing| sharing.replicas),
-                session: session.map(|(standing, meters)| session_status(standing, meters)),
+                session: session.map(|(session, meters)| session_status(session, meters)),
                 devices: offered.map_or(Vec::new(), |resource| devices(facts, resource)),
             }
         })
         .collect()
 }
 
-fn session_status(standing: &SessionState, meters: &ResourceMeters) -> SessionStatus {
-    let progress = match standing.progress {
+fn session_status(session: &SessionState, meters: &ResourceMeters) -> SessionStatus {
+    let progress = match session.progress {
         Progress::Waiting => "waiting",
         Progress::Streaming => "streaming",
         Progress::Yielded => "yielded",
     };
     SessionStatus {
         progress: progress.to_owned(),
-        kubelet: standing.has_kubelet,
-        registered: standing.is_registered,
-        trouble: standing.trouble.clone(),
+        kubelet: session.has_kubelet,
+        registered: session.is_registered,
+        error: session.last_error.clone(),
         open_streams: meters.open_streams.get(),
         lists_sent: meters.lists_sent.get(),
         first_list_seconds: meters.first_list.get().map(Duration::as_secs_f64),
     }
 }
 
-fn devices(facts: &Facts<'_>, resource: &Resource) -> Vec<DeviceStatus> {
+fn devices(facts: &StatusInput<'_>, resource: &Resource) -> Vec<DeviceStatus> {
     let since = |id| facts.snapshot.and_then(|snapshot| snapshot.since(&resource.name, id));
     let since = |id| Some(facts.at(facts.uptime.saturating_sub(since(id)?)));
     resource.devices.iter().map(|device| device_status(device, since(device.id))).collect()
@@ -315,11 +315,13 @@ fn device_status(device: &Device, since: Option<String>) -> DeviceStatus {
     }
 }
 
-fn source_status(facts: &Facts<'_>, source: &SourceFacts) -> SourceStatus {
+fn source_status(facts: &StatusInput<'_>, source: &SourceCondition) -> SourceStatus {
     let (state, detail, since) = match source {
-        SourceFacts::Unused(why) => ("unused", Some(why.clone()), None),
-        SourceFacts::Up(detail) => ("up", detail.clone(), None),
-        SourceFacts::Down(why, age) => ("down", Some(why.clone()), age.map(|age| facts.at(age))),
+        SourceCondition::Unused(why) => ("unused", Some(why.clone()), None),
+        SourceCondition::Up(detail) => ("up", detail.clone(), None),
+        SourceCondition::Down(why, age) => {
+            ("down", Some(why.clone()), age.map(|age| facts.at(age)))
+        }
     };
     SourceStatus { state: state.to_owned(), detail, since }
 }

@@ -123,7 +123,7 @@ fn configuration(status: &ConfigStatus) -> impl Iterator<Item = String> {
     let refused = status.refused.iter().map(|refused| {
         format!("refused since {}: {}", refused.since, refused.text.replace('\n', "\n  "))
     });
-    [if status.current { format!("{file}: in force") } else { format!("{file}: not in force") }]
+    [if status.current { format!("{file}: active") } else { format!("{file}: not active") }]
         .into_iter()
         .chain(refused)
 }
@@ -136,11 +136,11 @@ fn machine(status: &Status) -> impl Iterator<Item = String> {
     };
     let scanning = machine.scanning_seconds.filter(|seconds| *seconds >= 1.0);
     let scanning = scanning.map(|seconds| format!("a scan has been running for {seconds:.0} s"));
-    let trouble = machine.error.iter();
-    let trouble = trouble.map(|it| format!("looks fail since {}: {}", it.since, it.text));
+    let error = machine.error.iter();
+    let error = error.map(|it| format!("looks fail since {}: {}", it.since, it.text));
     let driver = machine.driver_version.iter().map(|version| format!("driver version {version}"));
     let skipped = machine.skipped.iter().map(|it| format!("{}  {}", it.address, it.reason));
-    [scanned].into_iter().chain(scanning).chain(trouble).chain(driver).chain(skipped)
+    [scanned].into_iter().chain(scanning).chain(error).chain(driver).chain(skipped)
 }
 
 fn sources(status: &Status) -> impl Iterator<Item = String> {

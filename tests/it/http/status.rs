@@ -13,7 +13,9 @@ use ix_device_plugin::parse::config::{Overrides, parse_config};
 use ix_device_plugin::wire::metrics::input::Build;
 use ix_device_plugin::wire::metrics::meters::ResourceMeters;
 use ix_device_plugin::wire::report::paint::Paint;
-use ix_device_plugin::wire::report::status::{Aged, Facts, SourceFacts, Status, status};
+use ix_device_plugin::wire::report::status::{
+    OngoingError, SourceCondition, Status, StatusInput, status,
+};
 use ix_device_plugin::wire::report::status_table::status_table;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -39,7 +41,7 @@ fn ago(seconds: u64) -> Duration {
 }
 
 /// A node on which much is wrong.
-fn troubled() -> Status {
+fn failing() -> Status {
     let config = parse_config("sharing: {timeSlicing: {replicas: 2}}").unwrap();
     let snapshot = snapshot_of(scan_text(&node_text("vfio-and-unbound"), &config), &config);
     let standing = SessionState {
@@ -47,46 +49,48 @@ fn troubled() -> Status {
         progress: Progress::Waiting,
         has_kubelet: true,
         is_registered: false,
-        trouble: Some("cannot register: the kubelet refused: not today; trying again".to_owned()),
-        turned: Duration::ZERO,
+        last_error: Some(
+            "cannot register: the kubelet refused: not today; trying again".to_owned(),
+        ),
+        since_last_step: Duration::ZERO,
     };
     let looked = ScanState { has_succeeded: true, ..ScanState::default() };
     let netlink = "cannot open netlink: Operation not permitted".to_owned();
-    let facts = Facts {
+    let facts = StatusInput {
         build: Build { version: "1.2.3", revision: "0123abc" },
         now: noon(),
         uptime: ago(90_061),
         readiness: readiness(&looked, std::slice::from_ref(&standing)),
         config: &config,
         config_file: Some("/ixconfig/ix-config".to_owned()),
-        refused_config: Some(Aged {
+        refused_config: Some(OngoingError {
             text: "/ixconfig/ix-config has 1 problem\n  bords: unknown key".to_owned(),
             age: ago(60),
         }),
         scanning: None,
         scanned: Some((ago(5), Duration::from_micros(2_345))),
-        scan_error: Some(Aged { text: "cannot read /sys".to_owned(), age: ago(4) }),
+        scan_error: Some(OngoingError { text: "cannot read /sys".to_owned(), age: ago(4) }),
         snapshot: Some(&snapshot),
         sessions: &[(standing, ResourceMeters::default())],
         sources: BTreeMap::from([
-            ("netlink", SourceFacts::Down(netlink, Some(ago(90_000)))),
-            ("inotify", SourceFacts::Up(None)),
-            ("ixml", SourceFacts::Unused("libixml is not asked".to_owned())),
+            ("netlink", SourceCondition::Down(netlink, Some(ago(90_000)))),
+            ("inotify", SourceCondition::Up(None)),
+            ("ixml", SourceCondition::Unused("libixml is not asked".to_owned())),
         ]),
     };
     status(&facts)
 }
 
 #[test]
-fn a_node_in_trouble_reads_as_a_table() {
-    golden("status-of-a-troubled-node.table", &status_table(&troubled(), Paint::Plain));
+fn a_failing_node_reads_as_a_table() {
+    golden("status-of-a-failing-node.table", &status_table(&failing(), Paint::Plain));
 }
 
 #[test]
-fn a_node_in_trouble_reads_as_json_and_back() {
-    let text = serde_json::to_string_pretty(&troubled()).unwrap();
-    golden("status-of-a-troubled-node.json", &text);
-    assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), troubled());
+fn a_failing_node_reads_as_json_and_back() {
+    let text = serde_json::to_string_pretty(&failing()).unwrap();
+    golden("status-of-a-failing-node.json", &text);
+    assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), failing());
 }
 
 /// What is not the same twice is shown by its kind.
@@ -139,16 +143,16 @@ async fn before_the_first_scan_there_are_names_and_what_is_missing() {
     assert_eq!(document["resources"][0]["name"], GPU);
     assert_eq!(document["resources"][0]["session"], Value::Null);
     assert_eq!(document["machine"]["scannedAt"], Value::Null);
-    let trouble = document["machine"]["error"]["text"].as_str().unwrap();
-    assert!(trouble.starts_with("cannot read "), "{trouble}");
+    let error = document["machine"]["error"]["text"].as_str().unwrap();
+    assert!(error.starts_with("cannot read "), "{error}");
 }
 
 #[test]
-fn the_configuration_in_force_reads_back_as_itself() {
+fn the_active_configuration_reads_back_as_itself() {
     let config = parse_config("sharing: {timeSlicing: {replicas: 2}}").unwrap();
-    let document = serde_json::to_value(troubled()).unwrap();
-    let in_force = document["configuration"]["inForce"].to_string();
+    let document = serde_json::to_value(failing()).unwrap();
+    let active = document["configuration"]["active"].to_string();
     // JSON is YAML.
-    assert_eq!(parse_config(&in_force).unwrap(), config);
+    assert_eq!(parse_config(&active).unwrap(), config);
     assert_ne!(config, Config::default());
 }

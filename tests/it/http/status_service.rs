@@ -32,16 +32,16 @@ struct Desk {
 impl Desk {
     fn open() -> Self {
         let telemetry = Telemetry::default();
-        telemetry.keep_resources([GPU]);
+        telemetry.set_resources([GPU]);
         let (snapshots, latest) = watch::channel(None);
         let (sessions, view) = watch::channel(SessionsView::new());
-        let (config, in_force) = watch::channel(Arc::new(Config::default()));
+        let (config, active) = watch::channel(Arc::new(Config::default()));
         let (asks, pings) = mpsc::channel(4);
         let (ixml, state) = watch::channel(IxmlState::Off);
         let front = StatusService {
             telemetry,
             snapshots: latest,
-            config: in_force,
+            config: active,
             config_file: None,
             sessions: view,
             ixml: Some(state),
@@ -50,9 +50,12 @@ impl Desk {
         Self { front, snapshots, sessions, ixml, _config: config, pings }
     }
 
-    async fn check_live(&self, is_well: bool, sentence: &str) {
+    async fn check_live(&self, is_positive: bool, sentence: &str) {
         let verdict = self.front.live().await;
-        assert_eq!((verdict.is_well, verdict.sentences), (is_well, vec![sentence.to_owned()]));
+        assert_eq!(
+            (verdict.is_positive, verdict.sentences),
+            (is_positive, vec![sentence.to_owned()])
+        );
     }
 }
 
@@ -79,7 +82,7 @@ async fn a_look_that_hangs_in_the_kernel_is_no_death() {
     };
     let (result, ()) = tokio::join!(desk.front.live(), answered);
     let sentences = ["the inventory loop is making progress", "a scan has been running for 3600 s"];
-    assert_eq!((result.is_well, result.sentences), (true, sentences.map(str::to_owned).into()));
+    assert_eq!((result.is_positive, result.sentences), (true, sentences.map(str::to_owned).into()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -93,7 +96,7 @@ async fn a_session_that_does_not_come_round_is_dead_by_its_name() {
     };
     let (verdict, ()) = tokio::join!(desk.front.live(), answered);
     let sentence = "iluvatar.com/gpu: its session has made no progress for 31 s";
-    assert_eq!((verdict.is_well, verdict.sentences), (false, vec![sentence.to_owned()]));
+    assert_eq!((verdict.is_positive, verdict.sentences), (false, vec![sentence.to_owned()]));
 }
 
 #[tokio::test]
@@ -106,7 +109,7 @@ async fn a_session_that_has_not_looked_for_a_kubelet_yet_is_not_ready_for_want_o
     desk.sessions.send_replace([(GPU.to_owned(), waiting)].into());
     let verdict = desk.front.ready();
     let sentence = "iluvatar.com/gpu: not registered with the kubelet";
-    assert_eq!((verdict.is_well, verdict.sentences), (false, vec![sentence.to_owned()]));
+    assert_eq!((verdict.is_positive, verdict.sentences), (false, vec![sentence.to_owned()]));
 }
 
 fn four_boards() -> Inventory {

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use ix_device_plugin::daemon::ixml_source::{IxmlSettings, IxmlSource};
-use ix_device_plugin::decide::ixml::{LibraryPlaces, Patience};
+use ix_device_plugin::decide::ixml::{LibraryPlaces, RetryPolicy};
 use ix_device_plugin::model::ixml::{ChipReading, IxmlChoice, IxmlState};
 use ix_device_plugin::model::pci::PciAddress;
 use tempfile::TempDir;
@@ -120,8 +120,8 @@ pub(super) fn settings(choice: IxmlChoice) -> IxmlSettings {
         choice,
         places: LibraryPlaces::default(),
         program: env!("CARGO_BIN_EXE_ix-device-plugin").into(),
-        patience: Patience {
-            give_up: LONG,
+        retry: RetryPolicy {
+            give_up_after: LONG,
             first_pause: Duration::ZERO,
             longest_pause: Duration::ZERO,
         },

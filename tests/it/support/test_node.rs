@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ix_device_plugin::app::{self, Settings};
+use ix_device_plugin::app::{self, DaemonSettings};
 use ix_device_plugin::daemon::ixml_source::IxmlSettings;
 use ix_device_plugin::decide::node::removed::Retention;
 use ix_device_plugin::demo::kubelet::Settings as KubeletSettings;
@@ -160,7 +160,7 @@ impl TestNode {
     pub(super) fn start_plugin(&self, directory: PathBuf, pod_resources: PathBuf) -> Plugin {
         let Self { config, config_source, inotify, retention, ixml, http, .. } = self.clone();
         let resource = config.resources[0].name.clone();
-        let running = app::build(Settings {
+        let running = app::build(DaemonSettings {
             root: self.machine.root(),
             config,
             config_source,

@@ -54,7 +54,7 @@ impl Assembly<'_> {
     /// else two half boards would each prove the other whole.
     fn chips_of_whole_boards(&self) -> WholeBoards {
         let ids: BTreeMap<_, _> =
-            self.survey.chips.iter().map(|chip| (chip.function.address, chip.id)).collect();
+            self.scan.chips.iter().map(|chip| (chip.function.address, chip.id)).collect();
         let mut counts: WholeBoards = BTreeMap::new();
         let groups = self.result.groups.iter();
         for group in groups.filter(|group| group.chips.len() == group.expected_chips) {
@@ -84,9 +84,9 @@ impl Assembly<'_> {
     /// every function that was passed through has such a slot.
     fn is_alone_on_its_card(&self, chip: &ChipFunction) -> bool {
         let slot_of_chip =
-            |chip: &ChipFunction| slot_of(&chip.function, &self.survey.slots).map(|(slot, _)| slot);
+            |chip: &ChipFunction| slot_of(&chip.function, &self.scan.slots).map(|(slot, _)| slot);
         let Some(slot) = slot_of_chip(chip) else { return false };
-        let in_slot = self.survey.chips.iter().filter(|it| slot_of_chip(it) == Some(slot));
+        let in_slot = self.scan.chips.iter().filter(|it| slot_of_chip(it) == Some(slot));
         slot != chip.function.address.slot_address()
             && in_slot.filter(|it| it.virtual_of.is_none()).count() == 1
     }

@@ -13,11 +13,11 @@ pub(super) struct Ports<'a> {
 }
 
 impl<'a> Ports<'a> {
-    pub(super) fn of(survey: &'a SysfsScan) -> Self {
-        let virtual_chips = survey.chips.iter().filter(|chip| chip.virtual_of.is_some());
+    pub(super) fn of(scan: &'a SysfsScan) -> Self {
+        let virtual_chips = scan.chips.iter().filter(|chip| chip.virtual_of.is_some());
         let virtual_chips: BTreeSet<_> = virtual_chips.map(|chip| chip.function.address).collect();
         let mut ports = Self { endpoints: BTreeMap::new(), bridges_right_below: BTreeMap::new() };
-        for function in &survey.functions {
+        for function in &scan.functions {
             match function.kind {
                 FunctionKind::Endpoint if !virtual_chips.contains(&function.address) => {
                     for port in &function.ports {

@@ -1,7 +1,7 @@
-//! Boards of small surveys.
+//! Boards of small scans.
 
 use super::*;
-use crate::decide::sample::{SINGLE, Sample, UNKNOWN, at};
+use crate::decide::scan_builder::{SINGLE, ScanBuilder, UNKNOWN, at};
 
 fn dual() -> BoardRules {
     let id = PciId { vendor: 0x1e3e, device: UNKNOWN };
@@ -15,7 +15,7 @@ fn pair(chips: &[&str]) -> BoardRules {
 
 /// `0000:14:00.0 0000:17:00.0 by own bridges`; with the board's id in front where it is not its
 /// first chip's, and how many chips it should have where that is more.
-fn shown(group: &Group) -> String {
+fn shown(group: &ChipGroup) -> String {
     let chips = group.chips.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     let mut text = format!("{chips} by {}", group.evidence);
     if group.address != group.chips[0] {
@@ -28,7 +28,7 @@ fn shown(group: &Group) -> String {
 }
 
 #[track_caller]
-fn check(sample: Sample, rules: &BoardRules, boards: &[&str], notes: &[&str]) {
+fn check(sample: ScanBuilder, rules: &BoardRules, boards: &[&str], notes: &[&str]) {
     let groups = assemble(&sample.scan(), rules);
     let shown: Vec<_> = groups.groups.iter().map(shown).collect();
     let details: Vec<_> = groups.notes.iter().map(|note| note.detail.clone()).collect();
@@ -42,7 +42,7 @@ fn check(sample: Sample, rules: &BoardRules, boards: &[&str], notes: &[&str]) {
 }
 
 #[track_caller]
-fn check_boards(sample: Sample, boards: &[&str]) {
+fn check_boards(sample: ScanBuilder, boards: &[&str]) {
     check(sample, &BoardRules::default(), boards, &[]);
 }
 
@@ -50,17 +50,15 @@ const SINGLES: &[&str] = &["0000:14:00.0 by single-chip", "0000:17:00.0 by singl
 
 #[test]
 fn two_chips_behind_their_own_bridges_alone_under_a_switch_are_a_board() {
-    let sample = Sample::default().dual_board("00:01.0", 0x10, UNKNOWN);
+    let sample = ScanBuilder::default().dual_board("00:01.0", 0x10, UNKNOWN);
     check_boards(sample, &["0000:14:00.0 0000:17:00.0 by own bridges"]);
 }
 
 #[test]
 fn two_boards_under_one_external_switch_are_two() {
-    let sample = Sample::default().dual_board("00:01.0 01:00.0 02:00.0", 0x10, UNKNOWN).dual_board(
-        "00:01.0 01:00.0 02:01.0",
-        0x20,
-        UNKNOWN,
-    );
+    let sample = ScanBuilder::default()
+        .dual_board("00:01.0 01:00.0 02:00.0", 0x10, UNKNOWN)
+        .dual_board("00:01.0 01:00.0 02:01.0", 0x20, UNKNOWN);
     check_boards(
         sample,
         &["0000:14:00.0 0000:17:00.0 by own bridges", "0000:24:00.0 0000:27:00.0 by own bridges"],
@@ -69,7 +67,7 @@ fn two_boards_under_one_external_switch_are_two() {
 
 #[test]
 fn cards_right_below_one_switch_stay_boards_of_their_own() {
-    let sample = Sample::default()
+    let sample = ScanBuilder::default()
         .chip("00:01.0 01:00.0 02:00.0 03:00.0", UNKNOWN)
         .chip("00:01.0 01:00.0 02:01.0 04:00.0", UNKNOWN);
     check_boards(sample, &["0000:03:00.0 by single-chip", "0000:04:00.0 by single-chip"]);
@@ -77,7 +75,7 @@ fn cards_right_below_one_switch_stay_boards_of_their_own() {
 
 #[test]
 fn a_third_endpoint_under_the_switch_leaves_the_chips_alone() {
-    let sample = Sample::default()
+    let sample = ScanBuilder::default()
         .dual_board("00:01.0", 0x10, UNKNOWN)
         .other("00:01.0 10:00.0 11:02.0 18:00.0");
     check_boards(sample, SINGLES);
@@ -86,19 +84,19 @@ fn a_third_endpoint_under_the_switch_leaves_the_chips_alone() {
 #[test]
 fn chips_of_two_ids_are_no_board() {
     let sample =
-        Sample::default().dual_board("00:01.0", 0x10, UNKNOWN).with(|chip| chip.id.device = 9);
+        ScanBuilder::default().dual_board("00:01.0", 0x10, UNKNOWN).with(|chip| chip.id.device = 9);
     check_boards(sample, SINGLES);
 }
 
 #[test]
 fn a_model_of_one_chip_is_never_paired() {
-    let sample = Sample::default().dual_board("00:01.0", 0x10, SINGLE).slot("1", "10:00.0");
+    let sample = ScanBuilder::default().dual_board("00:01.0", 0x10, SINGLE).slot("1", "10:00.0");
     check_boards(sample, SINGLES);
 }
 
 #[test]
 fn a_known_id_needs_no_bridges_of_its_own() {
-    let sample = Sample::default()
+    let sample = ScanBuilder::default()
         .chip("00:01.0 01:00.0 02:00.0 03:00.0", UNKNOWN)
         .chip("00:01.0 01:00.0 02:01.0 04:00.0", UNKNOWN);
     check(sample, &dual(), &["0000:03:00.0 0000:04:00.0 by device id"], &[]);
@@ -107,13 +105,13 @@ fn a_known_id_needs_no_bridges_of_its_own() {
 #[test]
 fn two_functions_of_one_device_and_a_known_id_are_a_board() {
     let sample =
-        Sample::default().chip("00:01.0 03:00.0", UNKNOWN).chip("00:01.0 03:00.1", UNKNOWN);
+        ScanBuilder::default().chip("00:01.0 03:00.0", UNKNOWN).chip("00:01.0 03:00.1", UNKNOWN);
     check(sample, &dual(), &["0000:03:00.0 0000:03:00.1 by device id"], &[]);
 }
 
 #[test]
 fn chips_in_one_slot_are_a_board() {
-    let sample = Sample::default()
+    let sample = ScanBuilder::default()
         .chip("00:01.0 01:00.0 02:00.0 03:00.0", UNKNOWN)
         .chip("00:01.0 01:00.0 02:01.0 04:00.0", UNKNOWN)
         .slot("7", "01:00.0");
@@ -122,7 +120,7 @@ fn chips_in_one_slot_are_a_board() {
 
 #[test]
 fn different_slots_prove_different_boards() {
-    let sample = Sample::default()
+    let sample = ScanBuilder::default()
         .dual_board("00:01.0", 0x10, UNKNOWN)
         .slot("1", "12:00.0")
         .slot("2", "15:00.0");
@@ -132,7 +130,8 @@ fn different_slots_prove_different_boards() {
 #[test]
 fn a_riser_with_four_chips_in_one_slot_is_no_board() {
     let below = |port: u8| format!("00:01.0 01:00.0 02:{port:02x}.0 {:02x}:00.0", port + 3);
-    let sample = (0..4).fold(Sample::default(), |sample, port| sample.chip(&below(port), UNKNOWN));
+    let sample =
+        (0..4).fold(ScanBuilder::default(), |sample, port| sample.chip(&below(port), UNKNOWN));
     let boards = [
         "0000:03:00.0 by single-chip",
         "0000:04:00.0 by single-chip",
@@ -148,7 +147,8 @@ fn a_riser_with_four_chips_in_one_slot_is_no_board() {
 #[test]
 fn four_chips_of_a_dual_id_in_one_slot_are_half_boards_until_pairs_are_named() {
     let below = |port: u8| format!("00:01.0 01:00.0 02:{port:02x}.0 {:02x}:00.0", port + 3);
-    let sample = (0..4).fold(Sample::default(), |sample, port| sample.chip(&below(port), UNKNOWN));
+    let sample =
+        (0..4).fold(ScanBuilder::default(), |sample, port| sample.chip(&below(port), UNKNOWN));
     let boards = ["03", "04", "05", "06"].map(|bus| format!("0000:{bus}:00.0 by device id, of 2"));
     let note = "boards of 1e3e:0003 have 2 chips, and nothing shows which of 0000:03:00.0, \
                 0000:04:00.0, 0000:05:00.0, 0000:06:00.0 are on one board; each counts as half \
@@ -159,7 +159,7 @@ fn four_chips_of_a_dual_id_in_one_slot_are_half_boards_until_pairs_are_named() {
 
 #[test]
 fn configuration_is_stronger_than_slots() {
-    let sample = Sample::default()
+    let sample = ScanBuilder::default()
         .chip("00:01.0 03:00.0", UNKNOWN)
         .chip("00:02.0 04:00.0", UNKNOWN)
         .slot("1", "03:00.0")
@@ -170,21 +170,21 @@ fn configuration_is_stronger_than_slots() {
 
 #[test]
 fn a_configured_board_keeps_its_id_while_its_lower_chip_is_absent() {
-    let sample = Sample::default().chip("00:02.0 04:00.0", UNKNOWN);
+    let sample = ScanBuilder::default().chip("00:02.0 04:00.0", UNKNOWN);
     let rules = pair(&["04:00.0", "03:00.0"]);
     check(sample, &rules, &["0000:03:00.0: 0000:04:00.0 by configured, of 2"], &[]);
 }
 
 #[test]
 fn a_configured_board_without_any_chip_is_a_note() {
-    let sample = Sample::default().chip("00:02.0 05:00.0", UNKNOWN);
+    let sample = ScanBuilder::default().chip("00:02.0 05:00.0", UNKNOWN);
     let note = "boards.pairs names 0000:03:00.0, 0000:04:00.0, but none of these chips is present";
     check(sample, &pair(&["03:00.0", "04:00.0"]), &["0000:05:00.0 by single-chip"], &[note]);
 }
 
 #[test]
 fn with_pairing_off_only_configuration_counts() {
-    let sample = Sample::default()
+    let sample = ScanBuilder::default()
         .dual_board("00:01.0", 0x10, UNKNOWN)
         .dual_board("00:02.0", 0x20, UNKNOWN)
         .slot("1", "10:00.0");
@@ -199,7 +199,7 @@ fn with_pairing_off_only_configuration_counts() {
 
 #[test]
 fn a_board_of_a_known_id_whose_other_side_is_empty_is_half_a_board() {
-    let sample = Sample::default()
+    let sample = ScanBuilder::default()
         .chip("00:01.0 10:00.0 11:00.0 12:00.0 13:00.0 14:00.0", UNKNOWN)
         .port("00:01.0 10:00.0 11:01.0");
     check(sample, &dual(), &["0000:14:00.0 by device id, of 2"], &[]);
@@ -207,20 +207,21 @@ fn a_board_of_a_known_id_whose_other_side_is_empty_is_half_a_board() {
 
 #[test]
 fn a_lone_chip_of_a_known_id_in_a_slot_with_a_switch_is_half_a_board() {
-    let sample =
-        Sample::default().chip("00:01.0 10:00.0 11:00.0 12:00.0", UNKNOWN).slot("1", "10:00.0");
+    let sample = ScanBuilder::default()
+        .chip("00:01.0 10:00.0 11:00.0 12:00.0", UNKNOWN)
+        .slot("1", "10:00.0");
     check(sample, &dual(), &["0000:12:00.0 by device id, of 2"], &[]);
 }
 
 #[test]
 fn a_lone_chip_of_a_known_id_is_half_a_board_though_its_switch_has_gone() {
-    let sample = Sample::default().chip("00:01.0 10:00.0 11:00.0 12:00.0", UNKNOWN);
+    let sample = ScanBuilder::default().chip("00:01.0 10:00.0 11:00.0 12:00.0", UNKNOWN);
     check(sample, &dual(), &["0000:12:00.0 by device id, of 2"], &[]);
 }
 
 #[test]
 fn a_lone_chip_whose_sibling_boards_are_whole_is_half_a_board() {
-    let sample = Sample::default()
+    let sample = ScanBuilder::default()
         .dual_board("00:01.0", 0x10, UNKNOWN)
         .chip("00:02.0 20:00.0 21:00.0 22:00.0 23:00.0 24:00.0", UNKNOWN);
     let boards =
@@ -231,7 +232,7 @@ fn a_lone_chip_whose_sibling_boards_are_whole_is_half_a_board() {
 /// Otherwise two half boards would vouch for each other.
 #[test]
 fn several_lone_chips_beside_whole_boards_are_half_boards_each() {
-    let sample = Sample::default()
+    let sample = ScanBuilder::default()
         .dual_board("00:01.0", 0x10, UNKNOWN)
         .chip("00:02.0 20:00.0 21:00.0 24:00.0", UNKNOWN)
         .slot("2", "20:00.0")
@@ -247,7 +248,7 @@ fn several_lone_chips_beside_whole_boards_are_half_boards_each() {
 
 #[test]
 fn lone_chips_that_may_be_one_board_are_half_boards_and_a_note() {
-    let sample = Sample::default()
+    let sample = ScanBuilder::default()
         .dual_board("00:01.0", 0x10, UNKNOWN)
         .chip("00:02.0 24:00.0", UNKNOWN)
         .chip("00:03.0 34:00.0", UNKNOWN);
@@ -264,7 +265,7 @@ fn lone_chips_that_may_be_one_board_are_half_boards_and_a_note() {
 
 #[test]
 fn chips_of_another_id_have_no_sibling_boards() {
-    let sample = Sample::default()
+    let sample = ScanBuilder::default()
         .dual_board("00:01.0", 0x10, UNKNOWN)
         .chip("00:02.0 20:00.0", 9)
         .chip("00:03.0 30:00.0", SINGLE);
@@ -279,9 +280,9 @@ fn chips_of_another_id_have_no_sibling_boards() {
 #[test]
 fn sibling_boards_that_differ_show_nothing() {
     let three = ["01:00.0", "02:00.0", "03:00.0"];
-    let sample = three
-        .iter()
-        .fold(Sample::default(), |sample, chip| sample.chip(&format!("00:01.0 {chip}"), UNKNOWN));
+    let sample = three.iter().fold(ScanBuilder::default(), |sample, chip| {
+        sample.chip(&format!("00:01.0 {chip}"), UNKNOWN)
+    });
     let sample = sample.dual_board("00:02.0", 0x10, UNKNOWN).chip("00:03.0 30:00.0", UNKNOWN);
     let boards = [
         "0000:01:00.0 0000:02:00.0 0000:03:00.0 by configured",
@@ -293,7 +294,7 @@ fn sibling_boards_that_differ_show_nothing() {
 
 #[test]
 fn a_configured_pair_shows_how_many_chips_its_sibling_boards_have() {
-    let sample = Sample::default()
+    let sample = ScanBuilder::default()
         .chip("00:01.0 03:00.0", UNKNOWN)
         .chip("00:02.0 04:00.0", UNKNOWN)
         .chip("00:03.0 05:00.0", UNKNOWN);
@@ -305,7 +306,7 @@ fn a_configured_pair_shows_how_many_chips_its_sibling_boards_have() {
 #[test]
 fn a_board_that_another_driver_has_shows_how_many_chips_its_siblings_have() {
     let taken = |chip: &mut ChipFunction| chip.driver = Some("vfio-pci".to_owned());
-    let sample = Sample::default()
+    let sample = ScanBuilder::default()
         .dual_board("00:01.0", 0x10, UNKNOWN)
         .with(taken)
         .chip("00:02.0 20:00.0", UNKNOWN);
@@ -317,7 +318,7 @@ fn a_board_that_another_driver_has_shows_how_many_chips_its_siblings_have() {
 #[test]
 fn half_a_configured_board_shows_nothing_of_others() {
     let sample =
-        Sample::default().chip("00:01.0 03:00.0", UNKNOWN).chip("00:02.0 05:00.0", UNKNOWN);
+        ScanBuilder::default().chip("00:01.0 03:00.0", UNKNOWN).chip("00:02.0 05:00.0", UNKNOWN);
     let boards = ["0000:03:00.0 by configured, of 2", "0000:05:00.0 by single-chip"];
     check(sample, &pair(&["03:00.0", "04:00.0"]), &boards, &[]);
 }
@@ -326,15 +327,17 @@ fn half_a_configured_board_shows_nothing_of_others() {
 fn one_chip_per_board_by_configuration_ends_every_doubt() {
     let id = PciId { vendor: 0x1e3e, device: UNKNOWN };
     let rules = BoardRules { chips_per_board: [(id, 1)].into(), ..pair(&["14:00.0", "17:00.0"]) };
-    let sample =
-        Sample::default().dual_board("00:01.0", 0x10, UNKNOWN).chip("00:02.0 20:00.0", UNKNOWN);
+    let sample = ScanBuilder::default()
+        .dual_board("00:01.0", 0x10, UNKNOWN)
+        .chip("00:02.0 20:00.0", UNKNOWN);
     let boards = ["0000:14:00.0 0000:17:00.0 by configured", "0000:20:00.0 by single-chip"];
     check(sample, &rules, &boards, &[]);
 }
 
 #[test]
 fn a_guests_chip_is_taken_as_it_is_whatever_its_siblings() {
-    let sample = Sample::default().dual_board("00:01.0", 0x10, UNKNOWN).chip("00:06.0", UNKNOWN);
+    let sample =
+        ScanBuilder::default().dual_board("00:01.0", 0x10, UNKNOWN).chip("00:06.0", UNKNOWN);
     let boards = ["0000:00:06.0 by single-chip", "0000:14:00.0 0000:17:00.0 by own bridges"];
     let note = "boards of 1e3e:0003 have 2 chips, but no port is above 0000:00:06.0, as in a \
                 guest; it counts as a board of its own";
@@ -344,7 +347,7 @@ fn a_guests_chip_is_taken_as_it_is_whatever_its_siblings() {
 /// A guest sees no port above what was passed through, and each function has a slot.
 #[test]
 fn chips_right_on_a_root_bus_are_not_judged_half_boards() {
-    let sample = Sample::default()
+    let sample = ScanBuilder::default()
         .chip("00:06.0", UNKNOWN)
         .chip("00:07.0", UNKNOWN)
         .slot("6", "00:06.0")
@@ -361,7 +364,7 @@ fn chips_right_on_a_root_bus_are_not_judged_half_boards() {
 
 #[test]
 fn virtual_functions_are_neither_chips_nor_company() {
-    let sample = Sample::default()
+    let sample = ScanBuilder::default()
         .dual_board("00:01.0", 0x10, UNKNOWN)
         .chip("00:01.0 10:00.0 11:01.0 15:00.0 16:00.0 17:00.1", UNKNOWN)
         .with(|chip| chip.virtual_of = Some(at("17:00.0")));
@@ -370,7 +373,7 @@ fn virtual_functions_are_neither_chips_nor_company() {
 
 #[test]
 fn the_same_numbers_in_two_domains_are_two_boards() {
-    let sample = Sample::default()
+    let sample = ScanBuilder::default()
         .chip("10000:e0:01.0 10000:e1:00.0", SINGLE)
         .chip("20000:e0:01.0 20000:e1:00.0", SINGLE);
     check_boards(sample, &["10000:e1:00.0 by single-chip", "20000:e1:00.0 by single-chip"]);

@@ -101,7 +101,7 @@ pub(crate) fn holding_at(
         };
         holders.insert(resource, (*id).to_owned(), holder);
     }
-    PodUsage { asked, kubelet, held: holders }
+    PodUsage { queried_at: asked, kubelet, held: holders }
 }
 
 pub(crate) fn second(seconds: u64) -> Duration {

@@ -6,13 +6,13 @@ mod random;
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::decide::sample::{SINGLE, Sample, UNKNOWN, at};
+use crate::decide::scan_builder::{SINGLE, ScanBuilder, UNKNOWN, at};
 use crate::model::allocation::AllocationRecords;
 use crate::model::config::{Granularity, ResourceRule, Sharing, SharingPolicy};
 use crate::model::function::ChipFunction;
 use crate::model::health::{ReasonCode, Severity};
 use crate::model::health_sample::ChipHealthSample;
-use crate::model::ixml::{Call, CallFailure, ChipReading, ReturnCode};
+use crate::model::ixml::{CallFailure, ChipReading, LibraryCall, ReturnCode};
 use crate::model::pod_usage::{HeldDevices, Holder, KubeletInstance};
 use crate::model::warning::WarningCode;
 
@@ -26,7 +26,7 @@ pub(super) fn second(seconds: u64) -> Duration {
 fn singles(buses: &[u8]) -> SysfsScan {
     buses
         .iter()
-        .fold(Sample::default(), |sample, bus| {
+        .fold(ScanBuilder::default(), |sample, bus| {
             let minor = u32::from(*bus);
             let name = format!("iluvatar{bus}");
             sample
@@ -39,14 +39,14 @@ fn singles(buses: &[u8]) -> SysfsScan {
 
 /// Boards of two chips; their lower chips are at these buses, the upper ones three above.
 pub(super) fn duals(buses: &[u8]) -> SysfsScan {
-    let node = |sample: Sample, bus: u8| {
+    let node = |sample: ScanBuilder, bus: u8| {
         let (name, minor) = (format!("iluvatar{bus}"), u32::from(bus));
         let chip = format!("{bus:02x}:00.0");
         sample.class_device(&name, minor, Some(&chip)).node(&format!("/dev/{name}"), minor)
     };
     buses
         .iter()
-        .fold(Sample::default(), |sample, bus| {
+        .fold(ScanBuilder::default(), |sample, bus| {
             let above = format!("{:02x}:01.0", bus.wrapping_add(0x80));
             let sample = sample.dual_board(&above, bus - 4, UNKNOWN);
             node(node(sample, *bus), bus + 3)
@@ -80,7 +80,7 @@ fn codes(state: &mut NodeState, now: Duration) -> Vec<&'static str> {
 }
 
 fn lost(chips: &[&str]) -> Arc<IxmlReading> {
-    let failure = CallFailure { call: Call::Health, code: ReturnCode(15) };
+    let failure = CallFailure { call: LibraryCall::Health, code: ReturnCode(15) };
     let reading = ChipReading { failure: Some(failure), ..ChipReading::default() };
     let chips = chips.iter().map(|chip| (at(chip), reading.clone())).collect();
     Arc::new(IxmlReading { library: "".into(), chips })
@@ -161,7 +161,7 @@ fn a_scan_under_an_older_configuration_is_not_paired_with_a_newer_one() {
 #[test]
 fn a_node_of_another_number_is_unhealthy_and_leads_to_no_scan_after_scan() {
     let announced = |chip: &mut ChipFunction| chip.driver = Some("iluvatar".to_owned());
-    let scan = Sample::default()
+    let scan = ScanBuilder::default()
         .chip("00:01.0 03:00.0", SINGLE)
         .with(announced)
         .class_device("iluvatar0", 7, Some("03:00.0"))
@@ -275,7 +275,7 @@ pub(super) fn usage(asked: Duration, held: &[(&str, &str)]) -> PodUsage {
         devices.insert(resource, (*id).to_owned(), holder);
     }
     let kubelet = KubeletInstance { id: (1, 1), knows_its_pods: true };
-    PodUsage { asked, kubelet, held: devices }
+    PodUsage { queried_at: asked, kubelet, held: devices }
 }
 
 /// The records after these ids were allocated as the snapshot offers them, in second `now`.

@@ -1,4 +1,4 @@
-//! Small surveys to conclude from.
+//! Small scans to conclude from.
 
 use std::collections::BTreeMap;
 
@@ -20,19 +20,19 @@ pub(in crate::decide) fn at(text: &str) -> PciAddress {
     wide.parse().expect("an address")
 }
 
-/// A survey that grows chip by chip. Paths name the ports from the root bus down to the function,
+/// A scan that grows chip by chip. Paths name the ports from the root bus down to the function,
 /// with blanks between.
 #[derive(Default)]
-pub(in crate::decide) struct Sample {
+pub(in crate::decide) struct ScanBuilder {
     functions: BTreeMap<PciAddress, Function>,
-    survey: SysfsScan,
+    scan: SysfsScan,
 }
 
-impl Sample {
+impl ScanBuilder {
     /// A chip that is bound, answers, and has no node.
     pub(in crate::decide) fn chip(mut self, path: &str, device: u16) -> Self {
         let function = self.function(path, FunctionKind::Endpoint);
-        self.survey.chips.push(ChipFunction {
+        self.scan.chips.push(ChipFunction {
             function,
             id: PciId { vendor: 0x1e3e, device },
             driver: Some("iluvatar".to_owned()),
@@ -83,14 +83,14 @@ impl Sample {
     }
 
     pub(in crate::decide) fn slot(mut self, name: &str, address: &str) -> Self {
-        self.survey.slots.insert(at(address).slot_address(), name.to_owned());
+        self.scan.slots.insert(at(address).slot_address(), name.to_owned());
         self
     }
 
     /// A node in /dev.
     pub(in crate::decide) fn node(mut self, path: &str, minor: u32) -> Self {
-        self.survey.device_nodes.push(node(path, minor));
-        self.survey.device_nodes.sort();
+        self.scan.device_nodes.push(node(path, minor));
+        self.scan.device_nodes.sort();
         self
     }
 
@@ -100,7 +100,7 @@ impl Sample {
         minor: u32,
         chip: Option<&str>,
     ) -> Self {
-        self.survey.class_devices.push(ClassDevice {
+        self.scan.class_devices.push(ClassDevice {
             name: name.to_owned(),
             number: Some(DeviceNumber { major: 508, minor }),
             chip: chip.map(at),
@@ -110,14 +110,14 @@ impl Sample {
 
     /// Changes the chip that was added last.
     pub(in crate::decide) fn with(mut self, change: impl FnOnce(&mut ChipFunction)) -> Self {
-        change(self.survey.chips.last_mut().expect("a chip was added"));
+        change(self.scan.chips.last_mut().expect("a chip was added"));
         self
     }
 
     pub(in crate::decide) fn scan(mut self) -> SysfsScan {
-        self.survey.functions = self.functions.into_values().collect();
-        self.survey.chips.sort_by_key(|chip| chip.function.address);
-        self.survey
+        self.scan.functions = self.functions.into_values().collect();
+        self.scan.chips.sort_by_key(|chip| chip.function.address);
+        self.scan
     }
 
     fn function(&mut self, path: &str, kind: FunctionKind) -> Function {
