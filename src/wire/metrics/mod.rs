@@ -86,7 +86,7 @@ macro_rules! row {
 pub const METRICS: &[MetricRow] = &[
     row!(Gauge "build_info" [("version", LabelValues::Of("version of the program")),
         ("revision", LabelValues::Of("commit that it was built from"))] readings::build_info,
-        "Always 1; the labels tell which build runs"),
+        "Always 1; the labels name the build that runs"),
     row!(Gauge "devices" [RESOURCE, words::<crate::model::health::Health>("health")]
         readings::devices,
         "Devices in the kubelet's list; each replica of a shared device counts"),
@@ -127,17 +127,17 @@ pub const METRICS: &[MetricRow] = &[
     row!(Gauge "chips_not_offered" [] readings::chips_not_offered,
         "Chips that no resource offers"),
     row!(Counter "uevents_total" [] readings::uevents,
-        "Uevents heard from the kernel, of any vendor's devices"),
+        "Uevents received from the kernel, of any vendor's devices"),
     row!(Counter "uevent_overflows_total" [] readings::uevent_overflows,
         "Times that uevents were lost because they came faster than they were read; each leads to \
-         a look at everything"),
+         a full scan"),
     row!(Counter "config_reloads_total" [words::<ReloadResult>("result")] readings::config_reloads,
         "Changes of the configuration file that were applied or refused"),
     row!(Gauge "config_current" [] readings::config_current,
-        "1 while the configuration in force is that of the file; 0 after a reload was refused"),
+        "1 while the active configuration is that of the file; 0 after a reload was refused"),
     row!(Gauge "source_up" [words::<Source>("source")] readings::source_up,
-        "1 while the source tells; 0 where it is not to be had: netlink and inotify are then \
-         replaced by looks at intervals, the others are done without"),
+        "1 while the source works; 0 when unavailable: netlink and inotify fall back to polling, the \
+         others are skipped"),
     row!(Gauge "link_below_maximum" [CHIP] readings::link_below_maximum,
         "1 while the chip's PCIe link is slower or narrower than both ends support"),
     row!(Gauge "chip_temperature_celsius" [CHIP] readings::temperature,
