@@ -46,26 +46,26 @@ const PING_QUEUE: usize = 16;
 /// What the daemon is built from.
 #[derive(Debug)]
 pub struct DaemonSettings {
-    /// The machine to look at.
+    /// The machine to scan.
     pub root: Arc<Root>,
-    /// The configuration in force at the start.
+    /// The configuration at the start.
     pub config: Config,
     /// Where to follow it from then on; absent where it does not change.
     pub config_source: Option<ConfigSource>,
     /// The kubelet's device plugin directory.
     pub kubelet_directory: PathBuf,
-    /// Where the kubelet tells who holds which devices; absent where it is not to be asked.
+    /// The PodResources socket of the kubelet; absent where it is not to be used.
     pub pod_resources_socket: Option<PathBuf>,
     /// How long devices that left stay listed.
     pub retention: Retention,
-    /// How libixml is asked, if the configuration wants it; absent where it is never asked.
+    /// How libixml is queried, if the configuration enables it; absent where it is never used.
     pub ixml: Option<IxmlSettings>,
     /// Where probes and metrics are answered; absent where they are not.
     pub http: Option<SocketAddr>,
     /// False where changes of that directory are only to be polled.
     pub inotify: bool,
-    /// False where the kernel's uevents are not to be followed; then only `triggers` and the timer
-    /// lead to a look.
+    /// False where uevents are not to be received; then only `triggers` and the timer lead to a
+    /// scan.
     pub uevents: bool,
 }
 
@@ -77,19 +77,19 @@ pub struct Running {
     pub sessions: watch::Receiver<SessionsView>,
     /// The CDI names that a container runtime would find.
     pub cdi: CdiView,
-    /// What libixml says; absent where it is never asked.
+    /// The state of libixml; absent where it is never used.
     pub ixml: Option<watch::Receiver<IxmlState>>,
     /// Where probes and metrics are answered now; none while the port is taken.
     pub http: watch::Receiver<Option<SocketAddr>>,
-    /// Leads to another look.
+    /// Leads to another scan.
     pub triggers: mpsc::Sender<RescanTrigger>,
-    /// Leads to another look at the configuration file.
+    /// Leads to another read of the configuration file.
     pub reload: Arc<Notify>,
     stop: CancellationToken,
     tasks: JoinSet<Ended>,
 }
 
-/// Why a daemon ended that was not asked to.
+/// Why a daemon ended on its own.
 #[derive(Debug, Error)]
 pub enum RunError {
     /// The machine makes its configuration impossible.
@@ -155,7 +155,7 @@ struct Tasks {
 }
 
 impl Tasks {
-    /// A task that ends with `stop`; its name is for whoever reads that it ended early.
+    /// A task that ends with `stop`; its name is in the error if it ends early.
     fn spawn<T>(&mut self, name: &'static str, run: impl FnOnce(CancellationToken) -> T)
     where
         T: Future<Output = ()> + Send + 'static,
@@ -172,7 +172,7 @@ impl Tasks {
         self.set.spawn(async move { ("inventory owner", run.await) });
     }
 
-    /// Without a socket, it is known at once that the kubelet does not tell.
+    /// Without a socket, PodResources counts as unavailable at once.
     fn watch_pods(
         &mut self,
         socket: Option<PathBuf>,
@@ -189,7 +189,7 @@ impl Tasks {
         self.spawn("pod resources", |stop| watch.run(stop));
     }
 
-    /// Health samples of /sys and, where that is wanted, libixml.
+    /// Health samples of /sys and, where enabled, libixml.
     fn watch_health(
         &mut self,
         root: Arc<Root>,
@@ -210,7 +210,7 @@ impl Tasks {
         state
     }
 
-    /// Everything that a kubelet and a container runtime are told.
+    /// The sessions with the kubelet and the CDI spec.
     fn serve(
         &mut self,
         directory: PathBuf,

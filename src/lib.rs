@@ -1,5 +1,5 @@
 //! A Kubernetes device plugin for Iluvatar CoreX GPUs: it reads chips, boards and their topology
-//! straight from /sys, follows the hardware, and cannot lose its session with the kubelet.
+//! from /sys, follows hardware changes, and restores its session with the kubelet by itself.
 //!
 //! # Codemap
 //!
@@ -17,19 +17,49 @@
 //! | [`demo`] | a kubelet of its own, and the story that `demo` plays | touch the real kubelet |
 //! | [`cli`] | what can be typed | work: it calls those below |
 //!
-//! A change on the PCI bus becomes a list at the kubelet: [`host::uevents`] → a trigger →
-//! [`daemon::inventory_owner`] → [`host::scan`] → [`decide::machine::observe`] → published if changed →
-//! each open stream of [`daemon::plugin_service`]. A uevent is only a hint; the scan tells.
+//! The rooms of [`decide`]: [`decide::machine`] makes an observed node of a scan,
+//! [`decide::health`] turns signals into reasons, [`decide::node`] holds the state of the node and
+//! its snapshots, [`decide::allocation`] decides what a container gets, [`decide::kubelet`] is the
+//! session with the kubelet, [`decide::doctor`] has the checks of `doctor`.
 //!
-//! Container runtimes may be told names of the devices: [`daemon::cdi_writer`] keeps the file, and
-//! Allocate gives a container a name only while the file has it.
+//! # A uevent becomes a list
 //!
-//! How it stands, each loop tells [`daemon::telemetry`]; [`daemon::status_service`] reads that and the
-//! latest snapshots, for the probes, metrics and status that [`daemon::http`] answers.
-//! [`wire::metrics::METRICS`] is the table of all metrics.
+//! 1. [`host::uevents`] receives it; [`daemon::uevent_listener`] sends a trigger.
+//! 2. [`daemon::inventory_owner`] starts a scan: the event is a hint, only a scan counts.
+//! 3. [`host::scan`] reads /sys and /dev; [`parse::sysfs`] makes a [`model::sysfs::SysfsScan`] of it.
+//! 4. [`decide::machine::observe`] makes a [`model::observed::ObservedNode`]: boards, nodes, distances.
+//! 5. [`decide::node::state::NodeState`] adds health, history and what pods hold, and returns a
+//!    [`decide::node::snapshot::NodeSnapshot`].
+//! 6. [`daemon::inventory_owner`] publishes the snapshot if it differs from the last one.
+//! 7. Each open stream of [`daemon::plugin_service`] sends it to the kubelet, as
+//!    [`wire::device_plugin`] writes it.
 //!
-//! The vendor's library is optional, asked for health alone, and never loaded into the daemon:
-//! [`daemon::ixml_source`] asks an agent, this program again as a child; [`host::ixml`] says why.
+//! # An Allocate becomes an answer
+//!
+//! 1. [`daemon::plugin_service`] takes the ids of the request and the latest snapshot. No I/O.
+//! 2. [`decide::allocation::allocate`] looks each device up: nodes, CDI names, environment, records.
+//! 3. [`daemon::allocation_store`] records what the ids stood for, for PreStartContainer to verify.
+//! 4. [`wire::device_plugin`] writes the response, or the gRPC code of the error.
+//!
+//! # Other inputs
+//!
+//! - PodResources: [`host::pod_resources`] → [`daemon::pod_resources_watch`] →
+//!   [`daemon::inventory_owner`] → `NodeState::pods` → snapshot.
+//! - A configuration change: [`host::config_file`] → [`daemon::config_watch`] →
+//!   [`daemon::inventory_owner`] → `NodeState::configured` → snapshot.
+//! - Health samples: [`host::health_sample`] → [`daemon::health_sampler`], and [`host::ixml`] →
+//!   [`daemon::ixml_source`] → [`daemon::ixml_monitor`] → [`daemon::inventory_owner`].
+//!
+//! # Outputs beside the list
+//!
+//! - CDI: [`daemon::cdi_writer`] keeps the spec on disk. Allocate uses a name only while the spec
+//!   has it.
+//! - Probes, metrics, status: loops report to [`daemon::telemetry`]; [`daemon::status_service`] reads
+//!   it and the latest snapshot; [`daemon::http`] serves them. [`wire::metrics::METRICS`] lists all
+//!   metrics.
+//!
+//! libixml is optional, used for health alone, and never loaded into the daemon:
+//! [`daemon::ixml_source`] queries an agent, this program again as a child process.
 
 pub mod model;
 

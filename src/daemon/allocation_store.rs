@@ -33,7 +33,7 @@ use crate::host::files::{self, FileVersion};
 use crate::model::allocation::{AllocationRecord, AllocationRecords, Allocations};
 use crate::model::device::DeviceId;
 
-/// How long a container's start waits for the file. A full disk must not block it for ever.
+/// How long a container's start waits for the file. A full disk must not block it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The file's name in the kubelet's device plugin directory.

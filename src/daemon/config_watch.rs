@@ -17,11 +17,11 @@ use crate::host::files::FileVersion;
 use crate::model::config::Config;
 use crate::wire::config_yaml::effective_json;
 
-/// How often to look at the file when nothing is heard.
+/// How often to check the file without a hint.
 const POLL_INTERVAL: Duration = Duration::from_millis(800);
 
-/// So many looks in a row may take a file for the same because its stamp is. The time of a change is
-/// only as fine as the kernel's tick, so two changes in one may share a stamp.
+/// So many checks in a row trust an unchanged stamp. Its time is only as fine as the kernel's tick,
+/// so two changes in one tick share a stamp.
 const TRUSTED_STAMP_LIMIT: u32 = 10;
 
 /// Follows one file.
@@ -29,13 +29,13 @@ pub struct ConfigWatch {
     source: ConfigSource,
     config: watch::Sender<Arc<Config>>,
     snapshots: SnapshotReceiver,
-    /// Asks for a look at once.
+    /// Requests a check at once.
     requests: Arc<Notify>,
     inotify: bool,
-    /// The file that was read last, and how often it was taken for the same since.
+    /// The file that was read last, and how often its stamp was trusted since.
     seen: Option<(Option<FileVersion>, u32)>,
     telemetry: Telemetry,
-    /// The last failure, so that it is said once.
+    /// The last problem, so that it is logged once.
     last_problem: String,
 }
 
@@ -79,8 +79,8 @@ impl ConfigWatch {
         }
     }
 
-    /// False where the file's stamp says that nothing changed. What was refused is looked at in any
-    /// case: with other hardware it may fit.
+    /// False where the file's stamp is unchanged. A refused file is read in any case: it may fit
+    /// other hardware.
     fn may_have_changed(&mut self) -> bool {
         let stamp = self.source.stamp();
         match &mut self.seen {
@@ -124,16 +124,16 @@ impl ConfigWatch {
         }
         self.last_problem.clear();
         self.telemetry.config_applied();
-        let in_force = effective_json(&config);
-        info!(path = %self.source.path().display(), %in_force, "configuration changed");
+        let effective = effective_json(&config);
+        info!(path = %self.source.path().display(), config = %effective, "configuration changed");
         self.config.send_replace(Arc::new(config));
     }
 
     fn refuse(&mut self, problem: String) {
         if self.last_problem == problem {
-            debug!("the configuration is still wrong");
+            debug!("the configuration is still invalid");
         } else {
-            warn!("the last good configuration stays in force: {problem}");
+            warn!("configuration refused; the last valid one stays active: {problem}");
             self.telemetry.config_refused(&problem);
             self.last_problem = problem;
         }

@@ -1,4 +1,4 @@
-//! Looks at the chips at intervals, shortly, and hands what it saw to the inventory's owner.
+//! Samples the health of the chips in /sys at intervals and reports it to the inventory's owner.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::host::health_sample::{self, SampledChip};
 use crate::host::root::Root;
 use crate::model::config::Config;
 
-/// Looks every `health.interval` until `stop`. Another interval counts from the last look on.
+/// Samples every `health.interval` until `stop`. A changed interval counts from the last sample.
 pub async fn run(
     root: Arc<Root>,
     mut config: watch::Receiver<Arc<Config>>,

@@ -1,5 +1,5 @@
-//! The front service over HTTP: `/livez`, `/readyz`, `/metrics`, `/status`. It only reads, and nothing
-//! else waits for it; a port that is taken is tried again, and costs the kubelet nothing.
+//! The status service over HTTP: `/livez`, `/readyz`, `/metrics`, `/status`. Read-only; nothing else
+//! waits for it. A port that is taken is retried and does not affect the kubelet.
 
 use std::collections::VecDeque;
 use std::io;
@@ -27,7 +27,7 @@ use super::status_service::StatusService;
 use crate::decide::kubelet::probes::ProbeResult;
 use crate::wire::metrics::exposition::Format;
 
-/// How long to wait before a port that is taken is tried again.
+/// How long to wait before another attempt to listen.
 const LISTEN_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long to wait after an accept that failed: no more file descriptors, mostly.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
@@ -37,7 +37,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long open connections have once the daemon stops.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
-/// Connections at a time; beyond these the oldest is cut, so that idle ones keep no probe out.
+/// Connections at a time; beyond these the oldest is cut, so that idle ones do not block a probe.
 const CONNECTION_LIMIT: usize = 64;
 /// Longest head of a request, in bytes; bodies are not read.
 const HEAD_SIZE_LIMIT: usize = 16 * 1024;
@@ -46,7 +46,7 @@ const HEADER_LINE_LIMIT: usize = 64;
 
 const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
 
-/// Answers at `address` until `stop`; `bound` tells where, for as long as it does.
+/// Answers at `address` until `stop`; `bound` holds the address while it does.
 pub async fn run(
     address: SocketAddr,
     service: Arc<StatusService>,
@@ -58,14 +58,14 @@ pub async fn run(
         match TcpListener::bind(address).await {
             Ok(listener) => {
                 let at = listener.local_addr().unwrap_or(address);
-                info!(address = %at, "answering /livez, /readyz, /metrics and /status");
+                info!(address = %at, "serving /livez, /readyz, /metrics and /status");
                 bound.send_replace(Some(at));
                 return serve(&listener, &routes, &stop).await;
             }
-            Err(error) if has_warned => debug!(%address, %error, "still cannot listen for HTTP"),
+            Err(error) if has_warned => debug!(%address, %error, "cannot listen for HTTP"),
             Err(error) => {
                 has_warned = true;
-                warn!(%address, %error, "no probes, no metrics: cannot listen; trying again");
+                warn!(%address, %error, "cannot listen for HTTP; probes and metrics are unavailable; retrying");
             }
         }
         stop.run_until_cancelled(sleep(LISTEN_RETRY_INTERVAL)).await;
@@ -86,7 +86,7 @@ async fn serve(listener: &TcpListener, routes: &Router, stop: &CancellationToken
     connections.close().await;
 }
 
-/// A client that went before it was accepted is no trouble of ours.
+/// A client that disconnects before it is accepted is not an error.
 fn log_accept_error(error: &io::Error) {
     if error.kind() != io::ErrorKind::ConnectionAborted {
         debug!(%error, "cannot accept a connection for HTTP");
@@ -132,8 +132,8 @@ async fn serve_connection(stream: TcpStream, routes: Router) {
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
     match timeout(CONNECTION_TIMEOUT, connection).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!(%error, "an HTTP client was not understood"),
-        Err(_) => debug!("an HTTP client took too long"),
+        Ok(Err(error)) => debug!(%error, "invalid HTTP request"),
+        Err(_) => debug!("HTTP connection timed out"),
     }
 }
 

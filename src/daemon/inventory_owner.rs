@@ -1,8 +1,8 @@
 //! The loop around the node's state: it starts scans, feeds every input, and publishes what changed.
 //!
-//! The event is a hint, the scan is the truth. A scan runs beside the loop, at most one at a time, so
-//! whatever hangs in it, everything else goes on. A failed scan is not an empty node: the last
-//! inventory stays, and the scan is tried again.
+//! An event is a hint; only a scan changes the inventory. A scan runs beside the loop, at most one at
+//! a time, so a scan that hangs blocks nothing else. A failed scan keeps the last inventory and is
+//! retried.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +35,7 @@ use crate::model::sysfs::SysfsScan;
 /// How long a scan may take before the log says so. One of 64 chips takes a few milliseconds.
 const SLOW_SCAN_LIMIT: Duration = Duration::from_secs(10);
 
-/// Answered as soon as the loop comes round.
+/// Answered by the next turn of the loop.
 pub type Ping = oneshot::Sender<()>;
 
 /// What is seen of the chips' health between two scans.
@@ -43,16 +43,16 @@ pub type Ping = oneshot::Sender<()>;
 pub enum HealthReport {
     /// A few files of each chip in /sys.
     Sysfs(HealthSample),
-    /// What libixml says; none once it is not asked any more.
+    /// The reading of libixml; none once it is not used any more.
     Ixml(Option<Arc<IxmlReading>>),
 }
 
-/// What the kubelet tells of the pods that hold devices.
+/// Which pods hold devices, as the kubelet reports it.
 #[derive(Clone, Debug)]
 pub enum PodsReport {
     /// Its last answer.
     Usage(Arc<PodUsage>),
-    /// It does not tell.
+    /// PodResources is unavailable.
     Unavailable,
 }
 
@@ -73,9 +73,9 @@ pub struct Inputs {
     pub triggers: mpsc::Receiver<RescanTrigger>,
     /// What is seen of the chips' health.
     pub health: mpsc::Receiver<HealthReport>,
-    /// What the kubelet tells of pods.
+    /// Which pods hold devices.
     pub pods: watch::Receiver<Option<PodsReport>>,
-    /// Whether the loop still comes round.
+    /// Requests to show that the loop makes progress.
     pub pings: mpsc::Receiver<Ping>,
     /// What was allocated.
     pub allocations: AllocationStore,
@@ -88,7 +88,7 @@ pub struct InventoryOwner {
     state: NodeState,
     schedule: ScanSchedule,
     scanning: Option<RunningScan>,
-    /// What first asked for a scan since the last one began.
+    /// The first trigger since the last one began.
     trigger: Option<RescanTrigger>,
     snapshots: watch::Sender<Option<Arc<NodeSnapshot>>>,
     telemetry: Telemetry,
@@ -139,12 +139,12 @@ impl InventoryOwner {
         let slow_at = slow_at.map(|scan| started + scan.began + SLOW_SCAN_LIMIT);
         let deadline = self.state.next_deadline().map(|at| started + at);
         tokio::select! {
-            // A stop goes first, then scans: hints that pour in must not put them off.
+            // A stop goes first, then scans: many hints must not delay them.
             biased;
             () = stop.cancelled() => {}
             scanned = finished(&mut self.scanning) => self.scanned(scanned),
             () = until(scan_at) => self.start_scan(),
-            // Who asks has gone where nobody waits for the answer.
+            // The sender has timed out if it no longer waits.
             Some(ping) = self.inputs.pings.recv() => drop(ping.send(())),
             () = until(deadline) => {}
             () = until(slow_at) => self.scan_is_slow(),
@@ -289,7 +289,7 @@ struct ScanContext {
     began: Duration,
 }
 
-/// The end of the running scan; for ever where none runs.
+/// The end of the running scan; never ends where none runs.
 async fn finished(scanning: &mut Option<RunningScan>) -> (ScanContext, Result<SysfsScan, String>) {
     let Some(scan) = scanning else { return std::future::pending().await };
     let result = match (&mut scan.task).await {

@@ -1,5 +1,5 @@
-//! Asks libixml at intervals, and hands what it says to the inventory's owner. A loop of its own:
-//! whatever the library does, the reports at /sys go on.
+//! Queries libixml at intervals and reports its readings to the inventory's owner. A loop of its own,
+//! so that a library that hangs does not stop the health samples.
 
 use std::sync::Arc;
 
@@ -12,12 +12,12 @@ use crate::model::config::Config;
 use crate::model::ixml::{IxmlChoice, IxmlReading, IxmlState};
 use crate::model::pci::PciAddress;
 
-/// Asks the library that `health.ixml` names.
+/// Queries the library that `health.ixml` names.
 pub struct IxmlMonitor {
-    /// How it is asked; which one, the configuration says.
+    /// How to query; the configuration names the library.
     settings: IxmlSettings,
-    /// True for the machine of this process: nobody but a file's own words leads to its library
-    /// being asked about another machine's chips.
+    /// True for the machine of this process. For another machine's chips the library is used only if
+    /// the configuration names it.
     is_this_machine: bool,
     config: watch::Receiver<Arc<Config>>,
     snapshots: SnapshotReceiver,
@@ -25,12 +25,12 @@ pub struct IxmlMonitor {
     state: watch::Sender<IxmlState>,
     choice: IxmlChoice,
     source: IxmlSource,
-    /// What was handed over last.
+    /// The last reading that was reported.
     last: Option<Arc<IxmlReading>>,
 }
 
 impl IxmlMonitor {
-    /// A monitor that has not asked yet, and how far it is.
+    /// A monitor without a reading, and its state.
     #[must_use]
     pub fn new(
         settings: IxmlSettings,
@@ -55,7 +55,7 @@ impl IxmlMonitor {
         (monitor, receiver)
     }
 
-    /// Asks every `health.interval` until `stop`.
+    /// Queries every `health.interval` until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         loop {
             let asked = stop.run_until_cancelled(self.ask()).await;
@@ -81,11 +81,11 @@ impl IxmlMonitor {
             return;
         }
         let state = self.source.read(&chips, READ_TIMEOUT).await;
-        self.hand_over(&state).await;
+        self.report(&state).await;
         self.state.send_replace(state);
     }
 
-    /// Another library where the configuration names another.
+    /// Switches to the library that the configuration names now.
     fn choose(&mut self) {
         let wanted = self.config.borrow_and_update().health.ixml.clone();
         let wanted = match wanted {
@@ -98,9 +98,9 @@ impl IxmlMonitor {
         }
     }
 
-    /// Only what is new: a source that says nothing leaves what it said before in force, and one
-    /// that is not wanted any more takes it back.
-    async fn hand_over(&mut self, state: &IxmlState) {
+    /// Reports a new reading. Without one the last reading stays active; a library that is switched
+    /// off withdraws it.
+    async fn report(&mut self, state: &IxmlState) {
         let reading = match state {
             IxmlState::Reading(reading) => Some(Arc::clone(reading)),
             IxmlState::Off if self.last.is_some() => None,
@@ -116,8 +116,8 @@ fn start(settings: &IxmlSettings, choice: IxmlChoice) -> IxmlSource {
     IxmlSource::start(IxmlSettings { choice, ..settings.clone() })
 }
 
-/// The chips that have a driver: the library cannot find others, and reports for all anew whenever it
-/// is asked about one.
+/// The chips that have a driver: the library cannot find others, and searches for all devices again when
+/// one is requested.
 fn bound_chips(snapshots: &SnapshotReceiver) -> Vec<PciAddress> {
     let snapshot = snapshots.borrow().clone();
     let chips = snapshot

@@ -14,7 +14,7 @@ use crate::model::ixml::{IxmlChoice, IxmlReading, IxmlState};
 use crate::model::pci::PciAddress;
 use crate::wire::ixml_agent::{AgentReply, parse_reply, request_line};
 
-/// How long a read usually may take.
+/// How long a read may take.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
 const REASON_LENGTH_LIMIT: usize = 500;
@@ -22,9 +22,9 @@ const REASON_LENGTH_LIMIT: usize = 500;
 /// What the source is built from.
 #[derive(Clone, Debug)]
 pub struct IxmlSettings {
-    /// Which library to ask.
+    /// Which library to use.
     pub choice: IxmlChoice,
-    /// What the environment says of places.
+    /// Library directories of the environment.
     pub places: LibraryPlaces,
     /// The program that is the agent when it is given the verb; this one, but in tests.
     pub program: PathBuf,
@@ -41,7 +41,7 @@ impl IxmlSettings {
     }
 }
 
-/// Asks the library; owns the agent, which is killed when this is dropped.
+/// Queries the library; owns the agent, which is killed when this is dropped.
 #[derive(Debug)]
 pub struct IxmlSource {
     settings: IxmlSettings,
@@ -56,9 +56,9 @@ pub struct IxmlSource {
 
 #[derive(Debug)]
 enum AgentState {
-    /// Nobody to ask until then.
+    /// No agent until then.
     Resting { until: Instant },
-    /// An agent; its library is known once it said that it is ready.
+    /// An agent; its library is known once it is ready.
     Running { agent: AgentProcess, library: Option<PathBuf>, pending: Option<PendingRequest> },
     /// An agent that was killed. Nothing is started beside it: a call that hangs inside the kernel
     /// keeps it from ending, and would keep the next one too.
@@ -69,7 +69,7 @@ enum AgentState {
 #[derive(Clone, Copy, Debug)]
 struct PendingRequest {
     sent: Instant,
-    /// The deadline of the read that asked. From then on a read only looks whether an answer came.
+    /// The deadline of the read that sent it. Later reads only check whether a reply came.
     due: Instant,
 }
 
@@ -88,13 +88,12 @@ impl IxmlSource {
         Self { settings, agent, state: IxmlState::Off, last: None, failures: 0 }
     }
 
-    /// What the library says of these chips, or why it does not, at the latest after `deadline`.
-    /// Name those that have their driver: the library looks for chips anew when the list changes,
-    /// and cannot find one before that.
+    /// The reading of these chips, or why there is none, at the latest after `deadline`. Pass only
+    /// chips that have a driver: the library searches for chips again when the list changes, and
+    /// finds none without a driver.
     ///
-    /// While an answer is overdue this comes back at once and asks nothing more; once it is there,
-    /// late as it is, the pending is put anew. Changes are logged, each once. The future may be
-    /// dropped before it is ready.
+    /// While a reply is overdue this returns at once and sends nothing; after a late reply the request
+    /// is repeated. Each change of state is logged once. The future may be dropped.
     pub async fn read(&mut self, chips: &[PciAddress], deadline: Duration) -> IxmlState {
         if self.settings.choice == IxmlChoice::Off {
             return IxmlState::Off;
@@ -175,7 +174,7 @@ impl IxmlSource {
             Ok(Err(no_reply)) => Some(self.agent_failed(&no_reply, attempt).await),
             Ok(Ok(line)) => match parse_reply(&line) {
                 Ok(answer) => self.handle_reply(answer, pending, attempt),
-                Err(error) => Some(self.unusable(&format!("its agent said {error}"))),
+                Err(error) => Some(self.unusable(&format!("its agent sent {error}"))),
             },
         }
     }
@@ -199,7 +198,7 @@ impl IxmlSource {
                 let reading = Arc::new(IxmlReading { library: library.clone(), chips });
                 self.failures = 0;
                 self.last = Some(Arc::clone(&reading));
-                // A late answer is no longer what is asked for, but shows that asking is of use.
+                // A late reply is outdated, but shows that the library answers.
                 (attempt.begun <= pending.sent).then_some(IxmlState::Reading(reading))
             }
             (AgentReply::NotFound(tried), None) => {
@@ -211,15 +210,15 @@ impl IxmlSource {
                 let remedy = remedy.map_or(String::new(), |remedy| format!("; {remedy}"));
                 Some(self.unusable(&format!("{}: {failure}{remedy}", library.display())))
             }
-            _ => Some(self.unusable("its agent spoke out of turn")),
+            _ => Some(self.unusable("its agent sent an unexpected reply")),
         }
     }
 
-    /// The answer is overdue; too long, and its agent is given up.
+    /// The reply is overdue; after `give_up_after` its agent is killed.
     fn reply_is_overdue(&mut self, pending: PendingRequest) -> IxmlState {
         let waited = pending.sent.elapsed();
         if waited >= self.settings.retry.give_up_after {
-            info!(?waited, "libixml is given up and started again later");
+            info!(?waited, "libixml does not answer; its agent is killed and restarted later");
             self.stop_agent();
         }
         let since = match self.state {
@@ -229,7 +228,7 @@ impl IxmlSource {
         IxmlState::Stalled { since, last: self.last.clone() }
     }
 
-    /// The agent is no more, or as good as that.
+    /// The agent ended or is not usable.
     async fn agent_failed(&mut self, no_reply: &NoReply, attempt: ReadAttempt) -> IxmlState {
         let AgentState::Running { agent, .. } = &mut self.agent else { return self.state.clone() };
         let how = match no_reply {
@@ -244,7 +243,7 @@ impl IxmlSource {
 
     fn unusable(&mut self, reason: &str) -> IxmlState {
         self.stop_agent();
-        // What a broken agent says may be as long as a line.
+        // A broken agent may send a long line.
         IxmlState::Unusable(reason.chars().take(REASON_LENGTH_LIMIT).collect())
     }
 
@@ -263,7 +262,7 @@ impl IxmlSource {
     fn schedule_retry(&mut self) -> Instant {
         self.failures = self.failures.saturating_add(1);
         let pause = self.settings.retry.pause(self.failures);
-        debug!(?pause, failures = self.failures, "libixml will be tried again");
+        debug!(?pause, failures = self.failures, "retrying libixml later");
         Instant::now() + pause
     }
 

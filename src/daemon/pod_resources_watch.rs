@@ -1,5 +1,4 @@
-//! Asks the kubelet who holds what. Never on the way of an Allocate, and nobody waits for its
-//! answers.
+//! Queries PodResources: which pods hold which devices. No Allocate waits for it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,11 +23,10 @@ use crate::model::pod_usage::{KubeletInstance, PodUsage};
 /// How long the kubelet may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The least time between two questions: a flapping device must not have the kubelet asked more
-/// often than it answers anybody.
+/// The least time between two queries: a flapping device must not overload the kubelet.
 const MINIMUM_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Where and how the kubelet is asked.
+/// Where and how the kubelet is queried.
 #[derive(Clone, Debug)]
 pub struct PodResourcesSettings {
     /// The kubelet's PodResources socket.
@@ -37,14 +35,14 @@ pub struct PodResourcesSettings {
     pub kubelet_start: Duration,
 }
 
-/// Owns the questions.
+/// Owns the queries.
 #[derive(Debug)]
 pub struct PodResourcesWatch {
     settings: PodResourcesSettings,
     snapshots: SnapshotReceiver,
     reports: watch::Sender<Option<PodsReport>>,
     schedule: PodResourcesSchedule,
-    /// The socket of the last question, and when it was first seen.
+    /// The socket of the last query, and when it was first seen.
     kubelet: Option<((u64, i128), Instant)>,
     telemetry: Telemetry,
 }
@@ -62,17 +60,17 @@ impl PodResourcesWatch {
         Self { settings, snapshots, reports, schedule, kubelet: None, telemetry }
     }
 
-    /// Asks when there is something to ask, until `stop`.
+    /// Queries when due, until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         let asked = stop.run_until_cancelled(self.query_when_due()).await;
         if asked.is_some() {
-            // No more snapshots will come; ending early would be taken for a fault.
+            // No more snapshots will come; ending early would count as a failure.
             stop.cancelled().await;
         }
     }
 
     async fn query_when_due(&mut self) {
-        // The first list goes out before the first question.
+        // The first list is sent before the first query.
         if self.snapshots.wait_for(Option::is_some).await.is_err() {
             return;
         }
@@ -121,7 +119,7 @@ impl PodResourcesWatch {
         }
     }
 
-    /// Which kubelet is asked. Without a socket nobody answers.
+    /// The kubelet at the socket; none without a socket.
     fn kubelet(&mut self) -> KubeletInstance {
         let identity = socket_identity(&self.settings.socket);
         let id = identity.map_or((0, 0), |socket| (socket.inode, socket.modified));
@@ -139,7 +137,7 @@ impl PodResourcesWatch {
         match self.schedule.failed() {
             1 if error.is_absent() => info!(
                 %socket,
-                "no PodResources socket: it is not known which pods hold devices"
+                "no PodResources socket; which pods hold devices is unknown"
             ),
             1 => warn!(%socket, %error, "PodResources do not answer; retrying"),
             failures => debug!(%socket, %error, failures, "PodResources still do not answer"),

@@ -1,4 +1,4 @@
-//! Work that may hang is waited for all the same, but not in silence.
+//! Waits for work that may hang, and reports when it is slow.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tokio::time::sleep;
 /// How long a health sample may take. One of 64 chips takes a few milliseconds.
 pub const SLOW_SAMPLE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Waits for `work`, and calls `on_slow` once where it takes longer than `limit`.
+/// Waits for `work`; calls `on_slow` once if it takes longer than `limit`.
 pub async fn warn_if_slow<T>(
     work: impl Future<Output = T>,
     limit: Duration,
@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn only_what_takes_too_long_is_slow_and_it_is_waited_for() {
+    async fn only_slow_work_is_reported_and_it_is_waited_for() {
         for (takes, is_slow) in [(0, false), (9, false), (11, true), (3600, true)] {
             let mut reported = false;
             let work = async {

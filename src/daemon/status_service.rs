@@ -1,5 +1,4 @@
-//! Answers for whoever asks how the plugin stands: probes, metrics, status. It reads what the loops
-//! telemetry and the latest snapshots; it changes nothing.
+//! Probes, metrics and status, from the telemetry and the latest snapshots. Read-only.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -23,37 +22,37 @@ use crate::wire::metrics::input::{BUILD, MetricsInput};
 use crate::wire::metrics::meters::{LabelValue as _, ResourceMeters, Source};
 use crate::wire::report::status::{OngoingError, SourceCondition, Status, StatusInput, status};
 
-/// How long the owner may take to come round: less than the second that a kubelet gives a probe.
+/// How long the owner may take to answer: less than the second that a kubelet gives a probe.
 const OWNER_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Where everything is read.
 #[derive(Debug)]
 pub struct StatusService {
-    /// What the loops tell.
+    /// What the loops report.
     pub telemetry: Telemetry,
     /// The latest snapshot.
     pub snapshots: SnapshotReceiver,
-    /// The configuration in force.
+    /// The active configuration.
     pub config: watch::Receiver<Arc<Config>>,
     /// Where it is read from; absent where it does not change.
     pub config_file: Option<PathBuf>,
     /// How far each session is.
     pub sessions: watch::Receiver<SessionsView>,
-    /// What libixml says; absent where it is never asked.
+    /// The state of libixml; absent where it is never used.
     pub ixml: Option<watch::Receiver<IxmlState>>,
-    /// Asks the inventory's owner whether it comes round.
+    /// Checks that the inventory loop makes progress.
     pub pings: mpsc::Sender<Ping>,
 }
 
 impl StatusService {
-    /// Whether our own loops come round.
+    /// Whether the main loops make progress.
     pub async fn live(&self) -> ProbeResult {
         liveness(self.owner_answers().await, &self.scan_state(), &self.session_states())
     }
 
     async fn owner_answers(&self) -> bool {
         let (ping, answer) = oneshot::channel();
-        // A full queue is one that nobody empties.
+        // A full queue means that the owner does not read it.
         self.pings.try_send(ping).is_ok()
             && matches!(timeout(OWNER_TIMEOUT, answer).await, Ok(Ok(())))
     }
@@ -89,7 +88,7 @@ impl StatusService {
         exposition(&input, format)
     }
 
-    /// How everything stands.
+    /// The status document.
     #[must_use]
     pub fn status(&self) -> Status {
         let (snapshot, state) = (self.snapshots.borrow().clone(), self.telemetry.state());
@@ -148,8 +147,8 @@ impl StatusService {
     }
 
     fn sources(&self, state: &TelemetryState) -> BTreeMap<Source, SourceCondition> {
-        let netlink = "the kernel's uevents are not followed";
-        let pod_resources = "the kubelet was not asked who holds what";
+        let netlink = "uevents are not received";
+        let pod_resources = "PodResources was not queried";
         BTreeMap::from([
             (Source::Netlink, source_condition(&state.netlink, netlink)),
             (Source::PodResources, source_condition(&state.pod_resources, pod_resources)),
@@ -158,7 +157,7 @@ impl StatusService {
         ])
     }
 
-    /// Up where it follows every directory that somebody wants followed.
+    /// Up where it watches every directory that is to be watched.
     fn inotify(&self, state: &TelemetryState) -> SourceCondition {
         let resources = self.telemetry.resources();
         let sessions = resources

@@ -1,7 +1,6 @@
-//! What the loops tell of themselves: their meters, and the little state that no snapshot has.
+//! What the loops report of themselves: their meters, and the state that no snapshot has.
 //!
-//! It is the one owner of both. Loops hold a clone and tell; whoever is asked how things stand reads.
-//! Nothing waits here, and nothing here decides.
+//! Loops hold a clone and write; probes, metrics and status read. Nothing waits or decides here.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,7 +13,7 @@ use tokio::time::Instant;
 use crate::model::rescan::RescanTrigger;
 use crate::wire::metrics::meters::{NodeMeters, ReloadResult, ResourceMeters};
 
-/// Clones tell the same.
+/// Clones share one state.
 #[derive(Clone, Debug)]
 pub struct Telemetry {
     /// What is counted of the node.
@@ -29,13 +28,13 @@ pub struct Telemetry {
 pub struct TelemetryState {
     /// Scans of the machine.
     pub scans: Scans,
-    /// Why the file's configuration is not in force.
+    /// Why the file's configuration is not active.
     pub refused_config: Option<LastError>,
     /// How changes of the configuration's directory are noticed.
     pub config_followed: WatchMethod,
     /// The kernel's uevents.
     pub netlink: SourceState,
-    /// The kubelet, of who holds what.
+    /// PodResources of the kubelet.
     pub pod_resources: SourceState,
 }
 
@@ -50,24 +49,24 @@ pub struct Scans {
     pub last_error: Option<LastError>,
 }
 
-/// Something that goes wrong.
+/// An error that continues.
 #[derive(Clone, Debug)]
 pub struct LastError {
-    /// The last that was said of it.
+    /// Its latest text.
     pub text: String,
-    /// Since when it goes wrong.
+    /// When it began.
     pub since: Instant,
 }
 
-/// Whether a source tells.
+/// Whether a source works.
 #[derive(Clone, Debug, Default)]
 pub enum SourceState {
-    /// Nobody has asked it.
+    /// Not used so far.
     #[default]
     Unused,
-    /// It does.
+    /// It works.
     Up,
-    /// It does not.
+    /// It does not work.
     Down(LastError),
 }
 
@@ -77,9 +76,9 @@ pub enum WatchMethod {
     /// There is no such directory.
     #[default]
     Nothing,
-    /// The kernel tells.
+    /// By inotify.
     Inotify,
-    /// By looks at intervals alone.
+    /// By polling alone.
     Polls,
 }
 
@@ -95,7 +94,7 @@ impl WatchMethod {
     }
 }
 
-/// One resource's part; clones tell the same.
+/// The telemetry of one resource; clones share one state.
 #[derive(Clone, Debug)]
 pub struct ResourceTelemetry {
     /// What is counted.
@@ -104,19 +103,19 @@ pub struct ResourceTelemetry {
     notes: Arc<watch::Sender<SessionNotes>>,
 }
 
-/// What a session says of itself.
+/// The state that a session reports.
 #[derive(Clone, Debug)]
 pub struct SessionNotes {
-    /// When it last came round.
+    /// When it last made a step.
     pub last_step: Instant,
-    /// Whether a kubelet's socket is there, and when last called somebody took the call; true until
-    /// it was looked for.
+    /// Whether a kubelet's socket is there, and the last call to it was accepted; true until
+    /// it was checked.
     pub has_kubelet: bool,
     /// Whether the kubelet accepted our registration.
     pub is_registered: bool,
     /// How changes of the kubelet's directory are noticed.
     pub followed: WatchMethod,
-    /// What went wrong since the last success.
+    /// The last error since the last success.
     pub last_error: Option<String>,
 }
 
@@ -128,7 +127,7 @@ impl Default for Telemetry {
 }
 
 impl Telemetry {
-    /// Nothing told yet; times count from `started`.
+    /// Nothing reported yet; times count from `started`.
     #[must_use]
     pub fn new(started: Instant) -> Self {
         Self {
@@ -145,7 +144,7 @@ impl Telemetry {
         self.started
     }
 
-    /// How things stand.
+    /// The state of sources and scans.
     #[must_use]
     pub fn state(&self) -> TelemetryState {
         self.state.borrow().clone()
@@ -157,7 +156,7 @@ impl Telemetry {
         self.resources.borrow().clone()
     }
 
-    /// From now on these are the resources: what was told of others is forgotten.
+    /// Sets the configured resources; the telemetry of others is dropped.
     pub fn set_resources<'a>(&self, names: impl IntoIterator<Item = &'a str>) {
         self.resources.send_modify(|resources| {
             let mut before = std::mem::take(resources);
@@ -168,7 +167,7 @@ impl Telemetry {
         });
     }
 
-    /// The part of one resource. One that is not configured may tell too, but nobody hears it.
+    /// The telemetry of one resource. That of a resource that is not configured is not published.
     #[must_use]
     pub fn resource(&self, name: &str) -> ResourceTelemetry {
         self.resources.borrow().get(name).cloned().unwrap_or_default()
@@ -203,12 +202,12 @@ impl Telemetry {
         });
     }
 
-    /// Uevents are heard, or not, for this reason.
+    /// Uevents are received, or not, for this reason.
     pub fn netlink(&self, error: Option<&str>) {
         self.state.send_modify(|state| state.netlink.now(error));
     }
 
-    /// The kubelet told who holds what, or did not, for this reason.
+    /// PodResources answered, or did not, for this reason.
     pub fn pod_resources(&self, error: Option<&str>) {
         self.state.send_modify(|state| state.pod_resources.now(error));
     }
@@ -218,18 +217,18 @@ impl Telemetry {
         self.state.send_modify(|state| state.config_followed = followed);
     }
 
-    /// What the file says is in force.
+    /// The configuration of the file is active.
     pub fn config_is_current(&self) {
         self.state.send_modify(|state| state.refused_config = None);
     }
 
-    /// A change of the file is in force.
+    /// A change of the file is active.
     pub fn config_applied(&self) {
         self.node.config_reloads.count(ReloadResult::Applied);
         self.config_is_current();
     }
 
-    /// A change of the file was refused; the last good one stays in force.
+    /// A change of the file was refused; the last valid one stays active.
     pub fn config_refused(&self, problem: &str) {
         self.node.config_reloads.count(ReloadResult::Refused);
         self.state.send_modify(|state| {
@@ -275,13 +274,13 @@ impl Default for ResourceTelemetry {
 }
 
 impl ResourceTelemetry {
-    /// How its session stands.
+    /// The state of its session.
     #[must_use]
     pub fn notes(&self) -> SessionNotes {
         self.notes.borrow().clone()
     }
 
-    /// The session notes something of itself.
+    /// Changes the state of its session.
     pub fn note(&self, change: impl FnOnce(&mut SessionNotes)) {
         self.notes.send_modify(change);
     }

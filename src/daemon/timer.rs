@@ -1,8 +1,8 @@
-//! A moment that may never come, for `select!`.
+//! An optional deadline, for `select!`.
 
 use tokio::time::{Instant, sleep_until};
 
-/// Waits for the moment; for ever where there is none.
+/// Waits until the deadline; never ends without one.
 pub async fn until(moment: Option<Instant>) {
     match moment {
         Some(moment) => sleep_until(moment).await,

@@ -1,5 +1,5 @@
-//! The kernel's uevents as triggers. Losing them costs time, never truth: the owner also looks by
-//! itself.
+//! The kernel's uevents as rescan triggers. A lost uevent only delays a change: the owner also
+//! rescans at intervals.
 
 use std::io;
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use crate::host::uevents::{Received, Uevent, Uevents};
 use crate::model::config::Config;
 use crate::model::rescan::RescanTrigger;
 
-/// How often to look, and to try netlink again, where no uevents are to be had.
+/// How often to rescan, and to reopen netlink, while uevents are unavailable.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
-/// A long storm overflows many times; so often is enough to say it.
+/// The least time between two warnings of lost uevents.
 const OVERFLOW_WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Listens until `stop`; polls while netlink cannot be opened or fails.
@@ -33,10 +33,10 @@ pub async fn run(
         let error = match Uevents::open() {
             Ok(mut uevents) => {
                 if std::mem::take(&mut polls) {
-                    info!("uevents of the kernel are heard again");
+                    info!("receiving uevents again");
                 }
                 telemetry.netlink(None);
-                // What happened before the socket was open, nobody told.
+                // Earlier changes were not received.
                 notify(&triggers, RescanTrigger::Poll);
                 tokio::select! {
                     () = stop.cancelled() => return,
@@ -47,14 +47,14 @@ pub async fn run(
         };
         telemetry.netlink(Some(&error.to_string()));
         if !std::mem::replace(&mut polls, true) {
-            warn!(%error, every = ?POLL_INTERVAL, "no uevents from the kernel; looking at intervals instead");
+            warn!(%error, every = ?POLL_INTERVAL, "uevents unavailable; rescanning at intervals");
         }
         notify(&triggers, RescanTrigger::Poll);
         stop.run_until_cancelled(tokio::time::sleep(POLL_INTERVAL)).await;
     }
 }
 
-/// Hands on what matters, until the socket is of no more use.
+/// Triggers a rescan for each relevant event, until the socket fails.
 async fn forward(
     uevents: &mut Uevents,
     config: &watch::Receiver<Arc<Config>>,
@@ -76,8 +76,7 @@ async fn forward(
         if needs_rescan(&received, &config) {
             notify(triggers, RescanTrigger::Uevent);
         }
-        // Whoever reads what is there already never waits: a storm must leave the thread to the
-        // look that it asks for.
+        // Reading queued events never waits: a storm must leave the thread to the rescan.
         tokio::task::yield_now().await;
     }
 }
@@ -88,24 +87,24 @@ fn needs_rescan(received: &Received, config: &Config) -> bool {
         trace!(?event, "uevent");
     }
     if *malformed > 0 {
-        debug!(malformed, "uevents that make no sense; looking at everything");
+        debug!(malformed, "malformed uevents; rescanning");
     }
     *overflow || *malformed > 0 || events.iter().any(|event| is_relevant(event, config))
 }
 
 fn log_overflow(warned: &mut Option<Instant>) {
     if warned.is_some_and(|warned| warned.elapsed() < OVERFLOW_WARNING_INTERVAL) {
-        return debug!("uevents were lost again");
+        return debug!("uevents lost again");
     }
     *warned = Some(Instant::now());
-    warn!("uevents came faster than they were read, some are lost; looking at everything");
+    warn!("uevents lost: they came faster than they were read; rescanning");
 }
 
-/// A full channel already holds a reason to look.
+/// A full channel already holds a trigger.
 fn notify(triggers: &mpsc::Sender<RescanTrigger>, trigger: RescanTrigger) {
     match triggers.try_send(trigger) {
         Ok(()) | Err(TrySendError::Full(_)) => {}
-        Err(TrySendError::Closed(_)) => debug!("nobody waits for uevents any more"),
+        Err(TrySendError::Closed(_)) => debug!("the trigger channel is closed"),
     }
 }
 

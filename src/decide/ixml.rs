@@ -1,4 +1,4 @@
-//! Where to look for libixml, and how patient to be with it.
+//! Where to search for libixml, and how long to wait for it.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ const NAME: &str = "libixml.so";
 const USUAL_DIRECTORIES: [&str; 3] =
     ["/usr/local/corex/lib64", "/usr/local/corex/lib", "/usr/local/iluvatar/lib64"];
 
-/// What the environment says of places.
+/// Library directories of the environment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LibraryPlaces {
     /// `LD_LIBRARY_PATH`: directories, separated by colons.
@@ -41,7 +41,7 @@ pub fn libraries_to_try(choice: &IxmlChoice, places: &LibraryPlaces) -> Vec<Path
             let homes = home.flat_map(|home| [home.join("lib64"), home.join("lib")]);
             let usual = USUAL_DIRECTORIES.map(PathBuf::from);
             let directories = places.library_path().chain(homes).chain(usual);
-            // The bare name last: then the loader looks in its own cache.
+            // The bare name last: then the loader searches its own cache.
             once_each(directories.map(|directory| directory.join(NAME)).chain([NAME.into()]))
         }
     }
@@ -49,14 +49,14 @@ pub fn libraries_to_try(choice: &IxmlChoice, places: &LibraryPlaces) -> Vec<Path
 
 /// The `LD_LIBRARY_PATH` under which these libraries find their dependencies: what it is already,
 /// then the directories that they are in themselves. An installation has libixthunk.so beside
-/// libixml.so, and seldom a path in it that says so. None where nothing needs to be said.
+/// libixml.so, and seldom a path in it to find that. None where none is needed.
 #[must_use]
 pub fn loader_path(libraries: &[PathBuf], places: &LibraryPlaces) -> Option<OsString> {
     let own = libraries.iter().filter(|path| path.is_absolute()).filter_map(|path| path.parent());
     let directories = once_each(places.library_path().chain(own.map(Path::to_owned)));
-    // A directory with a colon in its name cannot be said; the loader then looks without it.
-    let sayable = directories.into_iter().filter(|path| !has_colon(path.as_os_str()));
-    std::env::join_paths(sayable).ok().filter(|path| !path.is_empty())
+    // A directory with a colon in its name cannot be listed; the loader searches without it.
+    let listable = directories.into_iter().filter(|path| !has_colon(path.as_os_str()));
+    std::env::join_paths(listable).ok().filter(|path| !path.is_empty())
 }
 
 fn has_colon(text: &OsStr) -> bool {
@@ -76,7 +76,7 @@ fn once_each(paths: impl Iterator<Item = PathBuf>) -> Vec<PathBuf> {
 /// How long to wait for a library that does not answer, and before it is tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// A question that is open for so long is given up.
+    /// After so long without a reply the agent is killed.
     pub give_up_after: Duration,
     /// The pause after the first failure in a row; it doubles with each.
     pub first_pause: Duration,

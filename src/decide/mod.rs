@@ -1,4 +1,4 @@
-//! Nouns to decisions: pure functions, time is an argument, bad input is an answer and never a panic.
+//! Nouns to decisions: pure functions, time is an argument, bad input is a result and never a panic.
 
 pub mod backoff;
 #[cfg(test)]

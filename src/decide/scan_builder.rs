@@ -1,4 +1,4 @@
-//! Small scans to conclude from.
+//! Builds small scans for tests.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::model::sysfs::{ClassDevice, SysfsScan};
 
 /// MR-V100: known to have one chip.
 pub(in crate::decide) const SINGLE: u16 = 2;
-/// Nobody knows how many chips a board of this id has, unless a test says so.
+/// An unknown device id: no chip count unless a test sets one.
 pub(in crate::decide) const UNKNOWN: u16 = 3;
 
 /// An address; without a domain it is in domain 0.

@@ -59,7 +59,7 @@ fn read_changed(
     }
     let mut file =
         OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
-    // Of the open file: the path may lead to another one by now.
+    // Of the open file: the path may lead to another one since.
     let version = files::open_version(&file)?;
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;

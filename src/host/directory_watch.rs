@@ -1,7 +1,7 @@
 //! Hints that the entries of a directory changed, through inotify.
 //!
-//! Only hints: inotify instances and watches are scarce on busy nodes (`fs.inotify.*`), so whoever
-//! waits here must also look by itself from time to time.
+//! Only hints: inotify instances and watches are scarce on busy nodes (`fs.inotify.*`), so a
+//! caller must also poll.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -49,7 +49,7 @@ impl DirectoryWatch {
         Ok(())
     }
 
-    /// Waits until something changed, or for ever where there is no watch.
+    /// Waits until something changed, never ends without a watch.
     ///
     /// # Errors
     /// As [`DirectoryWatch::changed`].

@@ -1,4 +1,4 @@
-//! A short look at chips that are known: few files, few bytes, nothing that wakes a driver.
+//! A health sample of known chips: few files, few bytes, nothing that wakes a driver.
 
 use std::io;
 
@@ -9,10 +9,10 @@ use crate::model::pci::PciAddress;
 use crate::parse::attribute;
 use crate::parse::sysfs::PCI_DEVICES;
 
-/// A chip to look at, and its node's path on the host.
+/// A chip to sample, and its node's path on the host.
 pub type SampledChip = (PciAddress, Option<String>);
 
-/// Looks at each chip.
+/// Samples each chip.
 #[must_use]
 pub fn sample(root: &Root, chips: &[SampledChip]) -> HealthSample {
     chips.iter().map(|(chip, node)| (*chip, look_at(root, *chip, node.as_deref()))).collect()

@@ -12,10 +12,10 @@ use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::net::TcpStream;
 
-/// Longest answer that is read, in bytes: far above the status of the largest node.
+/// Longest body that is read, in bytes: far above the status of the largest node.
 const BODY_SIZE_LIMIT: usize = 16 << 20;
 
-/// What came back.
+/// A response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpResponse {
     /// For example 200.
@@ -24,18 +24,18 @@ pub struct HttpResponse {
     pub text: String,
 }
 
-/// Why nothing did.
+/// Why there is no response.
 #[derive(Debug, Error)]
 pub enum HttpError {
-    /// Nobody listens there.
+    /// No process listens there.
     #[error(
         "cannot connect to {0}: {1}; does the plugin run, and does its --http name this address?"
     )]
     Connect(SocketAddr, io::Error),
-    /// Somebody listens, and says nothing.
+    /// The peer accepts and does not answer.
     #[error("{0} did not answer within {1:?}")]
     Silent(SocketAddr, Duration),
-    /// What it says is not HTTP.
+    /// The peer does not speak HTTP.
     #[error("{0} does not speak HTTP: {1}")]
     NotHttp(SocketAddr, hyper::Error),
     /// It ended in the middle of its answer, or does not end it.
@@ -89,7 +89,7 @@ async fn ask(address: SocketAddr, path: &str) -> Result<HttpResponse, HttpError>
     tokio::select! {
         biased;
         answer = &mut exchange => answer,
-        // It ended, and whatever came before is still to be read.
+        // The connection ended; read what came before.
         _ = connection => exchange.await,
     }
 }

@@ -21,7 +21,7 @@ const RESPONSE_SIZE_LIMIT: usize = 16 * 1024 * 1024;
 /// Why it is not known who holds what.
 #[derive(Debug, Error)]
 pub enum PodResourcesError {
-    /// There is no such socket, or nobody accepts.
+    /// There is no such socket, or no process accepts.
     #[error("cannot connect to {0}: {1}")]
     Connect(PathBuf, #[source] io::Error),
     /// It answered with an error, for example because it answers others already.
@@ -40,7 +40,7 @@ impl PodResourcesError {
     }
 }
 
-/// Asks the kubelet that listens on `socket` who holds what.
+/// Queries the kubelet that listens on `socket` which pods hold which devices.
 ///
 /// # Errors
 /// [`PodResourcesError`], after `time_limit` at the latest.

@@ -1,4 +1,4 @@
-//! Where a machine is looked at: `/`, a directory that holds another machine's tree, or a `.node`
+//! The root of a machine to scan: `/`, a directory that holds another machine's tree, or a `.node`
 //! file, which is unpacked for as long as the root lives.
 
 use std::io;
@@ -59,7 +59,7 @@ impl Root {
         Ok(Self { path: directory.path().to_owned(), unpacked: Some(directory) })
     }
 
-    /// The directory that stands for `/`.
+    /// The directory that is used as `/`.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path

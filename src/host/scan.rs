@@ -1,4 +1,4 @@
-//! One scan of the machine: what the kernel says, parsed.
+//! One scan of the machine: what the kernel shows, parsed.
 
 use super::root::Root;
 use super::sysfs::{self as capture, Detail, ScanError};
@@ -9,7 +9,7 @@ use crate::parse::sysfs::parse_sysfs_scan;
 /// Scans the machine at `root`. Reads files: call it where blocking is allowed.
 ///
 /// # Errors
-/// [`ScanError`]: a failed scan says nothing of the machine, least of all that it has no GPU.
+/// [`ScanError`]: a failed scan is not a machine without GPUs.
 pub fn scan(root: &Root, rules: &DiscoveryRules) -> Result<SysfsScan, ScanError> {
     let machine = capture::capture(root, rules, Detail::Discovery)?;
     Ok(parse_sysfs_scan(&machine, rules))

@@ -16,13 +16,13 @@ use crate::model::doctor::facts::SocketState;
 /// Makes the directory and what lies above it; one that exists is left as it is.
 ///
 /// # Errors
-/// What the kernel says, for example that a part of the path is a file.
+/// The error of the kernel, for example that a part of the path is a file.
 pub fn create_directory(directory: &Path) -> io::Result<()> {
     fs::create_dir_all(directory)
 }
 
 /// Removes every socket directly in `directory` and returns their paths, sorted. Regular files,
-/// directories and what cannot be looked at stay.
+/// directories and what cannot be read stay.
 ///
 /// # Errors
 /// The directory cannot be listed, or a socket cannot be removed.
@@ -39,7 +39,7 @@ pub fn remove_sockets_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(removed)
 }
 
-/// True for a socket and for a link to one; false for all else, also for what cannot be looked at.
+/// True for a socket and for a link to one; false for all else, also for what cannot be read.
 #[must_use]
 pub fn is_socket(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
@@ -48,7 +48,7 @@ pub fn is_socket(path: &Path) -> bool {
 /// Removes the file; one that is not there counts as removed.
 ///
 /// # Errors
-/// What the kernel says, for example that it is a directory.
+/// The error of the kernel, for example that it is a directory.
 pub fn remove_file_if_there(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -56,7 +56,7 @@ pub fn remove_file_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether somebody accepts connections at `path`. Never waits: a peer whose queue is full is one
+/// Whether a process accepts connections at `path`. Never waits: a peer whose queue is full is one
 /// that is there.
 #[must_use]
 pub fn probe(path: &Path) -> SocketState {

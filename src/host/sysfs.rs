@@ -1,8 +1,7 @@
-//! Looks at a machine: reads from /sys and /dev what discovery needs, and nothing else.
+//! Scans a machine: reads from /sys and /dev what discovery needs, and nothing else.
 //!
 //! One attribute costs some 30 µs on a small virtual machine, so the links of
-//! /sys/bus/pci/devices, which tell the whole tree, come first; they say what else is worth
-//! reading.
+//! /sys/bus/pci/devices, which show the whole tree, come first; they decide what else is read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -146,7 +145,7 @@ impl Capture<'_> {
             self.machine.insert(&listed, Entry::Directory);
             let path = function_path(&self.machine, address);
             if matches!(self.machine.get(&path), Some(Entry::Link(_))) {
-                // It leads elsewhere; the survey finds nothing below it and says so.
+                // It leads elsewhere; the scan finds nothing below it and reports that.
                 continue;
             }
             let above = path.split('/').filter_map(|part| part.parse().ok());
@@ -165,7 +164,7 @@ impl Capture<'_> {
             if self.is_wanted(&place.path) {
                 chips.insert(*address);
                 self.chip(&place.path);
-                // For the model's name alone: nothing else of udev's is asked.
+                // For the model's name alone.
                 self.attribute(&udev_record(*address));
             }
         }
@@ -192,7 +191,7 @@ impl Capture<'_> {
     }
 
     /// Directories with a `dev` file, `depth` levels deep. A directory that cannot be listed shows
-    /// none; the chip then lacks a node and says so.
+    /// none; the chip is then reported without a node.
     fn child_nodes(&mut self, path: &str, depth: usize) {
         let listed = files::list_directory(&self.real(path)).unwrap_or_default();
         for Listed { name, .. } in listed.into_iter().filter(|listed| listed.is_directory) {
@@ -241,7 +240,7 @@ impl Capture<'_> {
     /// and reads more of those that stay.
     fn keep_relatives(&mut self, functions: &Functions, chips: &BTreeSet<PciAddress>) {
         let above_chips = ports_of(functions, chips);
-        // What could not be judged stays, so that the copy tells of it too.
+        // Functions that could not be classified stay in the copy.
         let unclassified = self.unclassified(functions);
         let above_unclassified = ports_of(functions, &unclassified);
         for (address, place) in functions {
@@ -260,7 +259,7 @@ impl Capture<'_> {
         }
     }
 
-    /// Functions that may be chips, for all that their vendor says.
+    /// Functions that may be chips, by their vendor.
     fn unclassified(&self, functions: &Functions) -> BTreeSet<PciAddress> {
         let ports = ports_of(functions, &functions.keys().copied().collect());
         let others = functions.iter().filter(|(address, _)| !ports.contains(address));
@@ -300,7 +299,7 @@ impl Capture<'_> {
     }
 
     /// The chips' nodes by name, control nodes by path. A root without /dev has no nodes; the chips
-    /// then say so.
+    /// are then reported without nodes.
     fn device_nodes(&mut self) -> Result<(), ScanError> {
         let listed = match self.list("dev", "") {
             Ok(listed) => listed,

@@ -13,7 +13,7 @@ use udev::{MonitorBuilder, MonitorSocket};
 
 use super::readiness::readiness;
 
-/// Subsystems that say something of GPUs: the PCI core's, and the driver's own.
+/// Subsystems that concern GPUs: the PCI core's, and the driver's own.
 const SUBSYSTEMS: [&str; 2] = ["pci", "iluvatar-sys"];
 
 /// An open netlink socket.
@@ -59,7 +59,7 @@ const RECEIVE_BUFFER: usize = 8 << 20;
 const AT_ONCE: usize = 128;
 
 impl Uevents {
-    /// Listens to the kernel.
+    /// Opens a socket that receives the kernel's uevents.
     ///
     /// # Errors
     /// As `socket` and `bind`: a user namespace or a seccomp profile may forbid netlink.

@@ -7,7 +7,7 @@ use super::function::Link;
 use super::health::{Health, Reason};
 use super::pci::{PciAddress, PciId};
 
-/// The model of a board whose device id nothing names.
+/// The model of a board whose device id is not known.
 pub const UNKNOWN_MODEL: &str = "unknown";
 
 /// What a person plugs in: one chip, or two (BI-V150) behind an on-board bridge.
@@ -21,7 +21,7 @@ pub struct Board {
     pub evidence: Evidence,
     /// How many chips it should have.
     pub expected_chips: usize,
-    /// Those that can be handed out, ascending by address.
+    /// Those that can be allocated, ascending by address.
     pub chips: Vec<Chip>,
     /// Unhealthy as soon as one chip is, or one is missing.
     pub health: Health,
@@ -55,7 +55,7 @@ pub struct Chip {
     pub node: Option<DeviceNode>,
     /// How the node was found.
     pub node_evidence: NodeEvidence,
-    /// Absent where firmware and ports tell none.
+    /// Absent where neither firmware nor a port names one.
     pub numa_node: Option<u32>,
     /// Name of the physical slot, as `/sys/bus/pci/slots` has it.
     pub slot: Option<String>,
@@ -68,7 +68,7 @@ pub struct Chip {
 /// Why chips count as one board; the strongest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Evidence {
-    /// `boards.pairs` says so.
+    /// Configured in `boards.pairs`.
     Config,
     /// They share a physical slot.
     Slot,
@@ -79,7 +79,7 @@ pub enum Evidence {
     /// A lone chip whose device id is on other boards of this node, which all have more chips: half
     /// a board.
     Siblings,
-    /// No evidence that it has company: a board of its own.
+    /// Nothing shows that it shares a board: a board of its own.
     Single,
 }
 

@@ -11,7 +11,7 @@ use super::serde_text::serde_as_text;
 /// The kubelet's name for one allocatable device.
 ///
 /// The address of a chip, or of a board's lowest chip, in the kernel's spelling; a time-slicing
-/// replica adds `::` and its index. At most 63 characters, as api.proto asks.
+/// replica adds `::` and its index. At most 63 characters, as api.proto requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeviceId {
     /// The chip, or the board's lowest chip.
@@ -60,7 +60,7 @@ serde_as_text!(DeviceId);
 pub struct DeviceNode {
     /// Absolute path on the host, for example `/dev/iluvatar3`, whatever root was scanned.
     pub path: String,
-    /// Major and minor number, where the node or the kernel told them.
+    /// Major and minor number, where the node or the kernel shows them.
     pub number: Option<DeviceNumber>,
 }
 
@@ -88,7 +88,7 @@ impl fmt::Display for NodeEvidence {
     }
 }
 
-/// One resource as the kubelet is told of it.
+/// One resource as the kubelet receives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resource {
     /// For example `iluvatar.com/gpu`.
@@ -100,7 +100,7 @@ pub struct Resource {
 }
 
 impl Resource {
-    /// Every id that the kubelet is told, with its device: one for each device, or for each
+    /// Every id in the kubelet's list, with its device: one for each device, or for each
     /// replica where devices are shared.
     pub fn listed(&self) -> impl Iterator<Item = (DeviceId, &Device)> {
         let replicas = self.sharing.map(|sharing| sharing.replicas);
@@ -147,11 +147,11 @@ pub struct Device {
     pub chips: Vec<PciAddress>,
     /// The nodes of its chips, in the chips' order.
     pub nodes: Vec<DeviceNode>,
-    /// What the kubelet is told.
+    /// The health in the kubelet's list.
     pub health: Health,
     /// Why it is unhealthy; empty for a healthy device.
     pub reasons: Vec<Reason>,
-    /// Whether a reason waits for the kubelet to say which pod holds it, within milliseconds.
+    /// Whether a reason waits for the kubelet to report which pod holds it, within milliseconds.
     pub awaits_kubelet: bool,
     /// NUMA nodes of its chips, ascending; empty where none is known.
     pub numa_nodes: Vec<u32>,

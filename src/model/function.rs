@@ -12,16 +12,16 @@ pub struct Function {
     pub ports: Vec<PciAddress>,
     /// The root bus it hangs under; absent where the path shows none.
     pub root_bus: Option<RootBus>,
-    /// As far as it was looked at.
+    /// Whether other functions can be below it.
     pub kind: FunctionKind,
 }
 
 /// Whether other functions can hang below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FunctionKind {
-    /// A port: other functions hang below it, or its class says so.
+    /// A port: other functions hang below it, or its class is a bridge.
     Bridge,
-    /// Its class says that it is no bridge.
+    /// Its class is not a bridge.
     Endpoint,
     /// Far from every chip, so its class was not read.
     Unread,
@@ -40,15 +40,15 @@ pub struct ChipFunction {
     pub virtual_of: Option<PciAddress>,
     /// False once the configuration space is empty or reads all ones; true where it could not be read at all.
     pub answers: bool,
-    /// From `numa_node`, its own or the nearest port's above; absent where all say -1.
+    /// From `numa_node`, its own or the nearest port's above; absent where all are -1.
     pub numa_node: Option<u32>,
     /// PCIe link to the port above.
     pub link: Link,
     /// Nodes found below the function's own directory.
     pub child_nodes: Vec<DeviceNode>,
-    /// What the host's hardware database calls it, where udev's is to be seen and knows it.
+    /// Its model in the host's hardware database; absent without udev's database or an entry.
     pub udev_model: Option<String>,
-    /// Attributes that did not make sense, one sentence each.
+    /// Attributes with invalid values, one sentence each.
     pub oddities: Vec<String>,
 }
 

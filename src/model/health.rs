@@ -4,7 +4,7 @@ mod remedy;
 
 use std::fmt;
 
-/// What the kubelet is told of a device; spelt as v1beta1 spells it.
+/// The health of a device, as the kubelet receives it; spelt as v1beta1 spells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Health {
     /// Can be allocated.
@@ -47,7 +47,7 @@ pub enum ReasonCode {
     ChipMissing,
     /// No driver has the chip.
     DriverNotBound,
-    /// Nothing says which node in /dev is the chip's.
+    /// Nothing shows which node in /dev belongs to the chip.
     DeviceNodeUnknown,
     /// The driver named a node, but /dev does not have it.
     DeviceNodeMissing,
@@ -59,9 +59,9 @@ pub enum ReasonCode {
     AerNonFatal,
     /// The PCIe link runs below what both ends support.
     LinkBelowMaximum,
-    /// libixml says that the chip is lost (`GPU_IS_LOST`).
+    /// libixml reports the chip as lost (`GPU_IS_LOST`).
     IxmlGpuLost,
-    /// libixml says that the chip must be reset (`RESET_REQUIRED`).
+    /// libixml reports that the chip must be reset (`RESET_REQUIRED`).
     IxmlResetRequired,
     /// A bit of `ixmlDeviceGetHealth`: the system hub.
     IxmlSyshub,
@@ -83,7 +83,7 @@ pub enum ReasonCode {
     IxmlEccUncorrected,
     /// libixml's counter of errors that ECC corrected rose.
     IxmlEccCorrected,
-    /// libixml could not ask the chip, for a reason that may pass (`TIMEOUT`, `IN_USE`...).
+    /// libixml could not query the chip, for a transient reason (`TIMEOUT`, `IN_USE`...).
     IxmlCallFailed,
     /// It left, and stays listed only because a pod holds it or may hold it. No signal of a chip
     /// that is there, so nothing to configure.
@@ -93,12 +93,12 @@ pub enum ReasonCode {
     HeldByPod,
 }
 
-/// How a signal is taken.
+/// What a signal leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
-    /// Not looked at.
+    /// Ignored.
     Ignore,
-    /// Said, and nothing more.
+    /// A warning only.
     Warn,
     /// Makes the device unhealthy.
     Unhealthy,
@@ -111,8 +111,8 @@ pub enum Certainty {
     State,
     /// A fault that is certain: counts at once; healthy again only after a time without it.
     Hard,
-    /// What another program says: counts at once as well, but a program that says it of more than
-    /// half of the chips at once is suspected itself.
+    /// Reported by another program: counts at once, but is ignored while it affects more than half
+    /// of the boards at once.
     Reported,
     /// A hint that may mislead: counts after several observations in a row, and not where it is
     /// seen on more than half of the chips at once; healthy again only after a time without it.
@@ -175,7 +175,7 @@ impl ReasonCode {
         }
     }
 
-    /// How the signal is taken unless the configuration says otherwise.
+    /// The severity of the signal unless the configuration sets another.
     #[must_use]
     pub fn default_severity(self) -> Severity {
         match self {

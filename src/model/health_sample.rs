@@ -1,10 +1,10 @@
-//! What a short look at a chip shows, between two scans.
+//! A health sample: a few files of each chip, read between two scans.
 
 use std::collections::BTreeMap;
 
 use super::pci::PciAddress;
 
-/// One short look at every chip.
+/// One sample of every chip.
 pub type HealthSample = BTreeMap<PciAddress, ChipHealthSample>;
 
 /// A few files of one chip.

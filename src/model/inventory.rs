@@ -1,4 +1,4 @@
-//! What holds of a node after health, history and operators had their say.
+//! The state of a node: its hardware with health, history and operator decisions applied.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ pub struct Inventory {
     pub boards: Vec<Board>,
     /// Functions that are not offered, ascending by address.
     pub skipped: Vec<Skipped>,
-    /// What an operator should look at, though nothing is broken by it.
+    /// Problems for an operator that make no device unhealthy.
     pub warnings: Vec<Warning>,
     /// Nodes that every container with a GPU gets: those of the configuration that exist.
     pub control_nodes: Vec<DeviceNode>,

@@ -1,5 +1,5 @@
-//! What the vendor's library libixml says of chips: health bits, counters, and why it says nothing.
-//! It is a witness of health alone; which chips there are, and what they are called, it is not asked.
+//! What the vendor's library libixml reports of chips: health bits, counters, and why it reports
+//! nothing. It is used for health alone, not for discovery or names.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::pci::PciAddress;
 
-/// Which library to ask.
+/// Which library to use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum IxmlChoice {
     /// None.
@@ -21,23 +21,23 @@ pub enum IxmlChoice {
     Path(PathBuf),
 }
 
-/// How far the source is, and what it said last.
+/// The state of the source, and its last reading.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IxmlState {
-    /// It is not wanted.
+    /// Not configured.
     Off,
     /// No library could be loaded; what was tried, in order.
     NotFound(Arc<[TriedLibrary]>),
-    /// It answered just now.
+    /// It answered the last request.
     Reading(Arc<IxmlReading>),
-    /// It was asked and does not answer, so nothing new is known.
+    /// It does not answer, so nothing new is known.
     Stalled {
-        /// When the first question without an answer was asked.
+        /// When the first request without a reply was sent.
         since: Instant,
-        /// What it said before.
+        /// Its last reading.
         last: Option<Arc<IxmlReading>>,
     },
-    /// It cannot be asked, for this reason; tried again at a slow pace.
+    /// It cannot be used, for this reason; retried at long intervals.
     Unusable(String),
 }
 
@@ -65,14 +65,14 @@ impl fmt::Display for IxmlState {
     /// A sentence for logs; the same as long as nothing changed that an operator would care about.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Off => f.write_str("libixml is not asked"),
+            Self::Off => f.write_str("libixml is not used"),
             Self::NotFound(tried) => {
                 let tried: Vec<_> = tried.iter().map(ToString::to_string).collect();
                 write!(f, "libixml could not be loaded, tried: {}", tried.join("; "))
             }
             Self::Reading(reading) => write!(f, "{} answers", reading.library.display()),
             Self::Stalled { last: Some(_), .. } => {
-                f.write_str("libixml does not answer; what it said last stays in force")
+                f.write_str("libixml does not answer; its last reading stays active")
             }
             Self::Stalled { last: None, .. } => f.write_str("libixml does not answer"),
             Self::Unusable(reason) => write!(f, "libixml cannot be used: {reason}"),
@@ -85,11 +85,11 @@ impl fmt::Display for IxmlState {
 pub struct IxmlReading {
     /// The library that was loaded, as it was given to the dynamic loader.
     pub library: PathBuf,
-    /// Every chip that was asked about.
+    /// Every chip of the request.
     pub chips: BTreeMap<PciAddress, ChipReading>,
 }
 
-/// What the library says of one chip. A counter that it does not have, or would not give, is absent.
+/// What the library reports of one chip. A counter that it lacks or refuses is absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChipReading {
     /// `ixmlDeviceGetHealth`.
@@ -98,7 +98,7 @@ pub struct ChipReading {
     pub ecc: Option<EccErrors>,
     /// `nvmlDeviceGetTemperature`, of the chip, in degrees Celsius.
     pub temperature: Option<u32>,
-    /// The gravest refusal. A counter that this library or chip does not have is none.
+    /// The most severe failure. A counter that this library or chip does not have is none.
     pub failure: Option<CallFailure>,
 }
 
@@ -157,7 +157,7 @@ pub struct EccErrors {
     pub double: u32,
 }
 
-/// What was asked of the library.
+/// A call of the library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LibraryCall {
     /// To get ready.
@@ -194,7 +194,7 @@ impl LibraryCall {
 /// A call that the library refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallFailure {
-    /// What was asked.
+    /// Which call.
     pub call: LibraryCall,
     /// What it answered.
     pub code: ReturnCode,
@@ -211,14 +211,14 @@ impl fmt::Display for CallFailure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReturnCode(pub i32);
 
-/// What a return code means for health; the gravest last.
+/// What a return code means for health; the most severe last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CodeClass {
     /// No failure.
     Success,
-    /// This library or chip does not have what was asked.
+    /// This library or chip does not support the call.
     Absent,
-    /// Says nothing of health: an argument, a permission, a chip that the library does not know.
+    /// Shows nothing about health: an argument, a permission, a chip that the library does not find.
     Other,
     /// May pass by itself; counts only several times in a row.
     Transient,
@@ -237,7 +237,7 @@ impl ReturnCode {
     pub const ALREADY_INITIALIZED: Self = Self(5);
     /// The chip must be reset.
     pub const RESET_REQUIRED: Self = Self(16);
-    /// The library does not know the chip.
+    /// The library does not find the chip.
     pub const NOT_FOUND: Self = Self(6);
     /// The library does not have the function.
     pub const FUNCTION_NOT_FOUND: Self = Self(13);

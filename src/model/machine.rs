@@ -1,8 +1,8 @@
-//! One machine as a set of paths: what a `.node` file says, and what a scan of `/sys` and `/dev` read.
+//! One machine as a set of paths: what a `.node` file holds, and what a scan of `/sys` and `/dev` read.
 
 use std::collections::BTreeMap;
 
-/// Every path that was looked at, relative to the root (`sys/bus/pci/devices`), with what is there.
+/// Every path that was read, relative to the root (`sys/bus/pci/devices`), with what is there.
 ///
 /// Invariant: every directory above an entry has an entry of its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,7 +63,7 @@ impl Machine {
         self.entries.retain(|entry, _| entry != path && !entry.starts_with(&below));
     }
 
-    /// The entry at `path`, if it was looked at and is there.
+    /// The entry at `path`, if it was read and is there.
     #[must_use]
     pub fn get(&self, path: &str) -> Option<&Entry> {
         self.entries.get(path)

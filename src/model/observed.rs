@@ -74,11 +74,11 @@ pub struct ObservedChip {
 /// What is wrong with a chip's device node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NodeProblem {
-    /// No evidence; the sentence says why order did not help either.
+    /// No evidence; the sentence says why the nodes cannot be inferred from their order.
     Unknown(String),
-    /// The kernel announces a node that is not in /dev.
+    /// The kernel names a node that is not in /dev.
     Missing(String),
-    /// /dev has the node, but as another device than the kernel announces.
+    /// /dev has the node, but with another device number than the kernel names.
     Mismatch(String),
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 /// One answer of PodResources `List`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodUsage {
-    /// When the kubelet was asked, on the daemon's clock: a later allocation may be missing.
+    /// When the kubelet was queried, on the daemon's clock: a later allocation may be missing.
     pub queried_at: Duration,
     /// Which kubelet answered.
     pub kubelet: KubeletInstance,
@@ -52,7 +52,7 @@ pub struct HeldDevices {
 
 impl HeldDevices {
     /// Adds that `holder` has the device `id` of `resource`. An init container and those after it
-    /// may share a device; the first that is added stands for all of them.
+    /// may share a device; only the first that is added is kept.
     pub fn insert(&mut self, resource: &str, id: String, holder: Holder) {
         let ids = self.by_resource.entry(resource.to_owned()).or_default();
         ids.entry(id).or_insert(holder);

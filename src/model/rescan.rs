@@ -5,11 +5,11 @@
 pub enum RescanTrigger {
     /// The first scan of this process.
     Start,
-    /// The kernel announced a change.
+    /// The kernel sent a uevent.
     Uevent,
     /// Uevents are unavailable, or may have been missed.
     Poll,
-    /// An operator asked (SIGHUP).
+    /// An operator sent SIGHUP.
     Request,
     /// The configuration changed.
     Configuration,

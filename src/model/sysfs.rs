@@ -1,4 +1,4 @@
-//! What the kernel says of a node, parsed and not yet judged.
+//! What the kernel shows of a node, parsed; nothing is decided yet.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use super::inventory::Skipped;
 use super::machine::DeviceNumber;
 use super::pci::{PciAddress, SlotAddress};
 
-/// Everything that discovery concludes from.
+/// Everything that discovery uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SysfsScan {
     /// Non-bridge functions of a wanted vendor, virtual and foreign-driven ones included,

@@ -1,4 +1,4 @@
-//! What an operator should look at although no device is unhealthy because of it.
+//! Problems for an operator that make no device unhealthy.
 
 use std::fmt;
 
@@ -51,7 +51,7 @@ pub enum WarningCode {
     ChipsNotOffered,
     /// Devices left out of a list that would exceed the kubelet's limit.
     ListTooLarge,
-    /// Chips that may be held under another id, while the kubelet does not say by whom.
+    /// Chips that may be held under another id, while the kubelet does not report which pod.
     HolderUnknown,
     /// A pod holds a device node that belongs to another chip now.
     DeviceNodeReassigned,
@@ -93,7 +93,7 @@ impl WarningCode {
 }
 
 impl Warning {
-    /// Whether both say the same about the same, in whatever words.
+    /// Whether both have the same code and subject, whatever their text.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         (self.code, &self.subject) == (other.code, &other.subject)

@@ -16,7 +16,7 @@ pub enum AllocationRecordsError {
     #[error("it does not begin with `{HEADER}`")]
     Unknown,
     /// Truncated or changed.
-    #[error("its checksum is {actual:08x}, but its header says {expected}")]
+    #[error("its checksum is {actual:08x}, but its header has {expected}")]
     Damaged {
         /// The checksum of the JSON.
         actual: u32,
@@ -115,7 +115,7 @@ mod tests {
             assert_eq!(parse_allocations(text).unwrap_err().to_string(), expected);
         };
         check("", "it does not begin with `ix-device-plugin allocations 1`");
-        check(&text.replace("{}", "{ }"), "its checksum is df7350c4, but its header says dda1b006");
+        check(&text.replace("{}", "{ }"), "its checksum is df7350c4, but its header has dda1b006");
         let body = "{\"a.b/c\": {\"gpu0\": []}}";
         let valid = format!("{HEADER} {:08x}\n{body}", crc32fast::hash(body.as_bytes()));
         check(

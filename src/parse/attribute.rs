@@ -79,7 +79,7 @@ pub fn parse_link_speed(bytes: &[u8]) -> Result<Option<String>> {
     }
 }
 
-/// `current_link_width`, `max_link_width`: lanes; 0 and 255 stand for unknown.
+/// `current_link_width`, `max_link_width`: lanes; 0 and 255 mean unknown.
 ///
 /// # Errors
 /// Anything but a whole number.
@@ -122,7 +122,7 @@ pub fn uevent_value<'a>(bytes: &'a [u8], key: &str) -> Option<&'a str> {
 const LONGEST_MODEL: usize = 64;
 
 /// What the host's hardware database calls a device: `E:ID_MODEL_FROM_DATABASE=NAME` in its file in
-/// `/run/udev/data`. Absent where the host does not know it, or the name could not be shown.
+/// `/run/udev/data`. Absent where the host has no entry, or the name could not be shown.
 ///
 /// Source: systemd, `sd-device/device-private.c`, `device_update_db`; `udev-builtin-hwdb.c`.
 #[must_use]

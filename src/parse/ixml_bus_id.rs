@@ -1,4 +1,4 @@
-//! The bus ids of libixml: where it says that a chip sits.
+//! The bus ids of libixml: the PCI address of a chip as the library writes it.
 
 use crate::model::pci::SlotAddress;
 

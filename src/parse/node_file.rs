@@ -30,21 +30,21 @@ pub struct NodeFileError {
 
 /// The rules of the format, as they are broken.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[expect(missing_docs, reason = "each message says what its variant means")]
+#[expect(missing_docs, reason = "each message explains its variant")]
 pub enum NodeFileProblem {
     #[error("a directory is written `[PATH]`; the `]` is missing")]
     UnclosedDirectory,
     #[error("`{0}` is not a path below the root; write it without `/` in front and without `..`")]
     BadPath(String),
-    #[error("`{0}` stands before the first `[PATH]`; say which directory it is in")]
+    #[error("`{0}` is before the first `[PATH]`; put it below a directory")]
     NoDirectory(String),
     #[error("`{0}` is not an entry; write NAME = TEXT, NAME -> TARGET or NAME : c MAJOR:MINOR")]
     NotAnEntry(String),
     #[error("`{0}` is not a file name; it must not hold `/` and not be `.` or `..`")]
     BadName(String),
-    #[error("`{0}` is there already, from line {1}; each path stands once")]
+    #[error("`{0}` is a duplicate of line {1}; list each path once")]
     Twice(String, usize),
-    #[error("`{0}` lies below `{1}`, which line {2} says is not a directory")]
+    #[error("`{0}` is below `{1}`, which is not a directory according to line {2}")]
     BelowFile(String, String, usize),
     #[error("the text opens with `\"` and does not close; end it with `\"`")]
     UnclosedText,
@@ -107,7 +107,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Nothing may lie below what is not a directory; only the whole text can tell.
+    /// Nothing may be below what is not a directory; checked once the whole text is read.
     fn finish(self) -> Result<Machine, NodeFileError> {
         for (path, line) in &self.lines {
             for (cut, _) in path.match_indices('/') {
@@ -220,7 +220,7 @@ fn shorten(text: &str) -> String {
     text.chars().take(SHOWN).chain("...".chars()).collect()
 }
 
-/// Writes a machine so that [`parse_node_file`] reads it back. What the format cannot say (an
+/// Writes a machine so that [`parse_node_file`] reads it back. What the format cannot express (an
 /// unreadable entry, white space in a file name) becomes a comment; what was read through a link
 /// stands where the link leads, or nowhere.
 #[must_use]
@@ -243,7 +243,7 @@ fn is_below_file(machine: &Machine, path: &str) -> bool {
     above.any(|above| machine.get(above).is_some_and(|entry| *entry != Entry::Directory))
 }
 
-/// A directory that only lies on the way to deeper ones is made by them.
+/// A directory that only leads to deeper ones needs no entry of its own.
 fn needs_heading(machine: &Machine, path: &str) -> bool {
     let mut children = machine.children(path).peekable();
     children.peek().is_none() || children.any(|(_, entry)| *entry != Entry::Directory)

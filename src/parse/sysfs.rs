@@ -1,7 +1,7 @@
 //! A captured machine to a scan: which chips, slots, class devices and nodes the kernel shows.
 //!
 //! One odd attribute costs that attribute, one unreadable function costs that function; neither
-//! hides the others, and both are said.
+//! hides the others, and both are reported.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -70,7 +70,7 @@ fn parse_function(machine: &Machine, address: PciAddress) -> Function {
 }
 
 /// The directory of a function: where its link leads, or the listed directory itself. A link to a
-/// directory of another name is not followed: one function must not stand for two.
+/// directory of another name is not followed: one function must not count as two.
 #[must_use]
 pub fn function_path(machine: &Machine, address: PciAddress) -> String {
     let listed = format!("{PCI_DEVICES}/{address}");
@@ -101,7 +101,7 @@ fn read<T>(
     }
 }
 
-/// An attribute that a function must have to be judged at all.
+/// An attribute that a function must have to be classified.
 fn require<T>(
     machine: &Machine,
     directory: &str,
@@ -148,7 +148,7 @@ fn parse_chip(
 fn read_details(machine: &Machine, path: &str, chip: &mut ChipFunction) {
     let mut oddities = Vec::new();
     let answers = |bytes: &[u8]| Ok(attribute::config_space_answers(bytes));
-    // An unprivileged reader may be refused the configuration space; that says nothing of the chip.
+    // An unprivileged reader may be refused the configuration space; that shows nothing about the chip.
     chip.answers = read(machine, path, "config", answers).ok().flatten().unwrap_or(true);
     let mut note = |result: Result<(), String>| oddities.extend(result.err());
     let link = &mut chip.link;
@@ -188,7 +188,7 @@ fn driver(machine: &Machine, path: &str) -> Option<String> {
     Some(target.rsplit('/').next().unwrap_or_default().to_owned())
 }
 
-/// Where udev keeps what it knows of a PCI function (systemd, `sd_device_get_device_id`).
+/// Where udev keeps its data of a PCI function (systemd, `sd_device_get_device_id`).
 #[must_use]
 pub fn udev_record(address: PciAddress) -> String {
     format!("run/udev/data/+pci:{address}")
@@ -207,19 +207,19 @@ fn physical_function(machine: &Machine, path: &str) -> Option<PciAddress> {
     target.rsplit('/').next()?.parse().ok()
 }
 
-/// Device nodes announced by directories one or two levels below the function's own.
+/// Device nodes named by directories one or two levels below the function's own.
 fn child_nodes(machine: &Machine, path: &str) -> Vec<DeviceNode> {
     let below = machine.descendants(path).filter_map(|(below, _)| {
         let directory = below.strip_suffix("/dev")?;
         let is_pci = directory.split('/').any(|part| part.parse::<PciAddress>().is_ok());
         (directory.split('/').count() <= 2 && !is_pci).then(|| format!("{path}/{directory}"))
     });
-    below.filter_map(|directory| announced_node(machine, &directory)).collect()
+    below.filter_map(|directory| named_node(machine, &directory)).collect()
 }
 
-/// The node that a directory with a `dev` file announces: DEVNAME of its uevent, or its own name.
-fn announced_node(machine: &Machine, directory: &str) -> Option<DeviceNode> {
-    let number = announced_number(machine, directory)?;
+/// The node that a directory with a `dev` file names: DEVNAME of its uevent, or its own name.
+fn named_node(machine: &Machine, directory: &str) -> Option<DeviceNode> {
+    let number = device_number(machine, directory)?;
     let own_name = directory.rsplit('/').next()?;
     let name = match machine.get(&format!("{directory}/uevent")) {
         Some(Entry::File(bytes)) => attribute::uevent_value(bytes, "DEVNAME").unwrap_or(own_name),
@@ -229,7 +229,7 @@ fn announced_node(machine: &Machine, directory: &str) -> Option<DeviceNode> {
     Some(DeviceNode { path, number: Some(number) })
 }
 
-fn announced_number(machine: &Machine, directory: &str) -> Option<DeviceNumber> {
+fn device_number(machine: &Machine, directory: &str) -> Option<DeviceNumber> {
     read(machine, directory, "dev", attribute::parse_device_number).ok().flatten()
 }
 
@@ -256,7 +256,7 @@ fn parse_class_devices(machine: &Machine) -> Vec<ClassDevice> {
             let device = machine.resolve(&format!("{path}/device"));
             Some(ClassDevice {
                 name: name.to_owned(),
-                number: announced_number(machine, &path),
+                number: device_number(machine, &path),
                 chip: last_address(&path).or_else(|| last_address(&device?)),
             })
         })

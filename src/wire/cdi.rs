@@ -1,5 +1,5 @@
 //! The CDI spec as JSON, in the lowest version of the specification that has what it uses: 0.5.0
-//! allows names that begin with a digit. Runtimes refuse versions that they do not know, so a lower
+//! allows names that begin with a digit. Runtimes refuse unknown versions, so a lower
 //! version works with more of them; annotations, for example, require 0.6.0.
 //!
 //! Nodes are given by path only. The runtime looks up their numbers when it creates the container,

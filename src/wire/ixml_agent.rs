@@ -1,4 +1,4 @@
-//! What the daemon and its agent, the child process that has libixml loaded, say to each other: one
+//! The protocol between the daemon and its agent, the child process that has libixml loaded: one
 //! JSON value a line. The daemon believes nothing of it unread: the agent shares its memory with a
 //! foreign library.
 
@@ -16,7 +16,7 @@ use crate::model::pci::PciAddress;
 /// The longest line of either side, in bytes; sixteen chips need two thousand.
 pub const LONGEST_LINE: usize = 256 * 1024;
 
-/// What the agent says. First one of the first three, then a [`AgentReply::Reading`] for each request;
+/// A reply of the agent. First one of the first three, then a [`AgentReply::Reading`] for each request;
 /// after [`AgentReply::NotFound`] and [`AgentReply::Unusable`] it ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AgentReply {
@@ -26,7 +26,7 @@ pub enum AgentReply {
     NotFound(Vec<TriedLibrary>),
     /// The library is of no use.
     Unusable(PathBuf, CallFailure),
-    /// What it says of every chip that was asked about.
+    /// What it reports of every requested chip.
     Reading(BTreeMap<PciAddress, ChipReading>),
 }
 
@@ -51,7 +51,7 @@ pub fn request_line(chips: &[PciAddress]) -> String {
     serde_json::Value::from(chips).to_string()
 }
 
-/// The chips that are asked about.
+/// The requested chips.
 ///
 /// # Errors
 /// [`LineError`]
@@ -66,7 +66,7 @@ pub fn reply_line(answer: &AgentReply) -> String {
     serde_json::json!(AnswerRecord::from(answer.clone())).to_string()
 }
 
-/// What the agent said.
+/// The reply of the agent.
 ///
 /// # Errors
 /// [`LineError`]

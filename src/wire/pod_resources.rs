@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn every_held_id_names_its_container() {
-        // The kubelet tells a device that is on two NUMA nodes twice.
+        // The kubelet lists a device on two NUMA nodes twice.
         let gpus = vec![devices("a.b/gpu", &["0000:13:00.0"]); 2];
         let other = vec![devices("c.d/nic", &["eth0", ""]), devices("a.b/gpu", &["GPU-7::x"])];
         let response = ListPodResourcesResponse {

@@ -10,5 +10,5 @@
 
 tonic::include_proto!("v1beta1");
 
-/// What a plugin says when it registers.
+/// The version that a plugin registers with.
 pub const VERSION: &str = "v1beta1";

@@ -12,14 +12,14 @@ const LONGEST_FUNCTION: usize = 60;
 const LONGEST_FILE: usize = 500;
 
 /// A source file below `src/`.
-struct Source {
+pub(crate) struct Source {
     /// Relative to the top of the repository.
-    path: PathBuf,
+    pub path: PathBuf,
     /// Up to its tests, comments blanked.
-    code: String,
+    pub code: String,
 }
 
-fn sources() -> Vec<Source> {
+pub(crate) fn sources() -> Vec<Source> {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
     let found = glob::glob(top.join("src/**/*.rs").to_str().expect("text")).expect("good pattern");
     let sources: Vec<_> = found

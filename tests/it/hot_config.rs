@@ -158,7 +158,7 @@ async fn a_bad_file_changes_nothing_is_reported_whole_and_once_and_a_good_one_st
     let node = eight_boards(&volume).await;
     volume.swap("flags: {splitbord: true, usevolcano: true}");
     let said = format!(
-        "WARN the last good configuration stays in force: {} has 2 problems\n  line 1: \
+        "WARN configuration refused; the last valid one stays active: {} has 2 problems\n  line 1: \
          flags.splitbord: unknown key; did you mean `splitboard`?\n  line 1: flags.usevolcano: \
          Volcano mode is not supported; set it to false\n",
         volume.file().display()
@@ -181,7 +181,7 @@ async fn more_replicas_than_a_kubelet_reads_change_nothing_and_the_number_that_f
     volume.swap("sharing: {timeSlicing: {replicas: 20000}}");
     node.shows("/metrics", REFUSED).await;
     node.log.has(
-        "WARN the last good configuration stays in force: iluvatar.com/gpu: 20000 replicas of each \
+        "WARN configuration refused; the last valid one stays active: iluvatar.com/gpu: 20000 replicas of each \
          of 8 devices make a list above the kubelet's limit of 4 MiB; at most 9552 fit\n",
     );
     volume.swap("sharing: {timeSlicing: {replicas: 3}}");
@@ -267,7 +267,7 @@ async fn a_file_that_was_named_and_is_gone_leaves_the_last_good_configuration() 
     let mut watching = Watching::start(&source, false);
     fs::remove_file(&path).unwrap();
     let said = format!(
-        "the last good configuration stays in force: cannot read the configuration {}: No such \
+        "configuration refused; the last valid one stays active: cannot read the configuration {}: No such \
          file or directory (os error 2)",
         path.display()
     );

@@ -23,6 +23,7 @@ mod messages;
 mod readme;
 mod seed;
 mod udev_rules;
+mod words;
 
 mod allocate;
 mod allocations;

@@ -100,7 +100,7 @@ async fn a_kubelet_that_refuses_is_quoted_once() {
 }
 
 #[tokio::test]
-async fn why_a_session_begins_anew_is_said() {
+async fn why_a_session_restarts_is_logged() {
     let stage = four_boards().await;
     let streams = |view: &ix_device_plugin::demo::kubelet::NodeView, count| {
         is_streaming(view, GPU) && view.resources[GPU].registrations == count
@@ -171,7 +171,7 @@ async fn refusals(snapshot: Option<NodeSnapshot>) -> Vec<(Code, String)> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn before_the_first_look_and_without_its_resource_a_service_says_so() {
+async fn before_the_first_scan_and_without_its_resource_a_service_returns_an_error() {
     let unknown = (Code::Unavailable, "the machine has not been scanned yet".to_owned());
     assert_eq!(refusals(None).await, [unknown.clone(), unknown.clone(), unknown]);
 
@@ -203,7 +203,7 @@ fn the_log_names_the_node_file_that_was_given() {
 }
 
 #[test]
-fn a_start_that_cannot_be_says_why_and_ends_with_its_code() {
+fn a_failed_start_names_the_reason_and_exits_with_its_code() {
     check_start(
         &["--root=/not/there"],
         1,
@@ -212,8 +212,7 @@ fn a_start_that_cannot_be_says_why_and_ends_with_its_code() {
     check_start(
         &["--root=rustfmt.toml"],
         1,
-        "error: rustfmt.toml is not a machine: line 1: `max_width = 100` stands before the first \
-         `[PATH]`; say which directory it is in",
+        "error: rustfmt.toml is not a machine: line 1: `max_width = 100` is before the first `[PATH]`; put it below a directory",
     );
     check_start(
         &["--config=/not/there"],

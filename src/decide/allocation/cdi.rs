@@ -118,7 +118,7 @@ pub fn resolvable(found: &CdiDirectory) -> Option<&CdiSpec> {
     }
 }
 
-/// What an operator should know about the directory, each with its remedy.
+/// Problems of the directory for an operator, each with its remedy.
 #[must_use]
 pub fn problems(wanted: &CdiSpec, found: &CdiDirectory, directory: &Path) -> Vec<String> {
     let foreign = (found.spec_file == SpecFile::Foreign).then(|| {

@@ -1,6 +1,6 @@
 //! Boards that were seen whole, so that one that loses a chip is known as half a board.
 //!
-//! A scan alone cannot tell: without its sibling a chip looks like a board of its own, under an id
+//! A scan alone cannot show that: without its sibling a chip appears as a board of its own, under an id
 //! of its own. The history keeps the board's id, names what is missing, and yields to a scan that
 //! shows another board in its place.
 
@@ -242,7 +242,7 @@ mod tests {
         node.machine = half.clone();
         check_half(&node.scan(), UPPER);
 
-        // Nobody waits for it any more: what comes now is judged by itself.
+        // It is forgotten: what comes now is treated as new.
         node.unplug(UPPER);
         let gone = node.scan();
         node.seen.forget_departed(&gone, &BTreeSet::new());

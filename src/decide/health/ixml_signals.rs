@@ -1,4 +1,4 @@
-//! What libixml says against the chips: bits, return codes, and counters that rise.
+//! Signals from libixml: bits, return codes, and counters that rise.
 
 use super::sample_signals::risen;
 use super::tracker::ChipReasons;
@@ -25,7 +25,7 @@ pub const SCOPE: &[ReasonCode] = &[
     ReasonCode::IxmlCallFailed,
 ];
 
-/// What is seen against each chip. Counters tell by rising since the reading before; one that fell
+/// What is seen against each chip. Counters count if they rose since the reading before; one that fell
 /// was reset with its chip or its driver.
 #[must_use]
 pub fn signals(before: Option<&IxmlReading>, now: &IxmlReading) -> ChipReasons {
@@ -47,7 +47,7 @@ fn chip_findings(chip: PciAddress, before: Option<&ChipReading>, now: &ChipReadi
     reasons
 }
 
-/// Codes that say nothing of the chip's health are no reason.
+/// Codes that show nothing about the chip's health are no reason.
 fn failed_call(chip: PciAddress, failure: CallFailure) -> Option<Reason> {
     let code = match (failure.code, failure.code.class()) {
         (ReturnCode::RESET_REQUIRED, _) => ReasonCode::IxmlResetRequired,

@@ -29,7 +29,7 @@ use crate::model::warning::{Subject, Warning, WarningCode};
 /// Chips that are one board.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChipGroup {
-    /// The board's id: its lowest chip, or the lowest that configuration says it has.
+    /// The board's id: its lowest chip, or the lowest that the configuration names.
     pub address: PciAddress,
     /// Those that are there, ascending; at least one.
     pub chips: Vec<PciAddress>,
@@ -44,7 +44,7 @@ pub struct ChipGroup {
 pub struct ChipGroups {
     /// The boards.
     pub groups: Vec<ChipGroup>,
-    /// What an operator should know of chips that could not be grouped.
+    /// Warnings about chips that could not be grouped.
     pub notes: Vec<Warning>,
 }
 
@@ -225,7 +225,7 @@ fn are_one_device(chips: &[PciAddress]) -> bool {
     chips.windows(2).all(|pair| pair[0].slot_address() == pair[1].slot_address())
 }
 
-/// The switch's downstream port stands between any chip and the switch; a bridge of the chip's own
+/// The switch's downstream port is between any chip and the switch; a bridge of the chip's own
 /// makes it two.
 fn has_own_bridge(function: &Function, switch: PciAddress) -> bool {
     function.ports.iter().rev().take_while(|port| **port != switch).count() >= 2

@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chip_whose_neighbours_are_announced_is_not_guessed() {
+    fn a_chip_whose_neighbours_are_announced_is_not_inferred() {
         let sample = two_chips()
             .class_device("iluvatar0", 0, Some("03:00.0"))
             .class_device("iluvatar1", 1, None)
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_without_chips_is_no_trouble() {
+    fn nodes_without_chips_are_no_problem() {
         check(ScanBuilder::default().node("/dev/iluvatar0", 0), &[]);
     }
 }

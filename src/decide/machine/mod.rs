@@ -1,4 +1,4 @@
-//! What a scan shows: boards, device nodes, distances and models, from what the kernel says.
+//! What a scan shows: boards, device nodes, distances and models.
 
 pub mod models;
 

@@ -4,7 +4,7 @@
 //! board (INTE). The distance of two chips is that of the lowest group that holds both. A port is
 //! PIX where every chip below it has at most one bridge in between (the switch's own downstream
 //! port), PXB where some chip has more; so a port's distance depends on the tree alone and never
-//! shrinks upwards. A board stands where the paths of its chips part, so a board that
+//! shrinks upwards. A board is placed where the paths of its chips part, so a board that
 //! configuration spread over two switches pulls its chips up to what they have in common.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -167,7 +167,7 @@ fn common_prefix<'a>(paths: &[&'a [PciAddress]]) -> &'a [PciAddress] {
     &first[..others.iter().map(shared).min().unwrap_or(first.len())]
 }
 
-/// PIX where at most one bridge lies between any chip and the port at `depth`.
+/// PIX where at most one bridge is between any chip and the port at `depth`.
 fn port_distance(depth: usize, boards: &[&Anchor<'_>]) -> Distance {
     let mut chips = boards.iter().flat_map(|board| board.chips);
     let several = chips.any(|position| position.function.ports.len() > depth + 1);
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn distances_have_the_words_that_users_know() {
+    fn distances_have_the_usual_names() {
         let sample = ScanBuilder::default()
             .chip("00:01.0 01:00.0 02:00.0 03:00.0", UNKNOWN)
             .chip("00:01.0 01:00.0 02:01.0 04:00.0", UNKNOWN)

@@ -1,12 +1,12 @@
-//! Which chips pods hold, under whatever id they got them, so that nobody else is given them.
+//! Which chips pods hold, under whatever id they got them, so that no other pod gets them.
 //!
 //! A change of the configuration gives chips other ids (board or chip, shared or not, another
 //! resource), while pods keep what they hold under the old ones, and the kubelet compares ids alone.
 //! So a device is withheld while a pod holds its chips in another way than the device offers them:
-//! an exclusive holder keeps everybody else away, holders of replicas keep away exclusive ids and
+//! an exclusive holder keeps all others away, holders of replicas keep away exclusive ids and
 //! other granularities. What the kubelet itself keeps apart (the same id) is left to it.
 //!
-//! Two sources tell who holds what. The allocation records name every id that was ever allocated,
+//! There are two sources. The allocation records name every id that was ever allocated,
 //! at once and without the pod; PodResources names those that are held now, with the pod, a moment
 //! later. A record counts as held until an answer proves it free.
 
@@ -27,10 +27,10 @@ use crate::model::warning::{Subject, Warning, WarningCode};
 /// only when its admission is over.
 pub const ADMISSION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Whether the kubelet tells who holds what.
+/// Whether PodResources answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PodResourcesState {
-    /// It was not asked yet, or answers with a delay.
+    /// No answer yet.
     #[default]
     Pending,
     /// It answered, and is expected to answer again.
@@ -55,12 +55,12 @@ struct Holding {
     record: Option<AllocationRecord>,
     /// When it was allocated, if by this process.
     allocated: Option<Duration>,
-    /// Who holds it, and which kubelet said so last.
+    /// Who holds it, and which kubelet last reported it.
     confirmed: Option<(Holder, KubeletInstance)>,
 }
 
 impl Holdings {
-    /// Whether the kubelet tells who holds what.
+    /// Whether PodResources answers.
     #[must_use]
     pub fn source(&self) -> PodResourcesState {
         self.source
@@ -107,7 +107,7 @@ impl Holdings {
         }));
     }
 
-    /// The kubelet does not tell who holds what, and never did.
+    /// PodResources is unavailable and never answered.
     pub fn unavailable(&mut self) {
         if self.source == PodResourcesState::Pending {
             self.source = PodResourcesState::Unavailable;
@@ -115,7 +115,7 @@ impl Holdings {
     }
 
     /// Makes every device unhealthy whose chips a pod holds, or may hold, in another way. Where the
-    /// kubelet does not tell, what may be held is a warning instead.
+    /// kubelet does not report pods, what may be held is a warning instead.
     pub fn withhold(
         &self,
         resources: &mut [Resource],
@@ -164,7 +164,7 @@ impl Holdings {
 }
 
 impl Holding {
-    /// An answer that was asked for after the pod's admission, of a kubelet that knows its pods:
+    /// An answer to a query sent after the pod's admission, of a kubelet that knows its pods:
     /// by its age, or because it showed this one before.
     fn is_free(&self, usage: &PodUsage) -> bool {
         let is_admitted =

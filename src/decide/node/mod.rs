@@ -1,4 +1,4 @@
-//! The state of the node: everything that was seen, and what the kubelet is told of it.
+//! The state of the node: every observation, and the lists for the kubelet.
 
 pub mod pod_resources_schedule;
 pub mod scan_schedule;

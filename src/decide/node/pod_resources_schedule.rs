@@ -1,5 +1,5 @@
-//! When to ask the kubelet who holds what: at the start, and while a device is listed that left or
-//! that is withheld. A node without such devices asks nobody.
+//! When to query PodResources: at the start, and while a device is listed that left or that is
+//! withheld. A node without such devices sends no query.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,35 +8,35 @@ use super::snapshot::NodeSnapshot;
 use crate::model::device::DeviceId;
 use crate::model::pod_usage::KubeletInstance;
 
-/// How often to ask while a device is listed that left or that is withheld.
+/// How often to query while a device is listed that left or that is withheld.
 const REQUEST_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Where nobody ever answered, the start's question is asked less and less often, down to this.
+/// The longest interval of the first query, which is repeated with growing pauses until it is answered.
 const IDLE_REQUEST_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How long after the first question on a node without such devices the last one comes: a kubelet
-/// that has just started answers before it knows its pods.
+/// How long after the first query on a node without such devices the last one comes: a kubelet
+/// that has just started answers before it has read its pods.
 const SECOND_REQUEST_DELAY: Duration = Duration::from_secs(30);
 
-/// Questions on such a node: one at once, one later.
+/// Queries on such a node: one at once, one later.
 const CLOSING_REQUESTS: u8 = 2;
 
-/// Failures in a row after which a kubelet that never answered counts as one that does not tell.
+/// Failures in a row after which a kubelet that never answered counts as unavailable.
 const FAILURE_LIMIT: u32 = 5;
 
-/// The questions so far.
+/// The queries so far.
 #[derive(Clone, Debug)]
 pub struct PodResourcesSchedule {
     /// Devices that left or are withheld, by resource.
     about: BTreeSet<(String, DeviceId)>,
-    /// Answers still wanted though there are none of those.
+    /// Queries left although there are no such devices.
     closing: u8,
     ever_answered: bool,
     /// Since the last answer.
     failures: u32,
 }
 
-/// How a question failed.
+/// How a query failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestFailure {
     /// There is no socket.
@@ -57,9 +57,9 @@ impl Default for PodResourcesSchedule {
 }
 
 impl PodResourcesSchedule {
-    /// Takes in the latest snapshot. True where it calls for a question at once: another device
-    /// left or is withheld, or the last one is not any more. A pod that was being admitted when it
-    /// was asked about may hold it since.
+    /// Takes in the latest snapshot. True where it calls for a query at once: another device
+    /// left or is withheld, or the last one is not any more. A pod that was being admitted during
+    /// the last query may hold it since.
     pub fn follow(&mut self, snapshot: Option<&NodeSnapshot>) -> bool {
         let devices =
             snapshot.into_iter().flat_map(|snapshot| snapshot.removed().chain(snapshot.withheld()));
@@ -72,7 +72,7 @@ impl PodResourcesSchedule {
         is_over || !self.about.is_subset(&before)
     }
 
-    /// How long to wait for such a change before asking again; none where nothing is left to ask.
+    /// How long to wait for such a change before the next query; none where none is left.
     #[must_use]
     pub fn interval(&self) -> Option<Duration> {
         if !self.ever_answered {
@@ -102,7 +102,7 @@ impl PodResourcesSchedule {
         self.failures
     }
 
-    /// Whether the kubelet does not tell who holds what: it never answered, and either there is no
+    /// Whether PodResources is unavailable: it never answered, and either there is no
     /// socket or it failed often.
     #[must_use]
     pub fn is_unavailable(&self, failed: RequestFailure) -> bool {

@@ -2,8 +2,8 @@
 //!
 //! A kubelet reports a device that is not in the list as Healthy to the pod that holds it (kubelet
 //! 1.36, cm/devicemanager, `UpdateAllocatedResourcesStatus`). So a device that left stays listed,
-//! unhealthy and without nodes, until the kubelet shows that nobody holds it; where the kubelet does
-//! not tell, for a fixed time. Hardware that is there again replaces what left.
+//! unhealthy and without nodes, until PodResources shows that no pod holds it; without PodResources,
+//! for a fixed time. Hardware that is there again replaces what left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::model::inventory::{Inventory, SkipReason};
 use crate::model::pci::{PciAddress, PciId};
 use crate::model::pod_usage::{HeldDevices, Holder, KubeletInstance, PodUsage};
 
-/// How long things are remembered where the kubelet does not tell.
+/// How long things are remembered without PodResources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// How long a device that left stays listed while it is not known whether a pod holds it.
@@ -147,7 +147,7 @@ impl RemovedDevices {
         let why = match (&removed.holder, source) {
             (Some((holder, _)), _) => format!("still held by {holder}"),
             (None, PodResourcesState::Unavailable) => format!(
-                "stays listed for {} s, since the kubelet does not tell whether a pod holds it",
+                "stays listed for {} s, since the kubelet does not report whether a pod holds it",
                 self.retention.unknown.as_secs()
             ),
             (None, _) => "asking the kubelet whether a pod holds it".to_owned(),

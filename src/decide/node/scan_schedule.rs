@@ -1,10 +1,10 @@
-//! When to look at the machine again.
+//! When to scan the machine again.
 //!
 //! The first hint of a burst is answered at once, the rest together after a gap. It stays short for
 //! as long as boards take to leave one by one, then doubles while hints keep coming, so a storm or a
 //! flapping device costs a bounded number of scans and never puts the last one off for good. A chip
-//! whose driver or node is not there yet is looked at again with growing delay for half a minute. And
-//! from time to time a look is taken without any reason.
+//! whose driver or node is not there yet is scanned again with growing delay for half a minute. At
+//! intervals the machine is scanned without a hint.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,25 +20,25 @@ const SETTLING_INTERVAL: (Duration, Duration) = (Duration::from_millis(50), Dura
 /// How long a chip may take to get its driver and its node.
 const SETTLING_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Knows the last look and the hints since. Times are since any fixed moment.
+/// The last scan and the hints since. Times count from any fixed moment.
 #[derive(Clone, Debug)]
 pub struct ScanSchedule {
     interval: Duration,
     last: Option<Duration>,
-    /// Looks in this burst that came as soon as the gap allowed.
+    /// Scans in this burst that came as soon as the gap allowed.
     busy: u32,
-    /// The first hint that no look has answered.
+    /// The first hint since the last scan began.
     hinted: Option<Duration>,
     /// When each chip that is not complete was first seen so.
     unsettled: BTreeMap<PciAddress, Duration>,
-    /// When to look at those again.
+    /// When to scan for those again.
     unsettled_at: Option<Duration>,
     failures: u32,
     seed: u64,
 }
 
 impl ScanSchedule {
-    /// Nothing looked at yet; `interval` is the longest time without a look.
+    /// Nothing scanned yet; `interval` is the longest time without a scan.
     #[must_use]
     pub fn new(interval: Duration, seed: u64) -> Self {
         Self {
@@ -53,7 +53,7 @@ impl ScanSchedule {
         }
     }
 
-    /// Another longest time without a look.
+    /// Changes the longest time without a scan.
     pub fn set_interval(&mut self, interval: Duration) {
         self.interval = interval;
     }
@@ -63,7 +63,7 @@ impl ScanSchedule {
         self.hinted.get_or_insert(now);
     }
 
-    /// When to look next; at once before the first look.
+    /// When to scan next; at once before the first scan.
     #[must_use]
     pub fn next(&self) -> Duration {
         let Some(last) = self.last else { return Duration::ZERO };
@@ -75,11 +75,11 @@ impl ScanSchedule {
         reasons.into_iter().flatten().min().unwrap_or(last + self.interval)
     }
 
-    /// A look began at `began` and succeeded by `now`; these chips lack their driver or node.
+    /// A scan began at `began` and succeeded by `now`; these chips lack their driver or node.
     /// Hints since it began are answered by the next one.
     pub fn scanned(&mut self, began: Duration, now: Duration, incomplete: &[PciAddress]) {
         self.failures = 0;
-        // By the hint, not by the look: on a busy node a look comes late, and the burst goes on.
+        // By the hint, not by the scan: on a busy node a scan comes late, and the burst goes on.
         let since_last = self.hinted.zip(self.last).map(|(hint, last)| hint.saturating_sub(last));
         let is_burst = since_last.is_some_and(|quiet| quiet <= self.gap() * 2);
         self.busy = if is_burst { self.busy.saturating_add(1) } else { 0 };
@@ -88,13 +88,13 @@ impl ScanSchedule {
         self.settle(now, incomplete);
     }
 
-    /// A look failed.
+    /// A scan failed.
     pub fn failed(&mut self, now: Duration) {
         self.failures = self.failures.saturating_add(1);
         self.last = Some(now);
     }
 
-    /// Whether a chip lacks its driver or its node and is due to be looked at again.
+    /// Whether a chip lacks its driver or its node and is due to be scanned again.
     #[must_use]
     pub fn is_settling(&self, now: Duration) -> bool {
         self.unsettled_at.is_some_and(|at| at <= now)
@@ -195,7 +195,7 @@ mod tests {
             if rescan.next() <= ms(now) {
                 due.get_or_insert(now);
             }
-            // Nobody gets the processor for sixty milliseconds.
+            // No task gets the processor for sixty milliseconds.
             if due.is_some_and(|due| now >= due + 60) {
                 rescan.scanned(ms(now), ms(now + 1), &[]);
                 (scans, due) = (scans + 1, None);
@@ -210,9 +210,9 @@ mod tests {
         let mut latest = ms(0);
         for now in (1000..1160).step_by(20) {
             rescan.hint(ms(now));
-            let look = rescan.next();
-            latest = latest.max(look.saturating_sub(ms(now)));
-            rescan.scanned(look, look + ms(2), &[]);
+            let scan = rescan.next();
+            latest = latest.max(scan.saturating_sub(ms(now)));
+            rescan.scanned(scan, scan + ms(2), &[]);
         }
         assert!(latest <= BURST_GAP.0 + ms(2), "{latest:?}");
     }

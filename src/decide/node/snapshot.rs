@@ -27,7 +27,7 @@ pub struct NodeSnapshot {
     pub cdi: CdiRules,
     /// The CDI spec of the inventory; none where CDI is off.
     pub cdi_spec: Option<CdiSpec>,
-    /// Everything that an operator should look at.
+    /// Every warning for an operator.
     pub warnings: Vec<Warning>,
     /// Chips that no resource offers, ascending.
     pub unoffered: Vec<PciAddress>,
@@ -36,7 +36,7 @@ pub struct NodeSnapshot {
 }
 
 impl NodeSnapshot {
-    /// What `inventory` offers under `config`, as if nobody held anything of it.
+    /// What `inventory` offers under `config`, as if no pod held any of it.
     #[must_use]
     pub fn new(inventory: Inventory, config: &Config) -> Self {
         let Advertised { resources, overlaps, unoffered } =

@@ -2,7 +2,7 @@
 //!
 //! **Invariant.** The snapshot is a function of the inputs and their times, and of nothing else: how
 //! often it is asked for, and when, changes nothing. A scan that fails is no input, so the last
-//! observation stays. No device is healthy while something certain says otherwise, and no chip is
+//! observation stays. No device is healthy while a certain signal is against it, and no chip is
 //! offered in a way that whoever holds it would have to share without knowing.
 //!
 //! A configuration and the observation that it is applied to belong together. What a scan reads
@@ -97,7 +97,7 @@ impl NodeState {
         self.observed.as_ref()
     }
 
-    /// A scan ended that read what `read_under` asks for.
+    /// A scan ended that read what `read_under` needs.
     pub fn scanned(&mut self, scan: Arc<SysfsScan>, read_under: &DiscoveryRules, now: Duration) {
         self.advance(now);
         if let Some(config) = self.awaiting_scan.take() {
@@ -142,7 +142,7 @@ impl NodeState {
         if is_outdated { RescanAdvice::Rescan } else { RescanAdvice::NotNeeded }
     }
 
-    /// What libixml reports; none once it is not asked any more.
+    /// The reading of libixml; none once it is not used any more.
     pub fn ixml(&mut self, reading: Option<Arc<IxmlReading>>, now: Duration) {
         self.advance(now);
         let Some(observed) = &self.observed else { return };
@@ -169,7 +169,7 @@ impl NodeState {
         self.conclude(now);
     }
 
-    /// The kubelet does not tell which pods hold what, and never did.
+    /// PodResources is unavailable and never answered.
     pub fn pods_unavailable(&mut self, now: Duration) {
         self.advance(now);
         let before = self.holdings.source();
@@ -233,7 +233,7 @@ impl NodeState {
         self.publish(snapshot, now);
     }
 
-    /// Adds to a snapshot what the past says, and keeps it.
+    /// Adds history to a snapshot, and keeps it.
     fn publish(&mut self, mut snapshot: NodeSnapshot, now: Duration) {
         let NodeSnapshot { inventory, resources, warnings, .. } = &mut snapshot;
         self.holdings.withhold(resources, inventory, warnings);
@@ -259,7 +259,7 @@ impl NodeState {
         since.collect()
     }
 
-    /// Whether the kubelet tells who holds what.
+    /// Whether PodResources answers.
     #[must_use]
     pub fn pod_resources(&self) -> PodResourcesState {
         self.holdings.source()
@@ -277,7 +277,7 @@ impl NodeState {
     }
 }
 
-/// Whether a scan under one set of rules read what the other asks for.
+/// Whether a scan under one set of rules read what the other needs.
 fn reads_the_same(one: &DiscoveryRules, other: &DiscoveryRules) -> bool {
     one.vendor_ids == other.vendor_ids
         && one.drivers == other.drivers

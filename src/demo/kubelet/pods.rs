@@ -56,7 +56,7 @@ pub struct AdmittedContainer {
     pub name: String,
     /// Ids by resource, sorted.
     pub devices: BTreeMap<String, Vec<String>>,
-    /// What its runtime is told.
+    /// What its runtime receives.
     pub injection: Injection,
 }
 

@@ -96,7 +96,7 @@ impl Service {
     }
 
     /// Dials the plugin and asks for its options. A kubelet bounds the dialling alone; an answer
-    /// that never comes would leave both sides waiting for ever, so here one bound is for both.
+    /// that never comes would leave both sides waiting without limit, so here one bound is for both.
     async fn call_back(
         &self,
         endpoint: &str,

@@ -184,7 +184,7 @@ impl Resources {
         self.listed(resource, device).map_or(&[], |device| &device.numa_nodes)
     }
 
-    /// As pods are told of a device they hold: what the last list said, and Healthy where it did
+    /// As the kubelet reports a device to the pod that holds it: what the last list said, and Healthy where it did
     /// not name the device. That is kubelet 1.36, manager.go, `UpdateAllocatedResourcesStatus`.
     pub(super) fn listed_health(&self, resource: &str, device: &str) -> Health {
         self.listed(resource, device).map_or(Health::Healthy, |device| device.health)

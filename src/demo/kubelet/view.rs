@@ -18,7 +18,7 @@ pub struct NodeView {
 }
 
 impl NodeView {
-    /// Devices that a scheduler may hand out: the healthy ones; 0 for an unknown resource.
+    /// Devices that a scheduler may allocate: the healthy ones; 0 for an unknown resource.
     #[must_use]
     pub fn allocatable(&self, resource: &str) -> usize {
         self.resources.get(resource).map_or(0, |view| view.allocatable)
@@ -61,5 +61,5 @@ pub struct DeviceView {
     pub numa_nodes: Vec<i64>,
 }
 
-/// What a pod is told of its devices: health by resource, then by device id.
+/// What the kubelet reports to a pod of its devices: health by resource, then by device id.
 pub type ResourceHealth = BTreeMap<String, BTreeMap<String, Health>>;

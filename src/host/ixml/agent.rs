@@ -1,5 +1,5 @@
 //! The agent: loads the library, answers one request after the other, ends when its input does or
-//! its parent dies. It judges nothing and remembers nothing but which chips it was asked about.
+//! its parent dies. It keeps no state but the chips of the last request.
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -86,7 +86,7 @@ fn read_chips(
     chips.iter().map(|chip| Ok((*chip, read_chip(&devices, *chip)?))).collect()
 }
 
-/// Everything that the library says of one chip.
+/// Everything that the library reports of one chip.
 ///
 /// # Errors
 /// The library as a whole is of no use.
@@ -106,7 +106,7 @@ fn read_chip(devices: &Devices<'_>, chip: PciAddress) -> Result<ChipReading, Cal
     }
 }
 
-/// The worst of several failures, the first among equals.
+/// The most severe of several failures, the first among equals.
 #[derive(Default)]
 struct WorstFailure {
     worst: Option<CallFailure>,
@@ -126,7 +126,7 @@ impl WorstFailure {
     }
 }
 
-/// The library's devices by where they sit.
+/// The library's devices by slot.
 struct Devices<'library> {
     library: &'library Library,
     /// Made only where the library cannot find a device by its address.
@@ -135,7 +135,7 @@ struct Devices<'library> {
 
 impl<'library> Devices<'library> {
     /// # Errors
-    /// `NOT_FOUND` where the library does not know the chip in any way.
+    /// `NOT_FOUND` where the library does not find the chip in any way.
     fn find(&self, chip: PciAddress) -> Result<DeviceRef<'library>, ReturnCode> {
         match self.library.device_by_address(chip) {
             Err(code) if matches!(code.class(), CodeClass::Absent | CodeClass::Other) => {
@@ -147,7 +147,7 @@ impl<'library> Devices<'library> {
     }
 }
 
-/// All devices that reply where they sit. One that is lost may not, and is then not found.
+/// All devices with a PCI address. A lost one may have none and is then not found.
 fn list(library: &Library) -> BTreeMap<SlotAddress, DeviceRef<'_>> {
     let devices = (0..library.count().unwrap_or(0)).filter_map(|index| {
         let device = library.device_by_index(index).ok()?;

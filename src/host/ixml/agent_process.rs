@@ -1,4 +1,4 @@
-//! The agent as its parent sees it: a child process with a pipe to ask and a pipe to hear from.
+//! The agent as its parent sees it: a child process with a pipe for requests and a pipe for replies.
 
 use std::ffi::OsString;
 use std::io;
@@ -30,7 +30,7 @@ pub struct AgentProcess {
 /// Why there is no answer and never will be.
 #[derive(Debug, Error)]
 pub enum NoReply {
-    /// The agent closed its output, which is how a crash looks from here.
+    /// The agent closed its output, as a crash does.
     #[error("it ended")]
     Ended,
     /// What came is no line of text, too long, or cannot be read.
@@ -62,7 +62,7 @@ impl AgentProcess {
         Ok(Self { child, requests, answers: FramedRead::new(answers, lines) })
     }
 
-    /// Sends a line. Short ones fit the pipe, so an agent that hangs holds nobody up.
+    /// Sends a line. Short ones fit the pipe, so an agent that hangs does not block the sender.
     ///
     /// # Errors
     /// The agent ended.
@@ -78,7 +78,7 @@ impl AgentProcess {
         Ok(self.answers.next().await.ok_or(NoReply::Ended)??)
     }
 
-    /// Asks the kernel to end it. A call that hangs inside the kernel delays that, maybe for ever.
+    /// Kills it. A call that hangs inside the kernel delays that without limit.
     pub fn kill(&mut self) {
         // The only failure is that it ended already.
         drop(self.child.start_kill());
@@ -90,7 +90,7 @@ impl AgentProcess {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Waits for its end and says how it came. Nothing is lost when it is dropped before that.
+    /// Waits for its end and returns its exit status. Nothing is lost when it is dropped before that.
     ///
     /// # Errors
     /// As `waitpid`.

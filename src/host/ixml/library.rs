@@ -81,7 +81,7 @@ impl Library {
         }
     }
 
-    /// Gets the library ready; it looks for its devices now.
+    /// Initialises the library, which searches for its devices.
     ///
     /// # Errors
     /// What `nvmlInit` returned, but for "initialised already".
@@ -93,12 +93,12 @@ impl Library {
         }
     }
 
-    /// Lets go of all devices and looks for them anew.
+    /// Closes all devices and searches for them again.
     ///
     /// # Errors
     /// As [`Library::start`].
     pub(super) fn restart(&mut self) -> Result<(), ReturnCode> {
-        // SAFETY: takes no argument; the exclusive borrow says that no DeviceRef is left that this
+        // SAFETY: takes no argument; the exclusive borrow proves that no DeviceRef is left that this
         // would make stale.
         match call(self.shutdown, |shutdown| unsafe { shutdown() }) {
             // Inits are counted; without an end another beginning would change nothing.

@@ -1,4 +1,4 @@
-//! The vendor's library libixml, loaded where it is there and asked for health alone.
+//! The vendor's library libixml: optional, and used for health alone.
 //!
 //! It is never loaded into the daemon. The agent, a child process that is this program again with a
 //! hidden verb, loads it and answers line by line. A thread with a deadline would be simpler, but

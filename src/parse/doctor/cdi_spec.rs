@@ -21,7 +21,7 @@ struct DeviceEntry {
 /// Reads a specification, as JSON or as YAML.
 ///
 /// # Errors
-/// What the reader says, in one line.
+/// The parser's error, in one line.
 pub fn parse_cdi_spec(text: &str) -> Result<CdiFileContent, String> {
     let Spec { kind, devices } =
         serde_yaml::from_str(text).map_err(|error| one_line(&error.to_string()))?;

@@ -1,4 +1,4 @@
-//! `kubelet_internal_checkpoint`: which resources the kubelet knows, and their healthy devices.
+//! `kubelet_internal_checkpoint`: the kubelet's resources and their healthy devices.
 //!
 //! Source: kubernetes/pkg/kubelet/cm/devicemanager/checkpoint. The checksum is the kubelet's affair.
 
@@ -25,7 +25,7 @@ struct Data {
 /// Resources with the ids of their devices.
 ///
 /// # Errors
-/// What the JSON reader says.
+/// The JSON parser's error.
 pub fn parse_checkpoint(bytes: &[u8]) -> Result<Registered, String> {
     let checkpoint: Checkpoint =
         serde_json::from_slice(bytes).map_err(|error| error.to_string())?;

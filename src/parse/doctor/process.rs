@@ -37,7 +37,7 @@ fn flag(arguments: &[std::borrow::Cow<'_, str>], name: &str) -> Option<String> {
 #[must_use]
 pub fn parse_root_filesystem(mountinfo: &str) -> Option<&str> {
     let mut of_root = mountinfo.lines().filter(|line| line.split(' ').nth(4) == Some("/"));
-    // What was mounted last lies on top.
+    // The last mount hides earlier ones.
     of_root.next_back()?.split_once(" - ")?.1.split(' ').next()
 }
 

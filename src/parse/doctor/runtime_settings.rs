@@ -13,7 +13,7 @@ const CRI_PLUGINS: [&str; 3] = ["io.containerd.cri.v1.runtime", "io.containerd.g
 /// Reads a configuration file of `engine`.
 ///
 /// # Errors
-/// What the reader of its format says, in one line.
+/// The parser's error, in one line.
 pub fn parse_runtime_settings(engine: Engine, text: &str) -> Result<RuntimeSettings, String> {
     let document = match engine {
         Engine::Docker => serde_json::from_str(text).map_err(|error| error.to_string())?,

@@ -1,4 +1,4 @@
-//! The text that is scraped: OpenMetrics, or the older format for those who ask for it.
+//! The text that is scraped: OpenMetrics, or the older text format on request.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// What a scraper's `Accept` asks for: OpenMetrics unless it wants plain text and nothing newer.
+    /// The format for a scraper's `Accept`: OpenMetrics unless it wants plain text and nothing newer.
     #[must_use]
     pub fn wanted(accept: &str) -> Self {
         let is_classic =
@@ -95,7 +95,7 @@ fn encode(mut metric: MetricEncoder<'_>, value: &Value) -> fmt::Result {
     }
 }
 
-/// The older format knows a counter by the name of its samples, and no end mark.
+/// The older format names a counter like its samples and has no end mark.
 fn classic(open_metrics: &str) -> String {
     let counters: Vec<_> =
         METRICS.iter().filter_map(|row| row.name.strip_suffix("_total")).collect();
@@ -134,11 +134,11 @@ mod tests {
 
     #[test]
     fn a_counter_has_the_name_of_its_samples_in_the_older_format() {
-        let open_metrics = "# HELP iluvatar_device_plugin_uevents Uevents heard.\n\
+        let open_metrics = "# HELP iluvatar_device_plugin_uevents Uevents received.\n\
                             # TYPE iluvatar_device_plugin_uevents counter\n\
                             iluvatar_device_plugin_uevents_total 3\n\
                             # TYPE iluvatar_device_plugin_devices gauge\n# EOF\n";
-        let expected = "# HELP iluvatar_device_plugin_uevents_total Uevents heard.\n\
+        let expected = "# HELP iluvatar_device_plugin_uevents_total Uevents received.\n\
                         # TYPE iluvatar_device_plugin_uevents_total counter\n\
                         iluvatar_device_plugin_uevents_total 3\n\
                         # TYPE iluvatar_device_plugin_devices gauge\n";

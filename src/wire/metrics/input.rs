@@ -14,7 +14,7 @@ use crate::model::ixml::IxmlReading;
 pub struct Build {
     /// Of the crate.
     pub version: &'static str,
-    /// The commit, where whoever built it told: `IX_REVISION` in the environment of the compiler.
+    /// The commit, from `IX_REVISION` in the environment of the build.
     pub revision: &'static str,
 }
 
@@ -33,7 +33,7 @@ pub const BUILD: Build = Build {
 pub struct MetricsInput<'a> {
     /// Which build runs.
     pub build: Build,
-    /// The latest snapshot; none before the first look that succeeded.
+    /// The latest snapshot; none before the first successful scan.
     pub snapshot: Option<&'a NodeSnapshot>,
     /// By the name of the resource; those that are configured and no others.
     pub resources: &'a BTreeMap<String, ResourceMeters>,
@@ -43,9 +43,9 @@ pub struct MetricsInput<'a> {
     pub scanning: Option<Duration>,
     /// False once a reload was refused.
     pub config_is_current: bool,
-    /// Sources that tell.
+    /// Sources that work.
     pub sources_up: &'a BTreeSet<Source>,
-    /// What libixml said just now; none where it said nothing.
+    /// The latest reading of libixml; none while there is none.
     pub ixml: Option<&'a IxmlReading>,
 }
 

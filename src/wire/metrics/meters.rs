@@ -15,8 +15,8 @@ use crate::model::session::RegisterOutcome;
 /// Upper bounds in seconds for answers that are made from memory.
 const ANSWER_BUCKETS: [f64; 10] =
     [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.1, 1.0];
-/// Upper bounds in seconds for looks at the machine.
-const LOOK_BUCKETS: [f64; 11] =
+/// Upper bounds in seconds for scans of the machine.
+const SCAN_BUCKETS: [f64; 11] =
     [0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
 /// The words that a label's value can be.
@@ -71,9 +71,9 @@ label_value! {
 label_value! {
     /// What became of a change of the configuration file.
     ReloadResult {
-        /// It is in force.
+        /// The change is active.
         Applied = "applied",
-        /// The last good one stays in force.
+        /// The last valid configuration stays active.
         Refused = "refused",
     }
 }
@@ -227,11 +227,11 @@ impl Default for ResourceMeters {
 /// What is counted of the node as a whole.
 #[derive(Clone, Debug)]
 pub struct NodeMeters {
-    /// Looks at the machine.
+    /// Scans of the machine.
     pub rescans: CounterByLabel<RescanTrigger>,
     /// How long they took.
     pub rescan_duration: Histogram,
-    /// Uevents heard.
+    /// Uevents received.
     pub uevents: Counter,
     /// Times that some were lost.
     pub uevent_overflows: Counter,
@@ -243,7 +243,7 @@ impl Default for NodeMeters {
     fn default() -> Self {
         Self {
             rescans: CounterByLabel::default(),
-            rescan_duration: Histogram::new(LOOK_BUCKETS),
+            rescan_duration: Histogram::new(SCAN_BUCKETS),
             uevents: Counter::default(),
             uevent_overflows: Counter::default(),
             config_reloads: CounterByLabel::default(),

@@ -1,4 +1,4 @@
-//! How a running plugin stands: `/status`, and `status -o json`. Names stay; more may come.
+//! The status of a running plugin: `/status`, and `status -o json`. Names stay; more may come.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -16,7 +16,7 @@ use crate::wire::config_yaml::effective_json;
 use crate::wire::metrics::input::Build;
 use crate::wire::metrics::meters::ResourceMeters;
 
-/// What the document is made from; whatever has an age is told as a point in time.
+/// What the document is made from; ages become points in time.
 #[derive(Clone, Debug)]
 pub struct StatusInput<'a> {
     /// Which build runs.
@@ -27,7 +27,7 @@ pub struct StatusInput<'a> {
     pub uptime: Duration,
     /// What `/readyz` says.
     pub readiness: ProbeResult,
-    /// In force.
+    /// The active configuration.
     pub config: &'a Config,
     /// Where it is read from; absent where it does not change.
     pub config_file: Option<String>,
@@ -47,23 +47,23 @@ pub struct StatusInput<'a> {
     pub sources: BTreeMap<&'static str, SourceCondition>,
 }
 
-/// Something that was said, and how long ago it began to hold.
+/// An error, and for how long it has lasted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OngoingError {
-    /// What was said.
+    /// Its text.
     pub text: String,
-    /// For how long it has held.
+    /// Since it began.
     pub age: Duration,
 }
 
-/// How a source of news stands.
+/// The state of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceCondition {
-    /// Nobody asks it.
+    /// Not used.
     Unused(String),
-    /// It tells; with what there is to say of it.
+    /// It works, with a detail if there is one.
     Up(Option<String>),
-    /// It does not tell; why, and for how long where that is known.
+    /// It does not work: why, and for how long if known.
     Down(String, Option<Duration>),
 }
 
@@ -93,7 +93,7 @@ pub(super) struct BuildStatus {
 #[serde(rename_all = "camelCase")]
 pub(super) struct ConfigStatus {
     pub(super) file: Option<String>,
-    /// Whether the file's is in force.
+    /// Whether the file's is active.
     pub(super) current: bool,
     pub(super) refused: Option<ErrorStatus>,
     pub(super) active: serde_json::Value,

@@ -137,7 +137,7 @@ fn machine(status: &Status) -> impl Iterator<Item = String> {
     let scanning = machine.scanning_seconds.filter(|seconds| *seconds >= 1.0);
     let scanning = scanning.map(|seconds| format!("a scan has been running for {seconds:.0} s"));
     let error = machine.error.iter();
-    let error = error.map(|it| format!("looks fail since {}: {}", it.since, it.text));
+    let error = error.map(|it| format!("scans fail since {}: {}", it.since, it.text));
     let driver = machine.driver_version.iter().map(|version| format!("driver version {version}"));
     let skipped = machine.skipped.iter().map(|it| format!("{}  {}", it.address, it.reason));
     [scanned].into_iter().chain(scanning).chain(error).chain(driver).chain(skipped)

@@ -18,7 +18,7 @@ async fn a_taken_port_is_said_once_and_taken_as_soon_as_it_is_free() {
     let node = TestNode::fixture("mr-v100-x4").http_at(address).start().await;
     node.log.event("WARN", "http").await;
     let said = format!(
-        "WARN no probes, no metrics: cannot listen; trying again address={address} error=Address \
+        "WARN cannot listen for HTTP; probes and metrics are unavailable; retrying address={address} error=Address \
          already in use (os error 98)\n"
     );
     node.log.has(&said);

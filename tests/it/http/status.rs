@@ -75,7 +75,7 @@ fn failing() -> Status {
         sources: BTreeMap::from([
             ("netlink", SourceCondition::Down(netlink, Some(ago(90_000)))),
             ("inotify", SourceCondition::Up(None)),
-            ("ixml", SourceCondition::Unused("libixml is not asked".to_owned())),
+            ("ixml", SourceCondition::Unused("libixml is not used".to_owned())),
         ]),
     };
     status(&facts)
@@ -113,7 +113,7 @@ fn timeless(value: &mut Value) {
 }
 
 #[tokio::test]
-async fn a_running_plugin_tells_everything() {
+async fn a_running_plugin_reports_everything() {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("config.yaml");
     fs::write(&file, "").unwrap();

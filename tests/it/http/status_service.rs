@@ -60,7 +60,7 @@ impl Desk {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_owner_that_does_not_come_round_is_dead_in_less_than_a_probe_waits() {
+async fn an_owner_without_progress_is_not_live_within_the_timeout_of_a_probe() {
     let desk = Desk::open();
     let asked = tokio::time::Instant::now();
     desk.check_live(false, "the inventory loop does not answer").await;
@@ -73,7 +73,7 @@ async fn an_owner_that_does_not_come_round_is_dead_in_less_than_a_probe_waits() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_look_that_hangs_in_the_kernel_is_no_death() {
+async fn a_scan_that_hangs_in_the_kernel_keeps_it_live() {
     let mut desk = Desk::open();
     desk.front.telemetry.rescan_started(RescanTrigger::Start);
     tokio::time::advance(Duration::from_secs(3600)).await;
@@ -86,7 +86,7 @@ async fn a_look_that_hangs_in_the_kernel_is_no_death() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_that_does_not_come_round_is_dead_by_its_name() {
+async fn a_session_without_progress_is_not_live_and_is_named() {
     let mut desk = Desk::open();
     let (_progress, waiting) = watch::channel(Progress::Waiting);
     desk.sessions.send_replace([(GPU.to_owned(), waiting)].into());
@@ -100,7 +100,7 @@ async fn a_session_that_does_not_come_round_is_dead_by_its_name() {
 }
 
 #[tokio::test]
-async fn a_session_that_has_not_looked_for_a_kubelet_yet_is_not_ready_for_want_of_one() {
+async fn a_session_that_has_not_checked_for_a_kubelet_yet_does_not_report_a_missing_one() {
     let desk = Desk::open();
     let telemetry = &desk.front.telemetry;
     telemetry.rescan_started(RescanTrigger::Start);
@@ -145,7 +145,7 @@ async fn a_thousand_boards_that_came_and_went_leave_no_series() {
 }
 
 #[tokio::test]
-async fn what_libixml_measures_is_told_while_it_answers_and_not_a_moment_longer() {
+async fn measurements_of_libixml_are_exposed_only_while_it_answers() {
     let desk = Desk::open();
     let told = |prefix: &str| {
         let text = desk.front.metrics(Format::OpenMetrics);

@@ -116,5 +116,5 @@ async fn auto_asks_no_library_of_this_machine_about_another_machine_s_chips() {
     settings.places.ld_library_path = Some(fake.path().into());
     let node = asking_for(IxmlChoice::Auto).ixml(settings).start().await;
     node.until("four healthy boards", healthy(4)).await;
-    assert_eq!(node.plugin().ixml.as_ref().unwrap().borrow().to_string(), "libixml is not asked");
+    assert_eq!(node.plugin().ixml.as_ref().unwrap().borrow().to_string(), "libixml is not used");
 }

@@ -8,10 +8,10 @@ use std::ops::Add;
 /// Every field is a sum over devices and groups, so costs of disjoint parts of a node add up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Score {
-    /// What the sharing policy looks at first. Spread: pairs of chosen replicas that are on one
+    /// What the sharing policy compares first. Spread: pairs of chosen replicas that are on one
     /// device. Pack: devices that the chosen replicas are on. 0 where nothing is shared.
     pub crowding: u64,
-    /// What the sharing policy looks at next, summed over the chosen replicas. Spread: replicas
+    /// What the sharing policy compares next, summed over the chosen replicas. Spread: replicas
     /// of its device already in use. Pack: replicas of its device still free before the choice.
     /// 0 where nothing is shared.
     pub load: u64,

@@ -6,7 +6,7 @@ use crate::model::function::{Function, FunctionKind};
 use crate::model::pci::PciAddress;
 use crate::model::sysfs::SysfsScan;
 
-/// What lies below each port, looked up once for the whole machine.
+/// What lies below each port, collected once for the whole machine.
 pub(super) struct Ports<'a> {
     endpoints: BTreeMap<PciAddress, Vec<&'a Function>>,
     bridges_right_below: BTreeMap<PciAddress, usize>,

@@ -346,7 +346,7 @@ fn a_guests_chip_is_taken_as_it_is_whatever_its_siblings() {
 
 /// A guest sees no port above what was passed through, and each function has a slot.
 #[test]
-fn chips_right_on_a_root_bus_are_not_judged_half_boards() {
+fn chips_right_on_a_root_bus_are_not_half_boards() {
     let sample = ScanBuilder::default()
         .chip("00:06.0", UNKNOWN)
         .chip("00:07.0", UNKNOWN)

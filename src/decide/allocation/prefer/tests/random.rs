@@ -11,7 +11,7 @@ use crate::model::device::DeviceId;
 use crate::model::pci::{PciAddress, RootBus};
 use crate::model::topology::{Distance, GroupKind};
 
-/// The oracle looks at every subset of the ids, so there must not be many.
+/// The oracle tries every subset of the ids, so there must not be many.
 const MOST_IDS: usize = 14;
 
 /// Numbers that any node and any request can be made of.

@@ -10,7 +10,7 @@ use crate::model::config::{ContainerRules, Granularity, Selector, Sharing, Shari
 
 const GPU: &str = "iluvatar.com/gpu";
 
-/// The lists as a kubelet is told them at this time.
+/// The lists for a kubelet at this time.
 fn listed(removed: &mut RemovedDevices, now: Duration, source: PodResourcesState) -> Vec<Resource> {
     removed.expire(now);
     let mut resources = removed.present.as_ref().unwrap().resources.clone();
@@ -36,7 +36,7 @@ fn check(removed: &mut RemovedDevices, now: Duration, expected: &[&str]) {
 const ASKING: &str = "0000:64:00.0 Unhealthy Removed: 0000:64:00.0 left the PCI bus; asking the \
                       kubelet whether a pod holds it";
 const LEFT: &str = "0000:64:00.0 Unhealthy Removed: 0000:64:00.0 left the PCI bus; stays listed \
-                    for 300 s, since the kubelet does not tell whether a pod holds it";
+                    for 300 s, since the kubelet does not report whether a pod holds it";
 const HELD: &str = "0000:64:00.0 Unhealthy Removed: 0000:64:00.0 left the PCI bus; \
                     still held by container main of pod team/train";
 const STAYS: &str = "0000:13:00.0 Healthy";
@@ -133,7 +133,7 @@ fn a_removed_device_is_refused_with_its_reason_and_gives_no_node() {
     assert_eq!(
         refused.to_string(),
         "iluvatar.com/gpu: device 0000:64:00.0 is unhealthy: Removed (0000:64:00.0 left the PCI \
-         bus; stays listed for 300 s, since the kubelet does not tell whether a pod holds it)"
+         bus; stays listed for 300 s, since the kubelet does not report whether a pod holds it)"
     );
     let device = &resources[0].devices[1];
     assert!(device.is_removed() && device.nodes.is_empty());

@@ -1,4 +1,4 @@
-//! A node as a test needs it: boards by bus number, and what the kubelet says of them.
+//! A node as a test needs it: boards by bus number, and what the kubelet reports of them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Whatever happens, in whatever order: what a pod holds is listed, what nobody holds leaves.
+//! Whatever happens, in whatever order: what a pod holds is listed, what no pod holds leaves.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,9 +15,9 @@ enum Step {
     Return(u8, bool),
     Hold(u8),
     Release(u8),
-    /// The kubelet is asked; what it says is true now and arrives later.
+    /// PodResources is queried; the answer is true now and arrives later.
     Ask,
-    Hear,
+    Answer,
     Pass(u64),
 }
 
@@ -29,14 +29,14 @@ fn step() -> impl Strategy<Value = Step> {
         board.clone().prop_map(Step::Hold),
         board.prop_map(Step::Release),
         Just(Step::Ask),
-        Just(Step::Hear),
+        Just(Step::Answer),
         (0..400_u64).prop_map(Step::Pass),
     ]
 }
 
-/// What the kubelet said of a device since it left.
+/// What the kubelet reported of a device since it left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Said {
+enum Reported {
     Nothing,
     Held,
     /// So that it is listed no more.
@@ -50,7 +50,7 @@ struct World {
     there: BTreeMap<u8, bool>,
     held: BTreeSet<u8>,
     /// Since when.
-    away: BTreeMap<u8, (u64, Said)>,
+    away: BTreeMap<u8, (u64, Reported)>,
     asked: Option<(u64, BTreeSet<u8>)>,
     removed_devices: RemovedDevices,
 }
@@ -84,14 +84,14 @@ impl World {
                 self.held.remove(&board);
             }
             Step::Ask => self.asked = Some((self.now, self.held.clone())),
-            Step::Hear => self.hear(),
+            Step::Answer => self.receive_answer(),
             Step::Pass(seconds) => self.now += seconds,
         }
     }
 
     fn leave(&mut self, board: u8) {
         if self.there.remove(&board).is_some() {
-            self.away.insert(board, (self.now, Said::Nothing));
+            self.away.insert(board, (self.now, Reported::Nothing));
             self.scan();
         }
     }
@@ -106,17 +106,18 @@ impl World {
         self.removed_devices.observe(node.present(), second(self.now));
     }
 
-    fn hear(&mut self) {
+    fn receive_answer(&mut self) {
         let Some((asked, held)) = self.asked.take() else { return };
         let ids: Vec<_> = held.iter().map(|board| id(*board)).collect();
         let ids: Vec<_> = ids.iter().map(|id| (GPU, &id[..])).collect();
         self.removed_devices.answered(&holding(second(asked), &ids));
-        for (board, (since, said)) in &mut self.away {
+        for (board, (since, reported)) in &mut self.away {
             // What is not listed any more is listed again once it proves to be held.
-            let is_over = *said == Said::Free || *said == Said::Nothing && self.now >= *since + 300;
-            *said = match (held.contains(board), *said) {
-                (true, _) if asked > *since || is_over => Said::Held,
-                (false, Said::Nothing | Said::Held) if asked > *since => Said::Free,
+            let is_over = *reported == Reported::Free
+                || *reported == Reported::Nothing && self.now >= *since + 300;
+            *reported = match (held.contains(board), *reported) {
+                (true, _) if asked > *since || is_over => Reported::Held,
+                (false, Reported::Nothing | Reported::Held) if asked > *since => Reported::Free,
                 (_, before) => before,
             };
         }
@@ -124,10 +125,10 @@ impl World {
 
     /// The kubelet's list must be just this.
     fn expected(&self) -> BTreeMap<String, bool> {
-        let away = self.away.iter().filter(|(_, (since, said))| match said {
-            Said::Held => true,
-            Said::Nothing => self.now < since + 300,
-            Said::Free => false,
+        let away = self.away.iter().filter(|(_, (since, reported))| match reported {
+            Reported::Held => true,
+            Reported::Nothing => self.now < since + 300,
+            Reported::Free => false,
         });
         let there = self.there.keys().map(|board| (id(*board), true));
         there.chain(away.map(|(board, _)| (id(*board), false))).collect()
