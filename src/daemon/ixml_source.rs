@@ -8,11 +8,12 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info, warn};
 
-use crate::decide::ixml::{LibraryPlaces, Patience, libraries_to_try, loader_path};
-use crate::host::ixml::agent_process::{AgentProcess, NoAnswer, THIS_PROGRAM};
+use crate::decide::ixml::IxmlRetry;
+use crate::host::ixml::agent_process::{AgentError, AgentProcess, THIS_PROGRAM};
+use crate::host::ixml::search_path::{LibraryEnv, libraries_to_try, loader_path};
 use crate::model::ixml::{IxmlChoice, IxmlReading, IxmlState};
 use crate::model::pci::PciAddress;
-use crate::wire::ixml_agent::{Answer, parse_answer, request_line};
+use crate::wire::ixml_agent::{AgentMessage, parse_message, request_line};
 
 /// How long a read usually may take.
 pub const DEADLINE: Duration = Duration::from_secs(2);
@@ -24,20 +25,20 @@ const LONGEST_REASON: usize = 500;
 pub struct IxmlSettings {
     /// Which library to ask.
     pub choice: IxmlChoice,
-    /// What the environment says of places.
-    pub places: LibraryPlaces,
+    /// Where the environment says that libraries are.
+    pub env: LibraryEnv,
     /// The program that is the agent when it is given the verb; this one, but in tests.
     pub program: PathBuf,
-    /// When to give up, and when to try again.
-    pub patience: Patience,
+    /// When a request fails, and when the next one is sent.
+    pub retry: IxmlRetry,
 }
 
 impl IxmlSettings {
     /// As the daemon runs.
     #[must_use]
-    pub fn new(choice: IxmlChoice, places: LibraryPlaces) -> Self {
-        let patience = Patience::default();
-        Self { choice, places, program: THIS_PROGRAM.into(), patience }
+    pub fn new(choice: IxmlChoice, env: LibraryEnv) -> Self {
+        let retry = IxmlRetry::default();
+        Self { choice, env, program: THIS_PROGRAM.into(), retry }
     }
 }
 
@@ -135,9 +136,9 @@ impl IxmlSource {
     }
 
     fn start_agent(&mut self, span: Span) -> Option<IxmlState> {
-        let IxmlSettings { choice, places, program, .. } = &self.settings;
-        let libraries = libraries_to_try(choice, places);
-        match AgentProcess::start(program, &libraries, loader_path(&libraries, places)) {
+        let IxmlSettings { choice, env, program, .. } = &self.settings;
+        let libraries = libraries_to_try(choice, env);
+        match AgentProcess::start(program, &libraries, loader_path(&libraries, env)) {
             Ok(agent) => {
                 let question = Some(span.question());
                 self.stage = Stage::Running { agent, library: None, question };
@@ -153,8 +154,8 @@ impl IxmlSource {
     async fn ask(&mut self, chips: &[PciAddress], span: Span) -> Option<IxmlState> {
         let Stage::Running { agent, question, .. } = &mut self.stage else { return None };
         *question = Some(span.question());
-        match timeout_at(span.deadline, agent.ask(&request_line(chips))).await {
-            Ok(Err(_gone)) => Some(self.bury(&NoAnswer::Ended, span).await),
+        match timeout_at(span.deadline, agent.send(&request_line(chips))).await {
+            Ok(Err(_gone)) => Some(self.bury(&AgentError::Ended, span).await),
             // Should half a line be all that went through, there will be no answer.
             Ok(Ok(())) | Err(_) => None,
         }
@@ -162,36 +163,36 @@ impl IxmlSource {
 
     async fn hear(&mut self, question: Question, span: Span) -> Option<IxmlState> {
         let Stage::Running { agent, .. } = &mut self.stage else { return None };
-        match timeout_at(question.due, agent.answer()).await {
+        match timeout_at(question.due, agent.receive()).await {
             Err(_) => Some(self.wait_on(question)),
             Ok(Err(no_answer)) => Some(self.bury(&no_answer, span).await),
-            Ok(Ok(line)) => match parse_answer(&line) {
-                Ok(answer) => self.take(answer, question, span),
+            Ok(Ok(line)) => match parse_message(&line) {
+                Ok(message) => self.take(message, question, span),
                 Err(error) => Some(self.unusable(&format!("its agent said {error}"))),
             },
         }
     }
 
-    fn take(&mut self, answer: Answer, question: Question, span: Span) -> Option<IxmlState> {
+    fn take(&mut self, message: AgentMessage, question: Question, span: Span) -> Option<IxmlState> {
         let Stage::Running { library, question: open, .. } = &mut self.stage else { return None };
         *open = None;
-        match (answer, library) {
-            (Answer::Ready(path), library @ None) => {
+        match (message, library) {
+            (AgentMessage::Ready(path), library @ None) => {
                 *library = Some(path);
                 None
             }
-            (Answer::Reading(chips), Some(library)) => {
+            (AgentMessage::Reading(chips), Some(library)) => {
                 let reading = Arc::new(IxmlReading { library: library.clone(), chips });
                 self.failures = 0;
                 self.last = Some(Arc::clone(&reading));
                 // A late answer is no longer what is asked for, but shows that asking is of use.
                 (span.begun <= question.asked).then_some(IxmlState::Reading(reading))
             }
-            (Answer::NotFound(tried), None) => {
+            (AgentMessage::NotFound(tried), None) => {
                 self.end_agent();
                 Some(IxmlState::NotFound(tried.into()))
             }
-            (Answer::Unusable(library, failure), _) => {
+            (AgentMessage::Unusable(library, failure), _) => {
                 let remedy = failure.code.remedy();
                 let remedy = remedy.map_or(String::new(), |remedy| format!("; {remedy}"));
                 Some(self.unusable(&format!("{}: {failure}{remedy}", library.display())))
@@ -203,7 +204,7 @@ impl IxmlSource {
     /// The answer is overdue; too long, and its agent is given up.
     fn wait_on(&mut self, question: Question) -> IxmlState {
         let waited = question.asked.elapsed();
-        if waited >= self.settings.patience.give_up {
+        if waited >= self.settings.retry.answer_timeout {
             info!(?waited, "libixml is given up and started again later");
             self.end_agent();
         }
@@ -215,11 +216,11 @@ impl IxmlSource {
     }
 
     /// The agent is no more, or as good as that.
-    async fn bury(&mut self, no_answer: &NoAnswer, span: Span) -> IxmlState {
+    async fn bury(&mut self, no_answer: &AgentError, span: Span) -> IxmlState {
         let Stage::Running { agent, .. } = &mut self.stage else { return self.state.clone() };
         let how = match no_answer {
-            NoAnswer::Ended => timeout_at(span.deadline, agent.ended()).await.ok(),
-            NoAnswer::Unreadable(_) => None,
+            AgentError::Ended => timeout_at(span.deadline, agent.wait()).await.ok(),
+            AgentError::Unreadable(_) => None,
         };
         self.unusable(&match how {
             Some(Ok(status)) => format!("its agent died, {status}"),
@@ -247,7 +248,7 @@ impl IxmlSource {
 
     fn next_try(&mut self) -> Instant {
         self.failures = self.failures.saturating_add(1);
-        let pause = self.settings.patience.pause(self.failures);
+        let pause = self.settings.retry.delay(self.failures);
         debug!(?pause, failures = self.failures, "libixml will be tried again");
         Instant::now() + pause
     }

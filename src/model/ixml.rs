@@ -1,15 +1,17 @@
-//! What the vendor's library libixml says of chips: health bits, counters, and why it says nothing.
-//! It is a witness of health alone; which chips there are, and what they are called, it is not asked.
+//! What the vendor's library libixml reports of chips: health bits, counters, and failed calls. It is
+//! a source of health alone; which chips exist, and their names, come from /sys.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize, Serializer};
+
 use super::pci::PciAddress;
 
-/// Which library to ask.
+/// Which library to load.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum IxmlChoice {
     /// None.
@@ -21,33 +23,42 @@ pub enum IxmlChoice {
     Path(PathBuf),
 }
 
-/// How far the source is, and what it said last.
+/// The state of the source, and its last reading.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IxmlState {
-    /// It is not wanted.
+    /// The configuration does not use it.
     Off,
     /// No library could be loaded; what was tried, in order.
     NotFound(Arc<[TriedLibrary]>),
-    /// It answered just now.
+    /// It answered the last request.
     Reading(Arc<IxmlReading>),
-    /// It was asked and does not answer, so nothing new is known.
+    /// It does not answer the last request.
     Stalled {
-        /// When the first question without an answer was asked.
+        /// When the first request without an answer was sent.
         since: Instant,
-        /// What it said before.
+        /// The last reading.
         last: Option<Arc<IxmlReading>>,
     },
-    /// It cannot be asked, for this reason; tried again at a slow pace.
+    /// It cannot be used, for this reason; retried with a growing delay.
     Unusable(String),
 }
 
 /// A library that did not load.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct TriedLibrary {
     /// As it was given to the dynamic loader.
+    #[serde(serialize_with = "serialize_path")]
     pub path: PathBuf,
-    /// The loader's own words. They name the file that is missing, which may be a dependency.
+    /// The loader's message. It names the missing file, which may be a dependency.
     pub error: String,
+}
+
+/// Writes a path that is only shown; what is not UTF-8 becomes replacement characters.
+///
+/// # Errors
+/// As the serializer.
+pub fn serialize_path<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
 }
 
 impl fmt::Display for TriedLibrary {
@@ -65,14 +76,14 @@ impl fmt::Display for IxmlState {
     /// A sentence for logs; the same as long as nothing changed that an operator would care about.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Off => f.write_str("libixml is not asked"),
+            Self::Off => f.write_str("libixml is off"),
             Self::NotFound(tried) => {
                 let tried: Vec<_> = tried.iter().map(ToString::to_string).collect();
                 write!(f, "libixml could not be loaded, tried: {}", tried.join("; "))
             }
             Self::Reading(reading) => write!(f, "{} answers", reading.library.display()),
             Self::Stalled { last: Some(_), .. } => {
-                f.write_str("libixml does not answer; what it said last stays in force")
+                f.write_str("libixml does not answer; its last reading stays valid")
             }
             Self::Stalled { last: None, .. } => f.write_str("libixml does not answer"),
             Self::Unusable(reason) => write!(f, "libixml cannot be used: {reason}"),
@@ -80,30 +91,39 @@ impl fmt::Display for IxmlState {
     }
 }
 
-/// One answer of the library.
+/// One reading of all chips.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IxmlReading {
     /// The library that was loaded, as it was given to the dynamic loader.
     pub library: PathBuf,
-    /// Every chip that was asked about.
+    /// Every chip of the request.
     pub chips: BTreeMap<PciAddress, ChipReading>,
 }
 
-/// What the library says of one chip. A counter that it does not have, or would not give, is absent.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What the library reports of one chip. A counter that it lacks, or that could not be read, is absent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
 pub struct ChipReading {
     /// `ixmlDeviceGetHealth`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthBits>,
     /// `ixmlDeviceGetEccErros`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub ecc: Option<EccErrors>,
     /// `nvmlDeviceGetTemperature`, of the chip, in degrees Celsius.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature: Option<u32>,
-    /// The gravest refusal. A counter that this library or chip does not have is none.
+    /// The most severe failure of the calls. A counter that this library or chip does not have is no
+    /// failure.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<CallFailure>,
 }
 
-/// What `ixmlDeviceGetHealth` reports: a bit for each part that is not well.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// What `ixmlDeviceGetHealth` reports: one bit for each failed part.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize,
+)]
+#[serde(transparent)]
 pub struct HealthBits(pub u64);
 
 impl HealthBits {
@@ -149,7 +169,7 @@ impl fmt::Display for HealthBits {
 }
 
 /// Errors that the chip's memory corrected (single bit) and could not correct (double bit).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct EccErrors {
     /// Corrected.
     pub single: u32,
@@ -157,26 +177,23 @@ pub struct EccErrors {
     pub double: u32,
 }
 
-/// What was asked of the library.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Call {
-    /// To get ready.
+/// A call of the library.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum IxmlCall {
+    /// Initialise.
     Init,
-    /// Which of its devices a chip is.
+    /// Find the handle of a chip.
     Handle,
-    /// The health bits.
+    /// Read the health bits.
     Health,
-    /// The ECC counters.
+    /// Read the ECC counters.
     Ecc,
-    /// The temperature.
+    /// Read the temperature.
     Temperature,
 }
 
-impl Call {
-    /// Every call.
-    pub const ALL: [Self; 5] =
-        [Self::Init, Self::Handle, Self::Health, Self::Ecc, Self::Temperature];
-
+impl IxmlCall {
     /// The library's own name for it, without the version that some have.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -191,12 +208,12 @@ impl Call {
     }
 }
 
-/// A call that the library refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A call that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct CallFailure {
-    /// What was asked.
-    pub call: Call,
-    /// What it answered.
+    /// Which call.
+    pub call: IxmlCall,
+    /// What it returned.
     pub code: ReturnCode,
 }
 
@@ -208,17 +225,18 @@ impl fmt::Display for CallFailure {
 }
 
 /// What a call returned, as the library numbers it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
+#[serde(transparent)]
 pub struct ReturnCode(pub i32);
 
-/// What a return code means for health; the gravest last.
+/// What a return code means for health; the most severe last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CodeClass {
     /// No failure.
     Success,
-    /// This library or chip does not have what was asked.
+    /// This library or chip does not support the call.
     Absent,
-    /// Says nothing of health: an argument, a permission, a chip that the library does not know.
+    /// Unrelated to health: an argument, a permission, a chip that the library does not know.
     Other,
     /// May pass by itself; counts only several times in a row.
     Transient,
@@ -229,7 +247,7 @@ pub enum CodeClass {
 }
 
 impl ReturnCode {
-    /// All went well.
+    /// Success.
     pub const SUCCESS: Self = Self(0);
     /// The chip does not have it.
     pub const NOT_SUPPORTED: Self = Self(3);
@@ -365,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn the_state_is_a_sentence_that_names_paths_and_the_loaders_words_once() {
+    fn the_state_is_a_sentence_that_names_each_path_once_with_the_loaders_message() {
         let tried =
             |path: &str, error: &str| TriedLibrary { path: path.into(), error: error.to_owned() };
         let state = IxmlState::NotFound(Arc::new([

@@ -1,5 +1,5 @@
-//! The agent: loads the library, answers one request after the other, ends when its input does or
-//! its parent dies. It judges nothing and remembers nothing but which chips it was asked about.
+//! The agent: loads the library and answers one request after the other until its input ends or its
+//! parent dies. Its only state is the chips of the last request.
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -11,47 +11,48 @@ use std::path::PathBuf;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
-use super::library::{Device, Library};
-use crate::model::ixml::{Call, CallFailure, ChipReading, CodeClass, ReturnCode, TriedLibrary};
+use super::library::{Library, LibraryDevice};
+use crate::model::ixml::{CallFailure, ChipReading, CodeClass, IxmlCall, ReturnCode, TriedLibrary};
 use crate::model::pci::{PciAddress, SlotAddress};
-use crate::wire::ixml_agent::{Answer, answer_line, parse_request};
+use crate::wire::ixml_agent::{AgentMessage, message_line, parse_request};
 
 /// Serves standard input until it ends.
 ///
 /// # Errors
-/// The other side of a pipe is gone, or sent what is no request.
+/// The other end of a pipe is closed, or a line is not a request.
 pub fn run(libraries: &[PathBuf]) -> io::Result<()> {
     // A call that hangs would keep an orphan here, with the chips still open.
     prctl::set_pdeathsig(Signal::SIGKILL)?;
-    let answers = own_standard_output()?;
-    serve(libraries, io::stdin().lock(), answers)
+    let messages = take_standard_output()?;
+    serve(libraries, io::stdin().lock(), messages)
 }
 
-/// Standard output for answers alone: what the library prints goes to standard error.
-fn own_standard_output() -> io::Result<File> {
+/// Standard output for messages alone: what the library prints goes to standard error.
+fn take_standard_output() -> io::Result<File> {
     let own = io::stdout().as_fd().try_clone_to_owned()?;
     nix::unistd::dup2_stdout(io::stderr())?;
     Ok(File::from(own))
 }
 
-fn serve(libraries: &[PathBuf], requests: impl BufRead, mut answers: File) -> io::Result<()> {
-    let mut say =
-        |answer: &Answer| answers.write_all(format!("{}\n", answer_line(answer)).as_bytes());
+fn serve(libraries: &[PathBuf], requests: impl BufRead, mut messages: File) -> io::Result<()> {
+    let mut send = |message: &AgentMessage| {
+        messages.write_all(format!("{}\n", message_line(message)).as_bytes())
+    };
     let (path, mut library) = match open_first(libraries) {
         Ok(opened) => opened,
-        Err(tried) => return say(&Answer::NotFound(tried)),
+        Err(tried) => return send(&AgentMessage::NotFound(tried)),
     };
-    let unusable = |failure| Answer::Unusable(path.clone(), failure);
+    let unusable = |failure| AgentMessage::Unusable(path.clone(), failure);
     if let Err(code) = library.start() {
-        return say(&unusable(CallFailure { call: Call::Init, code }));
+        return send(&unusable(CallFailure { call: IxmlCall::Init, code }));
     }
-    say(&Answer::Ready(path.clone()))?;
-    let mut asked_before = None;
+    send(&AgentMessage::Ready(path.clone()))?;
+    let mut last_chips = None;
     for line in requests.lines() {
         let chips = parse_request(&line?).map_err(io::Error::other)?;
-        match read_anew(&mut library, &chips, &mut asked_before) {
-            Ok(readings) => say(&Answer::Reading(readings))?,
-            Err(failure) => return say(&unusable(failure)),
+        match read_chips(&mut library, &chips, &mut last_chips) {
+            Ok(readings) => send(&AgentMessage::Reading(readings))?,
+            Err(failure) => return send(&unusable(failure)),
         }
     }
     Ok(())
@@ -68,75 +69,75 @@ fn open_first(libraries: &[PathBuf]) -> Result<(PathBuf, Library), Vec<TriedLibr
     Err(tried)
 }
 
-/// The library finds its devices when it starts and holds them open from then on. So it starts
-/// again when chips came or went.
-fn read_anew(
+/// The library finds its devices when it is initialised and keeps them open. So it is initialised
+/// again when the chips change.
+fn read_chips(
     library: &mut Library,
     chips: &[PciAddress],
-    asked_before: &mut Option<Vec<PciAddress>>,
+    last_chips: &mut Option<Vec<PciAddress>>,
 ) -> Result<BTreeMap<PciAddress, ChipReading>, CallFailure> {
-    let is_changed = asked_before.as_deref().is_some_and(|before| before != chips);
+    let is_changed = last_chips.as_deref().is_some_and(|before| before != chips);
     if is_changed {
-        library.restart().map_err(|code| CallFailure { call: Call::Init, code })?;
+        library.restart().map_err(|code| CallFailure { call: IxmlCall::Init, code })?;
     }
-    *asked_before = Some(chips.to_vec());
-    let devices = Devices { library, by_place: OnceCell::new() };
+    *last_chips = Some(chips.to_vec());
+    let devices = DeviceLookup { library, by_slot: OnceCell::new() };
     chips.iter().map(|chip| Ok((*chip, read_chip(&devices, *chip)?))).collect()
 }
 
-/// Everything that the library says of one chip.
+/// Everything that the library reports of one chip.
 ///
 /// # Errors
-/// The library as a whole is of no use.
-fn read_chip(devices: &Devices<'_>, chip: PciAddress) -> Result<ChipReading, CallFailure> {
-    let mut refusals = Refusals::default();
+/// The library as a whole cannot be used.
+fn read_chip(devices: &DeviceLookup<'_>, chip: PciAddress) -> Result<ChipReading, CallFailure> {
+    let mut failures = CallFailures::default();
     let mut reading = ChipReading::default();
-    if let Some(device) = refusals.note(Call::Handle, devices.find(chip)) {
+    if let Some(device) = failures.note(IxmlCall::Handle, devices.find(chip)) {
         let library = devices.library;
-        reading.health = refusals.note(Call::Health, library.health(device));
-        reading.ecc = refusals.note(Call::Ecc, library.ecc(device));
-        reading.temperature = refusals.note(Call::Temperature, library.temperature(device));
+        reading.health = failures.note(IxmlCall::Health, library.health(device));
+        reading.ecc = failures.note(IxmlCall::Ecc, library.ecc(device));
+        reading.temperature = failures.note(IxmlCall::Temperature, library.temperature(device));
     }
-    match refusals.gravest {
+    match failures.worst {
         Some(failure) if failure.code.class() == CodeClass::Unusable => Err(failure),
         failure => Ok(ChipReading { failure, ..reading }),
     }
 }
 
-/// The gravest of several refusals, the first among equals.
+/// The most severe of several failures, the first among equals.
 #[derive(Default)]
-struct Refusals {
-    gravest: Option<CallFailure>,
+struct CallFailures {
+    worst: Option<CallFailure>,
 }
 
-impl Refusals {
-    fn note<T>(&mut self, call: Call, result: Result<T, ReturnCode>) -> Option<T> {
+impl CallFailures {
+    fn note<T>(&mut self, call: IxmlCall, result: Result<T, ReturnCode>) -> Option<T> {
         let code = match result {
             Ok(value) => return Some(value),
             Err(code) => code,
         };
-        let noted = self.gravest.map_or(CodeClass::Absent, |failure| failure.code.class());
+        let noted = self.worst.map_or(CodeClass::Absent, |failure| failure.code.class());
         if code.class() > noted {
-            self.gravest = Some(CallFailure { call, code });
+            self.worst = Some(CallFailure { call, code });
         }
         None
     }
 }
 
-/// The library's devices by where they sit.
-struct Devices<'library> {
+/// The library's devices by PCI slot.
+struct DeviceLookup<'library> {
     library: &'library Library,
-    /// Made only where the library cannot find a device by its address.
-    by_place: OnceCell<BTreeMap<SlotAddress, Device<'library>>>,
+    /// Listed only where the library cannot find a device by its address.
+    by_slot: OnceCell<BTreeMap<SlotAddress, LibraryDevice<'library>>>,
 }
 
-impl<'library> Devices<'library> {
+impl<'library> DeviceLookup<'library> {
     /// # Errors
     /// `NOT_FOUND` where the library does not know the chip in any way.
-    fn find(&self, chip: PciAddress) -> Result<Device<'library>, ReturnCode> {
+    fn find(&self, chip: PciAddress) -> Result<LibraryDevice<'library>, ReturnCode> {
         match self.library.device_by_address(chip) {
             Err(code) if matches!(code.class(), CodeClass::Absent | CodeClass::Other) => {
-                let listed = self.by_place.get_or_init(|| list(self.library));
+                let listed = self.by_slot.get_or_init(|| list(self.library));
                 listed.get(&chip.slot_address()).copied().ok_or(ReturnCode::NOT_FOUND)
             }
             other => other,
@@ -144,11 +145,11 @@ impl<'library> Devices<'library> {
     }
 }
 
-/// All devices that say where they sit. One that is lost may not, and is then not found.
-fn list(library: &Library) -> BTreeMap<SlotAddress, Device<'_>> {
+/// All devices with a known slot. A lost device may have none, and is then not found.
+fn list(library: &Library) -> BTreeMap<SlotAddress, LibraryDevice<'_>> {
     let devices = (0..library.count().unwrap_or(0)).filter_map(|index| {
         let device = library.device_by_index(index).ok()?;
-        Some((library.place(device).ok()??, device))
+        Some((library.slot(device).ok()??, device))
     });
     devices.collect()
 }
