@@ -1,4 +1,4 @@
-//! How a running plugin stands: `/status`, and `status -o json`. Names stay; more may come.
+//! The state of a running plugin: `/status`, and `status -o json`. Names stay; more may come.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -16,7 +16,7 @@ use crate::wire::config_yaml::effective_json;
 use crate::wire::metrics::input::Build;
 use crate::wire::metrics::meters::ResourceMeters;
 
-/// What the document is made from; whatever has an age is told as a point in time.
+/// What the document is made from; it shows ages as points in time.
 #[derive(Clone, Debug)]
 pub struct Facts<'a> {
     /// Which build runs.
@@ -27,7 +27,7 @@ pub struct Facts<'a> {
     pub uptime: Duration,
     /// What `/readyz` says.
     pub readiness: ProbeResult,
-    /// In force.
+    /// The active configuration.
     pub config: &'a Config,
     /// Where it is read from; absent where it does not change.
     pub config_file: Option<String>,
@@ -61,9 +61,9 @@ pub struct Aged {
 pub enum SourceFacts {
     /// Nobody asks it.
     Unused(String),
-    /// It tells; with what there is to say of it.
+    /// It works, with a detail where there is one.
     Up(Option<String>),
-    /// It does not tell; why, and for how long where that is known.
+    /// It does not work: why, and for how long where that is known.
     Down(String, Option<Duration>),
 }
 
@@ -93,7 +93,7 @@ pub(super) struct BuildStatus {
 #[serde(rename_all = "camelCase")]
 pub(super) struct ConfigStatus {
     pub(super) file: Option<String>,
-    /// Whether the file's is in force.
+    /// Whether the file as it is now is active.
     pub(super) current: bool,
     pub(super) refused: Option<TroubleStatus>,
     pub(super) in_force: serde_json::Value,
@@ -173,6 +173,9 @@ pub(super) struct DeviceStatus {
 pub(super) struct ReasonStatus {
     pub(super) code: String,
     pub(super) detail: String,
+    /// What to do about it; empty where the plugin that answered is too old to say.
+    #[serde(default)]
+    pub(super) remedy: String,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -303,6 +306,7 @@ fn device_status(device: &Device, since: Option<String>) -> DeviceStatus {
     let reasons = device.reasons.iter().map(|reason| ReasonStatus {
         code: reason.code.name().to_owned(),
         detail: reason.detail.clone(),
+        remedy: reason.code.remedy().to_owned(),
     });
     DeviceStatus {
         id: device.id.to_string(),

@@ -71,7 +71,7 @@ fn troubled() -> Status {
         sources: BTreeMap::from([
             ("netlink", SourceFacts::Down(netlink, Some(ago(90_000)))),
             ("inotify", SourceFacts::Up(None)),
-            ("ixml", SourceFacts::Unused("libixml is not asked".to_owned())),
+            ("ixml", SourceFacts::Unused("libixml is off".to_owned())),
         ]),
     };
     status(&facts)
