@@ -62,7 +62,7 @@ impl PodDevices {
         held.flat_map(|held| held.devices.iter().cloned()).collect()
     }
 
-    /// What the container's runtime is told; empty where it holds nothing.
+    /// What the container's runtime receives; empty where it holds nothing.
     pub(super) fn injection(&self, pod: &str, container: &str) -> Injection {
         let resources = self.container(pod, container).into_iter().flat_map(BTreeMap::values);
         Injection::merge(resources.map(|held| &held.response))
