@@ -5,7 +5,7 @@
 
 mod nodes;
 
-use ix_device_plugin::decide::allocation::prefer::{Request, prefer};
+use ix_device_plugin::decide::allocation::prefer::{PreferenceRequest, prefer};
 use ix_device_plugin::model::device::DeviceId;
 
 use nodes::{Node, Random};
@@ -109,8 +109,8 @@ impl Run {
     fn choose(&mut self, size: usize) -> Vec<DeviceId> {
         match self.policy {
             Policy::Ours => {
-                let request = Request { available: &self.free, must_include: &[], size };
-                prefer(&self.node.stock(), &request).ids
+                let request = PreferenceRequest { available: &self.free, must_include: &[], size };
+                prefer(&self.node.supply(), &request).ids
             }
             Policy::LowestFirst => self.free[..size].to_vec(),
             Policy::Random => {

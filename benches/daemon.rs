@@ -16,8 +16,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use ix_device_plugin::demo::kubelet::{EmbeddedKubelet, NodeView, Settings};
-use ix_device_plugin::demo::machine::PlayMachine;
+use ix_device_plugin::demo::kubelet::{EmbeddedKubelet, KubeletSettings, NodeView};
+use ix_device_plugin::demo::machine::DemoMachine;
 use ix_device_plugin::demo::story::SHIPPED;
 use ix_device_plugin::host::kubelet::channel_over;
 use ix_device_plugin::model::machine::Machine;
@@ -84,7 +84,7 @@ fn row(name: &str, mut times: Vec<Duration>, target: Option<u64>) {
 
 /// A node with a kubelet; daemons come and go on it.
 struct Node {
-    machine: PlayMachine,
+    machine: DemoMachine,
     kubelet: EmbeddedKubelet,
     directory: TempDir,
 }
@@ -97,9 +97,9 @@ impl Node {
 
     async fn with(machine: Machine) -> Self {
         let directory = TempDir::new().expect("there is room");
-        let kubelet = EmbeddedKubelet::start(directory.path(), Settings::default());
+        let kubelet = EmbeddedKubelet::start(directory.path(), KubeletSettings::default());
         Self {
-            machine: PlayMachine::unpack(machine).expect("there is room"),
+            machine: DemoMachine::unpack(machine).expect("there is room"),
             kubelet: kubelet.await.expect("the directory is ours"),
             directory,
         }
@@ -280,10 +280,10 @@ fn resident(name: &str, daemon: &Daemon) {
 async fn list_changes(node: &Node, daemon: &Daemon, count: usize) {
     for index in 0..count {
         let healthy = if index % 2 == 0 {
-            node.machine.silence(CHIP).expect("the file is ours");
+            node.machine.stop_answering(CHIP).expect("the file is ours");
             120
         } else {
-            node.machine.revive(CHIP).expect("the file is ours");
+            node.machine.answer_again(CHIP).expect("the file is ours");
             128
         };
         tokio::time::sleep(PACE).await;

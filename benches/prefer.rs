@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main};
-use ix_device_plugin::decide::allocation::prefer::{Request, prefer};
+use ix_device_plugin::decide::allocation::prefer::{PreferenceRequest, prefer};
 use ix_device_plugin::model::config::{Sharing, SharingPolicy};
 use ix_device_plugin::model::device::DeviceId;
 
@@ -32,10 +32,10 @@ fn measure(group: &mut BenchmarkGroup<WallTime>, name: &str, node: &Node, size: 
     });
     let mut available: Vec<_> = ids.collect();
     Random(1).shuffle(&mut available);
-    let request = Request { available: &available, must_include: &[], size };
+    let request = PreferenceRequest { available: &available, must_include: &[], size };
     let id = BenchmarkId::new(name, format!("{} choose {size}", node.devices.len()));
     group.bench_function(id, |bencher| {
-        bencher.iter(|| prefer(black_box(&node.stock()), black_box(&request)));
+        bencher.iter(|| prefer(black_box(&node.supply()), black_box(&request)));
     });
 }
 

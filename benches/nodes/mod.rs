@@ -60,7 +60,7 @@ impl Node {
         node
     }
 
-    pub(crate) fn stock(&self) -> DeviceSupply<'_> {
+    pub(crate) fn supply(&self) -> DeviceSupply<'_> {
         DeviceSupply { tree: &self.tree, devices: &self.devices, sharing: self.sharing }
     }
 

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use super::output::{Failure, StandardOutput, paint};
 use super::{DemoArgs, DemoFormat, config, run};
 use crate::demo::story::{self, SHIPPED};
-use crate::demo::timeline::{Look, Timeline};
+use crate::demo::timeline::{Timeline, TimelineFormat};
 use crate::host::files;
 use crate::model::machine::Machine;
 use crate::parse::node_file::parse_node_file;
@@ -17,12 +17,12 @@ pub(super) fn demo(args: &DemoArgs) -> Result<(), Failure> {
     let machine = machine(args.node.as_deref())?;
     let directory = tempfile::Builder::new().prefix("ix-kubelet-").tempdir();
     let directory = directory.context("cannot make a directory for the kubelet")?;
-    let look = match args.output {
-        DemoFormat::Text => Look::Text(paint()),
-        DemoFormat::Json => Look::Json,
+    let format = match args.output {
+        DemoFormat::Text => TimelineFormat::Text(paint()),
+        DemoFormat::Json => TimelineFormat::Json,
     };
     let mut stdout = StandardOutput::lock();
-    let timeline = Timeline::new(&mut stdout, look);
+    let timeline = Timeline::new(&mut stdout, format);
     let story = story::play(args.story, machine, config, directory.path(), timeline);
     let played = run::runtime()?.block_on(story);
     if stdout.is_closed() { Ok(()) } else { Ok(played?) }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::decide::node::snapshot::NodeSnapshot;
 use crate::decide::node::state::snapshot_of;
+use crate::host::cpu_affinity::cpu_affinity;
 use crate::host::files;
 use crate::host::root::Root;
 use crate::host::scan::scan;
@@ -14,7 +15,7 @@ use crate::model::sysfs::SysfsScan;
 use crate::parse::node_file::write_node_file;
 use crate::parse::sysfs::PCI_DEVICES;
 use crate::wire::report::{
-    DiscoveryReport, ScannedBus, document, dot, matrix, table, tree, udev, yaml,
+    DiscoveryReport, ScannedBus, TopologyReport, document, dot, matrix, table, tree, udev, yaml,
 };
 use anyhow::Context as _;
 
@@ -40,17 +41,22 @@ pub(super) fn discover(args: &DiscoverArgs) -> Result<(), Failure> {
 
 pub(super) fn topology(args: &TopologyArgs) -> Result<(), Failure> {
     let config = config::load_file(&args.file)?;
-    with_report(&args.machine, &config, |report| match args.output {
-        TopologyFormat::Table => Ok(matrix::matrix(report, paint())),
-        TopologyFormat::Json => json(&document::topology(&report.snapshot.inventory)),
+    let root = Root::open(&args.machine.root).map_err(anyhow::Error::new)?;
+    with_report(&args.machine, &config, |report| {
+        let cpu_affinity = &cpu_affinity(&root, &report.snapshot.inventory.chips());
+        let report = TopologyReport { discovery: *report, cpu_affinity };
+        match args.output {
+            TopologyFormat::Table => Ok(matrix::matrix(&report, paint())),
+            TopologyFormat::Json => json(&document::topology(&report)),
+        }
     })
 }
 
-/// Scans the machine and prints what `shown` makes of it.
+/// Scans the machine and prints it as `format` lays it out.
 fn with_report(
     machine: &MachineArgs,
     config: &Config,
-    shown: impl Fn(&DiscoveryReport<'_>) -> anyhow::Result<String>,
+    format: impl Fn(&DiscoveryReport<'_>) -> anyhow::Result<String>,
 ) -> Result<(), Failure> {
     let scan = scan_at(&machine.root, config)?;
     let scanned = ScannedBus {
@@ -59,7 +65,7 @@ fn with_report(
         vendor_ids: config.discovery.vendor_ids.clone(),
     };
     let snapshot = snapshot_of(scan, config);
-    print(&shown(&DiscoveryReport { snapshot: &snapshot, scanned: &scanned })?)
+    print(&format(&DiscoveryReport { snapshot: &snapshot, scanned: &scanned })?)
 }
 
 pub(super) fn snapshot(args: &SnapshotArgs) -> Result<(), Failure> {

@@ -1,4 +1,4 @@
-//! `explain allocation`: which devices the kubelet would get as preferred, and why.
+//! `explain allocation`: which devices the plugin would prefer for a container, and why.
 
 use std::str::FromStr;
 
@@ -6,18 +6,22 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::output::{Failure, json, print};
 use super::{ConfigArgs, MachineArgs, config, discover};
-use crate::decide::allocation::prefer::{DeviceSupply, Request, explain};
+use crate::decide::allocation::prefer::{DeviceSupply, PreferenceRequest, explain};
 use crate::model::device::{DeviceId, Resource};
 use crate::model::pci::PciAddressError;
 use crate::wire::report::allocation;
+use crate::wire::report::allocation_text::allocation_text;
 
 /// Answers that can be explained.
 #[derive(Debug, Subcommand)]
 pub enum ExplainVerb {
-    /// Show which devices a container would get, the runner-up, and how the two differ.
+    /// Show which devices a container would get, the second-best choice, and how the two differ.
     ///
     /// This is the answer to the kubelet's GetPreferredAllocation: the closest set; among equals,
-    /// the one that leaves the most whole boards; then the lowest addresses.
+    /// the one that keeps the remaining devices closest and the most boards whole; then the lowest
+    /// addresses.
+    ///
+    /// Exit codes: 0 success, 1 fewer devices available than requested, or failure.
     #[command(after_long_help = "Examples:
   ix-device-plugin explain allocation --size 2
   ix-device-plugin explain allocation --size 4 -o json --root fixtures/nodes/bi-v150-x8.node
@@ -28,7 +32,7 @@ pub enum ExplainVerb {
 /// A container's request.
 #[derive(Args, Debug)]
 pub struct AllocationArgs {
-    /// How many devices the container asks for.
+    /// How many devices the container requests.
     #[arg(long, value_name = "K")]
     pub size: usize,
     /// Free device ids, separated by commas, or `all`.
@@ -97,17 +101,19 @@ pub(super) fn allocation(args: &AllocationArgs) -> Result<(), Failure> {
         args.available.of(resource),
         args.must_include.as_ref().map_or(Vec::new(), |ids| ids.of(resource)),
     );
-    let stock = DeviceSupply {
+    let supply = DeviceSupply {
         tree: &snapshot.inventory.tree,
         devices: &resource.devices,
         sharing: resource.sharing,
     };
-    let request = Request { available: &available, must_include: &must_include, size: args.size };
-    let explanation = explain(&stock, &request);
+    let request =
+        PreferenceRequest { available: &available, must_include: &must_include, size: args.size };
+    let explanation = explain(&supply, &request);
     match args.output {
-        ExplainFormat::Text => print(&explanation.to_string()),
-        ExplainFormat::Json => print(&json(&allocation::document(&explanation))?),
+        ExplainFormat::Text => print(&allocation_text(&explanation))?,
+        ExplainFormat::Json => print(&json(&allocation::document(&explanation))?)?,
     }
+    if explanation.choice.ids.len() < args.size { Err(Failure::Found(1)) } else { Ok(()) }
 }
 
 fn find<'a>(resources: &'a [Resource], name: Option<&str>) -> anyhow::Result<&'a Resource> {
@@ -115,6 +121,6 @@ fn find<'a>(resources: &'a [Resource], name: Option<&str>) -> anyhow::Result<&'a
     resources.iter().find(wanted).ok_or_else(|| {
         let names: Vec<_> = resources.iter().map(|resource| &*resource.name).collect();
         let (name, names) = (name.unwrap_or_default(), names.join(", "));
-        anyhow::anyhow!("`{name}` is no resource of this configuration; it has {names}")
+        anyhow::anyhow!("`{name}` is not a resource of this configuration, which has {names}")
     })
 }

@@ -13,8 +13,8 @@ use super::{FileArgs, config, discover};
 
 pub(super) fn unpack(file: &Path, directory: &Path) -> Result<(), Failure> {
     let machine = read(file)?;
-    let made = files::unpack(&machine, directory);
-    made.with_context(|| format!("cannot unpack {}", file.display()))?;
+    let unpacked = files::unpack(&machine, directory);
+    unpacked.with_context(|| format!("cannot unpack {}", file.display()))?;
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! `ixml-agent`: the child process that has libixml loaded. The daemon starts it; by hand it answers
+//! `ixml-agent`: the child process that loads libixml. The daemon starts it; by hand it answers
 //! a JSON list of addresses: `echo '["0000:13:00.0"]' | ix-device-plugin ixml-agent -- libixml.so`.
 
 use std::path::PathBuf;

@@ -10,8 +10,8 @@ use super::output::Failure;
 use super::{HttpChoice, RunArgs, config};
 use crate::app::{self, DaemonSettings, RunError};
 use crate::daemon::ixml_source::IxmlSettings;
-use crate::decide::ixml::LibraryPlaces;
 use crate::decide::node::removed::Retention;
+use crate::host::ixml::search_path::LibraryEnv;
 use crate::host::root::Root;
 use crate::model::ixml::IxmlChoice;
 use crate::model::rescan::RescanTrigger;
@@ -38,7 +38,7 @@ pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
         kubelet_directory: args.kubelet_dir.clone(),
         pod_resources_socket: Some(args.pod_resources_socket.clone()),
         retention: Retention::default(),
-        ixml: Some(IxmlSettings::new(IxmlChoice::Off, library_places())),
+        ixml: Some(IxmlSettings::new(IxmlChoice::Off, library_env())),
         http: match args.http.http {
             HttpChoice::Off => None,
             HttpChoice::At(address) => Some(address),
@@ -55,8 +55,8 @@ pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
     })
 }
 
-fn library_places() -> LibraryPlaces {
-    LibraryPlaces {
+fn library_env() -> LibraryEnv {
+    LibraryEnv {
         ld_library_path: std::env::var_os("LD_LIBRARY_PATH"),
         corex_home: std::env::var_os("COREX_HOME").map(Into::into),
     }

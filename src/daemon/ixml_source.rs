@@ -1,5 +1,5 @@
-//! Queries libixml through its agent: one agent, one pending request at a time. Whatever the library
-//! does, [`IxmlSource::read`] returns by its deadline.
+//! The one who asks libixml, through its agent: one agent, one open question at a time. Whatever the
+//! library does, [`IxmlSource::read`] comes back by its deadline. It judges nothing.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,44 +8,45 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info, warn};
 
-use crate::decide::ixml::{LibraryPlaces, RetryPolicy, libraries_to_try, loader_path};
-use crate::host::ixml::agent_process::{AgentProcess, NoReply, THIS_PROGRAM};
+use crate::decide::ixml::IxmlRetry;
+use crate::host::ixml::agent_process::{AgentError, AgentProcess, THIS_PROGRAM};
+use crate::host::ixml::search_path::{LibraryEnv, libraries_to_try, loader_path};
 use crate::model::ixml::{IxmlChoice, IxmlReading, IxmlState};
 use crate::model::pci::PciAddress;
-use crate::wire::ixml_agent::{AgentReply, parse_reply, request_line};
+use crate::wire::ixml_agent::{AgentMessage, parse_message, request_line};
 
-/// How long a read may take.
+/// How long a read usually may take.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
-const REASON_LENGTH_LIMIT: usize = 500;
+const LONGEST_REASON: usize = 500;
 
 /// What the source is built from.
 #[derive(Clone, Debug)]
 pub struct IxmlSettings {
-    /// Which library to use.
+    /// Which library to ask.
     pub choice: IxmlChoice,
-    /// Library directories of the environment.
-    pub places: LibraryPlaces,
+    /// Where the environment says that libraries are.
+    pub env: LibraryEnv,
     /// The program that is the agent when it is given the verb; this one, but in tests.
     pub program: PathBuf,
-    /// When to give up, and when to try again.
-    pub retry: RetryPolicy,
+    /// When a request fails, and when the next one is sent.
+    pub retry: IxmlRetry,
 }
 
 impl IxmlSettings {
     /// As the daemon runs.
     #[must_use]
-    pub fn new(choice: IxmlChoice, places: LibraryPlaces) -> Self {
-        let retry = RetryPolicy::default();
-        Self { choice, places, program: THIS_PROGRAM.into(), retry }
+    pub fn new(choice: IxmlChoice, env: LibraryEnv) -> Self {
+        let retry = IxmlRetry::default();
+        Self { choice, env, program: THIS_PROGRAM.into(), retry }
     }
 }
 
-/// Queries the library; owns the agent, which is killed when this is dropped.
+/// Asks the library; owns the agent, which is killed when this is dropped.
 #[derive(Debug)]
 pub struct IxmlSource {
     settings: IxmlSettings,
-    agent: AgentState,
+    stage: Stage,
     /// As it was last returned.
     state: IxmlState,
     /// The last reading there was.
@@ -55,27 +56,27 @@ pub struct IxmlSource {
 }
 
 #[derive(Debug)]
-enum AgentState {
-    /// No agent until then.
+enum Stage {
+    /// Nobody to ask until then.
     Resting { until: Instant },
-    /// An agent; its library is known once it is ready.
-    Running { agent: AgentProcess, library: Option<PathBuf>, pending: Option<PendingRequest> },
+    /// An agent; its library is known once it said that it is ready.
+    Running { agent: AgentProcess, library: Option<PathBuf>, question: Option<Question> },
     /// An agent that was killed. Nothing is started beside it: a call that hangs inside the kernel
     /// keeps it from ending, and would keep the next one too.
     Ending { agent: AgentProcess, until: Instant },
 }
 
-/// A request without a reply; the start of an agent is one.
+/// A question without an answer; the start of an agent is one.
 #[derive(Clone, Copy, Debug)]
-struct PendingRequest {
-    sent: Instant,
-    /// The deadline of the read that sent it. Later reads only check whether a reply came.
+struct Question {
+    asked: Instant,
+    /// The deadline of the read that asked. From then on a read only looks whether an answer came.
     due: Instant,
 }
 
 /// One read, for as long as it may take.
 #[derive(Clone, Copy)]
-struct ReadAttempt {
+struct Span {
     begun: Instant,
     deadline: Instant,
 }
@@ -84,189 +85,175 @@ impl IxmlSource {
     /// A source that starts its agent when it is first read.
     #[must_use]
     pub fn start(settings: IxmlSettings) -> Self {
-        let agent = AgentState::Resting { until: Instant::now() };
-        Self { settings, agent, state: IxmlState::Off, last: None, failures: 0 }
+        let stage = Stage::Resting { until: Instant::now() };
+        Self { settings, stage, state: IxmlState::Off, last: None, failures: 0 }
     }
 
-    /// The reading of these chips, or why there is none, at the latest after `deadline`. Pass only
-    /// chips that have a driver: the library searches for chips again when the list changes, and
-    /// finds none without a driver.
+    /// What the library says of these chips, or why it does not, at the latest after `deadline`.
+    /// Name those that have their driver: the library looks for chips anew when the list changes,
+    /// and cannot find one before that.
     ///
-    /// While a reply is overdue this returns at once and sends nothing; after a late reply the request
-    /// is repeated. Each change of state is logged once. The future may be dropped.
+    /// While an answer is overdue this comes back at once and asks nothing more; once it is there,
+    /// late as it is, the question is put anew. Changes are logged, each once. The future may be
+    /// dropped before it is ready.
     pub async fn read(&mut self, chips: &[PciAddress], deadline: Duration) -> IxmlState {
         if self.settings.choice == IxmlChoice::Off {
             return IxmlState::Off;
         }
         let begun = Instant::now();
-        let attempt = ReadAttempt { begun, deadline: begun + deadline };
+        let span = Span { begun, deadline: begun + deadline };
         let state = loop {
-            if let Some(state) = self.step(chips, attempt).await {
+            if let Some(state) = self.step(chips, span).await {
                 break state;
             }
         };
         if state.to_string() != self.state.to_string() {
-            self.log_state(&state);
+            self.announce(&state);
         }
         self.state = state.clone();
         state
     }
 
     /// One step towards a state; none when another must follow.
-    async fn step(&mut self, chips: &[PciAddress], attempt: ReadAttempt) -> Option<IxmlState> {
-        match &mut self.agent {
-            AgentState::Resting { until } if attempt.begun < *until => Some(self.state.clone()),
-            AgentState::Resting { .. } => self.start_agent(attempt),
-            AgentState::Ending { agent, until } => {
-                let resting = AgentState::Resting { until: *until };
+    async fn step(&mut self, chips: &[PciAddress], span: Span) -> Option<IxmlState> {
+        match &mut self.stage {
+            Stage::Resting { until } if span.begun < *until => Some(self.state.clone()),
+            Stage::Resting { .. } => self.start_agent(span),
+            Stage::Ending { agent, until } => {
+                let resting = Stage::Resting { until: *until };
                 if !agent.has_ended() {
                     return Some(self.state.clone());
                 }
-                self.agent = resting;
+                self.stage = resting;
                 None
             }
-            AgentState::Running { pending: Some(pending), .. } => {
-                let pending = *pending;
-                self.receive_reply(pending, attempt).await
+            Stage::Running { question: Some(question), .. } => {
+                let question = *question;
+                self.hear(question, span).await
             }
-            AgentState::Running { pending: None, .. } => self.send_request(chips, attempt).await,
+            Stage::Running { question: None, .. } => self.ask(chips, span).await,
         }
     }
 
-    fn start_agent(&mut self, attempt: ReadAttempt) -> Option<IxmlState> {
-        let IxmlSettings { choice, places, program, .. } = &self.settings;
-        let libraries = libraries_to_try(choice, places);
-        match AgentProcess::start(program, &libraries, loader_path(&libraries, places)) {
+    fn start_agent(&mut self, span: Span) -> Option<IxmlState> {
+        let IxmlSettings { choice, env, program, .. } = &self.settings;
+        let libraries = libraries_to_try(choice, env);
+        match AgentProcess::start(program, &libraries, loader_path(&libraries, env)) {
             Ok(agent) => {
-                let pending = Some(attempt.request());
-                self.agent = AgentState::Running { agent, library: None, pending };
+                let question = Some(span.question());
+                self.stage = Stage::Running { agent, library: None, question };
                 None
             }
             Err(error) => {
-                self.agent = AgentState::Resting { until: self.schedule_retry() };
+                self.stage = Stage::Resting { until: self.next_try() };
                 Some(IxmlState::Unusable(format!("its agent cannot be started: {error}")))
             }
         }
     }
 
-    async fn send_request(
-        &mut self,
-        chips: &[PciAddress],
-        attempt: ReadAttempt,
-    ) -> Option<IxmlState> {
-        let AgentState::Running { agent, pending, .. } = &mut self.agent else { return None };
-        *pending = Some(attempt.request());
-        match timeout_at(attempt.deadline, agent.send(&request_line(chips))).await {
-            Ok(Err(_gone)) => Some(self.agent_failed(&NoReply::Ended, attempt).await),
+    async fn ask(&mut self, chips: &[PciAddress], span: Span) -> Option<IxmlState> {
+        let Stage::Running { agent, question, .. } = &mut self.stage else { return None };
+        *question = Some(span.question());
+        match timeout_at(span.deadline, agent.send(&request_line(chips))).await {
+            Ok(Err(_gone)) => Some(self.bury(&AgentError::Ended, span).await),
             // Should half a line be all that went through, there will be no answer.
             Ok(Ok(())) | Err(_) => None,
         }
     }
 
-    async fn receive_reply(
-        &mut self,
-        pending: PendingRequest,
-        attempt: ReadAttempt,
-    ) -> Option<IxmlState> {
-        let AgentState::Running { agent, .. } = &mut self.agent else { return None };
-        match timeout_at(pending.due, agent.receive()).await {
-            Err(_) => Some(self.reply_is_overdue(pending)),
-            Ok(Err(no_reply)) => Some(self.agent_failed(&no_reply, attempt).await),
-            Ok(Ok(line)) => match parse_reply(&line) {
-                Ok(answer) => self.handle_reply(answer, pending, attempt),
-                Err(error) => Some(self.unusable(&format!("its agent sent {error}"))),
+    async fn hear(&mut self, question: Question, span: Span) -> Option<IxmlState> {
+        let Stage::Running { agent, .. } = &mut self.stage else { return None };
+        match timeout_at(question.due, agent.receive()).await {
+            Err(_) => Some(self.wait_on(question)),
+            Ok(Err(no_answer)) => Some(self.bury(&no_answer, span).await),
+            Ok(Ok(line)) => match parse_message(&line) {
+                Ok(message) => self.take(message, question, span),
+                Err(error) => Some(self.unusable(&format!("its agent said {error}"))),
             },
         }
     }
 
-    fn handle_reply(
-        &mut self,
-        answer: AgentReply,
-        pending: PendingRequest,
-        attempt: ReadAttempt,
-    ) -> Option<IxmlState> {
-        let AgentState::Running { library, pending: open, .. } = &mut self.agent else {
-            return None;
-        };
+    fn take(&mut self, message: AgentMessage, question: Question, span: Span) -> Option<IxmlState> {
+        let Stage::Running { library, question: open, .. } = &mut self.stage else { return None };
         *open = None;
-        match (answer, library) {
-            (AgentReply::Ready(path), library @ None) => {
+        match (message, library) {
+            (AgentMessage::Ready(path), library @ None) => {
                 *library = Some(path);
                 None
             }
-            (AgentReply::Reading(chips), Some(library)) => {
+            (AgentMessage::Reading(chips), Some(library)) => {
                 let reading = Arc::new(IxmlReading { library: library.clone(), chips });
                 self.failures = 0;
                 self.last = Some(Arc::clone(&reading));
-                // A late reply is outdated, but shows that the library answers.
-                (attempt.begun <= pending.sent).then_some(IxmlState::Reading(reading))
+                // A late answer is no longer what is asked for, but shows that asking is of use.
+                (span.begun <= question.asked).then_some(IxmlState::Reading(reading))
             }
-            (AgentReply::NotFound(tried), None) => {
-                self.stop_agent();
+            (AgentMessage::NotFound(tried), None) => {
+                self.end_agent();
                 Some(IxmlState::NotFound(tried.into()))
             }
-            (AgentReply::Unusable(library, failure), _) => {
+            (AgentMessage::Unusable(library, failure), _) => {
                 let remedy = failure.code.remedy();
                 let remedy = remedy.map_or(String::new(), |remedy| format!("; {remedy}"));
                 Some(self.unusable(&format!("{}: {failure}{remedy}", library.display())))
             }
-            _ => Some(self.unusable("its agent sent an unexpected reply")),
+            _ => Some(self.unusable("its agent spoke out of turn")),
         }
     }
 
-    /// The reply is overdue; after `give_up_after` its agent is killed.
-    fn reply_is_overdue(&mut self, pending: PendingRequest) -> IxmlState {
-        let waited = pending.sent.elapsed();
-        if waited >= self.settings.retry.give_up_after {
-            info!(?waited, "libixml does not answer; its agent is killed and restarted later");
-            self.stop_agent();
+    /// The answer is overdue; too long, and its agent is given up.
+    fn wait_on(&mut self, question: Question) -> IxmlState {
+        let waited = question.asked.elapsed();
+        if waited >= self.settings.retry.answer_timeout {
+            info!(?waited, "libixml is given up and started again later");
+            self.end_agent();
         }
         let since = match self.state {
             IxmlState::Stalled { since, .. } => since,
-            _ => pending.sent.into_std(),
+            _ => question.asked.into_std(),
         };
         IxmlState::Stalled { since, last: self.last.clone() }
     }
 
-    /// The agent ended or is not usable.
-    async fn agent_failed(&mut self, no_reply: &NoReply, attempt: ReadAttempt) -> IxmlState {
-        let AgentState::Running { agent, .. } = &mut self.agent else { return self.state.clone() };
-        let how = match no_reply {
-            NoReply::Ended => timeout_at(attempt.deadline, agent.ended()).await.ok(),
-            NoReply::Unreadable(_) => None,
+    /// The agent is no more, or as good as that.
+    async fn bury(&mut self, no_answer: &AgentError, span: Span) -> IxmlState {
+        let Stage::Running { agent, .. } = &mut self.stage else { return self.state.clone() };
+        let how = match no_answer {
+            AgentError::Ended => timeout_at(span.deadline, agent.wait()).await.ok(),
+            AgentError::Unreadable(_) => None,
         };
         self.unusable(&match how {
             Some(Ok(status)) => format!("its agent died, {status}"),
-            _ => format!("its agent: {no_reply}"),
+            _ => format!("its agent: {no_answer}"),
         })
     }
 
     fn unusable(&mut self, reason: &str) -> IxmlState {
-        self.stop_agent();
-        // A broken agent may send a long line.
-        IxmlState::Unusable(reason.chars().take(REASON_LENGTH_LIMIT).collect())
+        self.end_agent();
+        // What a broken agent says may be as long as a line.
+        IxmlState::Unusable(reason.chars().take(LONGEST_REASON).collect())
     }
 
-    fn stop_agent(&mut self) {
-        let until = self.schedule_retry();
-        let resting = AgentState::Resting { until };
-        self.agent = match std::mem::replace(&mut self.agent, resting) {
-            AgentState::Running { mut agent, .. } => {
+    fn end_agent(&mut self) {
+        let until = self.next_try();
+        let resting = Stage::Resting { until };
+        self.stage = match std::mem::replace(&mut self.stage, resting) {
+            Stage::Running { mut agent, .. } => {
                 agent.kill();
-                AgentState::Ending { agent, until }
+                Stage::Ending { agent, until }
             }
             other => other,
         };
     }
 
-    fn schedule_retry(&mut self) -> Instant {
+    fn next_try(&mut self) -> Instant {
         self.failures = self.failures.saturating_add(1);
-        let pause = self.settings.retry.pause(self.failures);
-        debug!(?pause, failures = self.failures, "retrying libixml later");
+        let pause = self.settings.retry.delay(self.failures);
+        debug!(?pause, failures = self.failures, "libixml will be tried again");
         Instant::now() + pause
     }
 
-    fn log_state(&self, state: &IxmlState) {
+    fn announce(&self, state: &IxmlState) {
         match state {
             IxmlState::Off => {}
             IxmlState::Reading(_) => info!("{state}"),
@@ -279,8 +266,8 @@ impl IxmlSource {
     }
 }
 
-impl ReadAttempt {
-    fn request(self) -> PendingRequest {
-        PendingRequest { sent: Instant::now(), due: self.deadline }
+impl Span {
+    fn question(self) -> Question {
+        Question { asked: Instant::now(), due: self.deadline }
     }
 }

@@ -1,4 +1,4 @@
-//! A machine whose boards can be pulled out and broken: an unpacked `.node` file.
+//! A machine whose boards can be removed and broken: an unpacked `.node` file.
 
 use std::io;
 use std::sync::Arc;
@@ -10,24 +10,24 @@ use crate::model::machine::{Entry, Machine};
 use crate::model::pci::PciAddress;
 use crate::parse::sysfs::{PCI_DEVICES, function_path};
 
-/// The unpacked files, and what they were at first.
+/// The unpacked files, and their original contents.
 #[derive(Debug)]
-pub struct PlayMachine {
-    at_first: Machine,
+pub struct DemoMachine {
+    original: Machine,
     root: Arc<Root>,
 }
 
-impl PlayMachine {
+impl DemoMachine {
     /// Unpacks a machine into a temporary directory.
     ///
     /// # Errors
-    /// No room, no rights.
+    /// As the calls that make files and links.
     pub fn unpack(machine: Machine) -> io::Result<Self> {
         let root = Arc::new(Root::unpack(&machine)?);
-        Ok(Self { at_first: machine, root })
+        Ok(Self { original: machine, root })
     }
 
-    /// Where it can be looked at.
+    /// The root directory to scan.
     #[must_use]
     pub fn root(&self) -> Arc<Root> {
         Arc::clone(&self.root)
@@ -49,7 +49,7 @@ impl PlayMachine {
         let paths = self.paths(board);
         let is_of_board =
             |path: &str| paths.iter().any(|of| path == of || path.starts_with(&format!("{of}/")));
-        let entries = self.at_first.iter().filter(|(path, _)| is_of_board(path));
+        let entries = self.original.iter().filter(|(path, _)| is_of_board(path));
         for (path, entry) in entries {
             files::replace(&self.root.path().join(path), entry)?;
         }
@@ -60,7 +60,7 @@ impl PlayMachine {
     ///
     /// # Errors
     /// As `write`.
-    pub fn silence(&self, chip: PciAddress) -> io::Result<()> {
+    pub fn stop_answering(&self, chip: PciAddress) -> io::Result<()> {
         files::replace(&self.config(chip), &Entry::File(vec![0xff; 64]))
     }
 
@@ -68,16 +68,16 @@ impl PlayMachine {
     ///
     /// # Errors
     /// As `write`.
-    pub fn revive(&self, chip: PciAddress) -> io::Result<()> {
-        let path = format!("{}/config", function_path(&self.at_first, chip));
-        match self.at_first.get(&path) {
+    pub fn answer_again(&self, chip: PciAddress) -> io::Result<()> {
+        let path = format!("{}/config", function_path(&self.original, chip));
+        match self.original.get(&path) {
             Some(entry) => files::replace(&self.config(chip), entry),
             None => files::remove(&self.config(chip)),
         }
     }
 
     fn config(&self, chip: PciAddress) -> std::path::PathBuf {
-        let directory = function_path(&self.at_first, chip);
+        let directory = function_path(&self.original, chip);
         self.root.path().join(directory).join("config")
     }
 
@@ -86,11 +86,11 @@ impl PlayMachine {
         let mut paths = Vec::new();
         for chip in &board.chips {
             paths.push(format!("{PCI_DEVICES}/{}", chip.address));
-            paths.push(function_path(&self.at_first, chip.address));
+            paths.push(function_path(&self.original, chip.address));
             let Some(node) = &chip.node else { continue };
             paths.push(node.path.trim_start_matches('/').to_owned());
             let name = node.path.trim_start_matches("/dev/");
-            let links = self.at_first.descendants("sys/class").map(|(path, _)| path);
+            let links = self.original.descendants("sys/class").map(|(path, _)| path);
             let of_node = links.filter(|path| path.ends_with(&format!("/{name}")));
             paths.extend(of_node.map(|path| format!("sys/class/{path}")));
         }

@@ -1,4 +1,4 @@
-//! A node without a cluster: an embedded kubelet, a machine that can be pulled apart, and the story
+//! A node without a cluster: an embedded kubelet, a machine whose boards can be removed, and the story
 //! that `demo` plays on them.
 
 pub mod kubelet;

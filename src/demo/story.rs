@@ -1,5 +1,7 @@
-//! The story that `demo` plays: the whole daemon, a kubelet in the same process, and a machine that
-//! is pulled apart under them. Nothing is shown that did not happen.
+//! The story that `demo` plays: the whole daemon, a kubelet in the same process, and a machine whose
+//! boards are removed and broken meanwhile. Every line reports something that happened.
+
+mod reconfigure;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,10 +13,9 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
-use super::kubelet::{
-    Admission, EmbeddedKubelet, NodeView, PodRequest, Settings as KubeletSettings,
-};
-use super::machine::PlayMachine;
+use self::reconfigure::ConfigFile;
+use super::kubelet::{Admission, EmbeddedKubelet, KubeletSettings, NodeView, PodRequest};
+use super::machine::DemoMachine;
 use super::timeline::{Actor, Timeline};
 use crate::app::{self, DaemonSettings};
 use crate::daemon::inventory_owner::SnapshotReceiver;
@@ -22,34 +23,37 @@ use crate::decide::node::removed::Retention;
 use crate::decide::node::snapshot::NodeSnapshot;
 use crate::model::board::Board;
 use crate::model::config::{Config, HealthRules};
+use crate::model::device::Device;
 use crate::model::health::Health;
 use crate::model::machine::Machine;
 use crate::model::rescan::RescanTrigger;
 use crate::wire::counted::counted;
 
-/// The machine that is played on unless another is named.
+/// The machine of the demo unless another is named.
 pub const SHIPPED: &str = include_str!("../../fixtures/nodes/bi-v150-x8.node");
 
-/// Longest that any one thing in the story may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long any one step of the story may take.
+const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The story is played in seconds, so health moves faster than by default (5 s and 30 s).
-const INTERVAL: Duration = Duration::from_millis(500);
-const RECOVERY: Duration = Duration::from_secs(1);
+/// The story takes seconds, so health changes faster than by default (5 s and 30 s).
+const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
+const HEALTH_RECOVERY: Duration = Duration::from_secs(1);
 
 /// Parts of the story.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Story {
     /// Everything.
     All,
-    /// Pods that ask for 1, 2, 4 and too many GPUs.
+    /// Pods that request 1, 2, 4 and too many GPUs.
     Pods,
     /// The kubelet restarts.
     Restart,
-    /// A board leaves, the pod that held it goes, and the board comes back.
+    /// A board is removed, the pod that holds it is deleted, and the board comes back.
     Hotplug,
     /// A chip stops answering and recovers.
     Health,
+    /// The configuration changes from boards to chips while a pod holds a board.
+    Config,
 }
 
 impl Story {
@@ -58,10 +62,10 @@ impl Story {
     }
 }
 
-/// Plays the story on `machine`, below `directory`, which it may fill.
+/// Plays the story on `machine`; sockets and files go below `directory`.
 ///
 /// # Errors
-/// What did not happen as it should, for example a list that did not come in ten seconds.
+/// What did not happen as expected, for example a list that did not come in ten seconds.
 pub async fn play(
     story: Story,
     machine: Machine,
@@ -69,13 +73,15 @@ pub async fn play(
     directory: &Path,
     timeline: Timeline<'_>,
 ) -> anyhow::Result<()> {
-    config.health = HealthRules { interval: INTERVAL, recovery: RECOVERY, ..config.health };
-    let machine = PlayMachine::unpack(machine).context("cannot unpack the machine")?;
+    config.health =
+        HealthRules { interval: HEALTH_INTERVAL, recovery: HEALTH_RECOVERY, ..config.health };
+    let machine = DemoMachine::unpack(machine).context("cannot unpack the machine")?;
     let started = Instant::now();
     let resource = config.resources[0].name.clone();
     let pod_resources_socket = Some(directory.join("pod-resources/kubelet.sock"));
     let kubelet = KubeletSettings { pod_resources_socket, ..KubeletSettings::default() };
-    let settings = settings(&machine, config, directory, &kubelet);
+    let config_file = ConfigFile::write(directory, &config)?;
+    let settings = settings(&machine, config.clone(), &config_file, directory, &kubelet);
     let kubelet = EmbeddedKubelet::start(directory, kubelet).await?;
     let bound = app::build(settings);
     let mut stage = Stage {
@@ -86,37 +92,40 @@ pub async fn play(
         resource,
         snapshots: bound.snapshots.clone(),
         triggers: bound.triggers.clone(),
-        told: Summary::default(),
+        config,
+        config_file,
+        counts: Counts::default(),
         held: BTreeMap::new(),
     };
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
     let daemon = bound.run_until_stopped(async {
         let _ = ended.await;
     });
-    let telling = async {
-        let told = stage.tell_all(story).await;
+    let playing = async {
+        let played = stage.play_parts(story).await;
         drop(end);
-        told
+        played
     };
-    let (told, daemon) = tokio::join!(telling, daemon);
-    told.and(daemon.map_err(anyhow::Error::from))?;
+    let (played, daemon) = tokio::join!(playing, daemon);
+    played.and(daemon.map_err(anyhow::Error::from))?;
     stage.close().await
 }
 
-/// The plugin as it is played: everything but what would reach out of `directory`.
+/// The plugin's settings: nothing reaches out of `directory` and the unpacked machine.
 fn settings(
-    machine: &PlayMachine,
+    machine: &DemoMachine,
     config: Config,
+    config_file: &ConfigFile,
     directory: &Path,
     kubelet: &KubeletSettings,
 ) -> DaemonSettings {
     DaemonSettings {
         root: machine.root(),
         config,
-        config_source: None,
+        config_source: Some(config_file.source()),
         kubelet_directory: directory.to_owned(),
         pod_resources_socket: kubelet.pod_resources_socket.clone(),
-        // This kubelet knows its pods at any time.
+        // This kubelet knows its pods from its start.
         retention: Retention { kubelet_start: Duration::ZERO, ..Retention::default() },
         ixml: None,
         http: None,
@@ -126,33 +135,36 @@ fn settings(
 }
 
 #[derive(Default)]
-struct Summary {
+struct Counts {
     pods: usize,
     refused: usize,
     restarts: usize,
     changes: usize,
+    reconfigurations: usize,
 }
 
 struct Stage<'a> {
     timeline: Timeline<'a>,
     started: Instant,
-    machine: PlayMachine,
+    machine: DemoMachine,
     kubelet: EmbeddedKubelet,
     resource: String,
     snapshots: SnapshotReceiver,
     triggers: mpsc::Sender<RescanTrigger>,
-    told: Summary,
+    config: Config,
+    config_file: ConfigFile,
+    counts: Counts,
     /// Which pod has which device.
     held: BTreeMap<String, String>,
 }
 
 impl Stage<'_> {
-    fn tell(&mut self, actor: Actor, text: &str, facts: &Value) -> anyhow::Result<()> {
-        let told = self.timeline.tell(self.started.elapsed(), actor, text, facts);
-        told.context("cannot print the timeline")
+    fn print(&mut self, actor: Actor, text: &str, facts: &Value) -> anyhow::Result<()> {
+        let printed = self.timeline.print(self.started.elapsed(), actor, text, facts);
+        printed.context("cannot print the timeline")
     }
 
-    async fn tell_all(&mut self, story: Story) -> anyhow::Result<()> {
+    async fn play_parts(&mut self, story: Story) -> anyhow::Result<()> {
         self.registration().await?;
         if story.has(Story::Pods) {
             self.pods().await?;
@@ -166,23 +178,26 @@ impl Stage<'_> {
         if story.has(Story::Health) {
             self.health().await?;
         }
+        if story.has(Story::Config) {
+            self.reconfigure().await?;
+        }
         Ok(())
     }
 
-    /// Waits until the kubelet sees what `condition` wants, and says how long it took.
-    async fn until(
+    /// Waits until the kubelet's view meets `condition`, and returns how long it took.
+    async fn wait_until(
         &self,
         what: &str,
         condition: impl Fn(&NodeView) -> bool,
     ) -> anyhow::Result<Duration> {
         let began = Instant::now();
-        let seen = timeout(PATIENCE, self.kubelet.wait_for(condition)).await;
-        seen.map_err(|_| anyhow!("the kubelet did not see within {PATIENCE:?}: {what}"))??;
+        let seen = timeout(STEP_TIMEOUT, self.kubelet.wait_for(condition)).await;
+        seen.map_err(|_| anyhow!("the kubelet did not see within {STEP_TIMEOUT:?}: {what}"))??;
         Ok(began.elapsed())
     }
 
     fn snapshot(&self) -> anyhow::Result<Arc<NodeSnapshot>> {
-        self.snapshots.borrow().clone().context("the machine has not been looked at")
+        self.snapshots.borrow().clone().context("the machine has not been scanned")
     }
 
     fn count(&self) -> (usize, usize) {
@@ -191,9 +206,9 @@ impl Stage<'_> {
     }
 
     async fn registration(&mut self) -> anyhow::Result<()> {
-        self.tell(Actor::Kubelet, "started, waiting for plugins", &Value::Null)?;
+        self.print(Actor::Kubelet, "started, waiting for plugins", &Value::Null)?;
         let resource = self.resource.clone();
-        self.until("a first list", move |view| {
+        self.wait_until("a first list", move |view| {
             view.resources.get(&resource).is_some_and(|resource| resource.lists_received > 0)
         })
         .await?;
@@ -207,7 +222,7 @@ impl Stage<'_> {
                 format!("found {boards} with {chips} in /sys ({model})")
             }
         };
-        self.tell(Actor::Plugin, &text, &Value::Null)?;
+        self.print(Actor::Plugin, &text, &Value::Null)?;
         self.last_board()?;
         self.node("registered; the node has")
     }
@@ -218,7 +233,7 @@ impl Stage<'_> {
         let text = format!("{text} {resource}: capacity {capacity}, allocatable {allocatable}");
         let facts =
             json!({ "resource": resource, "capacity": capacity, "allocatable": allocatable });
-        self.tell(Actor::Kubelet, &text, &facts)
+        self.print(Actor::Kubelet, &text, &facts)
     }
 
     async fn pods(&mut self) -> anyhow::Result<()> {
@@ -229,27 +244,30 @@ impl Stage<'_> {
                 free -= count;
             }
         }
-        self.pod(free + 1).await
+        self.pod(free + 1).await?;
+        Ok(())
     }
 
-    async fn pod(&mut self, count: usize) -> anyhow::Result<()> {
-        let number = self.told.pods + self.told.refused + 1;
+    async fn pod(&mut self, count: usize) -> anyhow::Result<String> {
+        let number = self.counts.pods + self.counts.refused + 1;
         let pod = format!("pod-{number}");
-        let name = format!("{pod} asks for {count}");
-        let pod = PodRequest::single(&pod, &self.resource, count);
-        match self.kubelet.admit(pod).await {
+        let name = format!("{pod} requests {count}");
+        let request = PodRequest::single(&pod, &self.resource, count);
+        match self.kubelet.admit(request).await {
             Ok(admission) => {
-                self.told.pods += 1;
+                self.counts.pods += 1;
                 let (text, facts) = self.admitted(&name, &admission)?;
                 self.note_held(&admission);
-                self.tell(Actor::Pod, &text, &facts)
+                self.print(Actor::Pod, &text, &facts)?;
             }
             Err(error) => {
-                self.told.refused += 1;
+                self.counts.refused += 1;
                 let text = format!("{name} and is refused\n{error}");
-                self.tell(Actor::Pod, &text, &json!({ "pod": name, "error": error.to_string() }))
+                let facts = json!({ "pod": name, "error": error.to_string() });
+                self.print(Actor::Pod, &text, &facts)?;
             }
         }
+        Ok(pod)
     }
 
     fn note_held(&mut self, admission: &Admission) {
@@ -283,18 +301,18 @@ impl Stage<'_> {
     }
 
     async fn restart(&mut self) -> anyhow::Result<()> {
-        self.tell(Actor::Kubelet, "restarts: every socket is wiped", &Value::Null)?;
+        self.print(Actor::Kubelet, "restarts: all sockets are removed", &Value::Null)?;
         let before = self.lists();
         self.kubelet.restart().await?;
-        self.told.restarts += 1;
+        self.counts.restarts += 1;
         let resource = self.resource.clone();
         let took = self
-            .until("a list after the restart", move |view| {
+            .wait_until("a list after the restart", move |view| {
                 let resource = view.resources.get(&resource);
                 resource.is_some_and(|view| view.lists_received > before && view.allocatable > 0)
             })
             .await?;
-        self.node(&format!("has our list again after {:.1} ms;", took.as_secs_f64() * 1000.0))
+        self.node(&format!("has the list again after {:.1} ms;", took.as_secs_f64() * 1000.0))
     }
 
     fn lists(&self) -> u64 {
@@ -309,37 +327,33 @@ impl Stage<'_> {
         healthy.cloned().context("the machine has no healthy board, and the story needs one")
     }
 
-    async fn look_again(&self) -> anyhow::Result<()> {
-        self.triggers.send(RescanTrigger::Uevent).await.context("nobody looks any more")
+    async fn rescan(&self) -> anyhow::Result<()> {
+        self.triggers.send(RescanTrigger::Uevent).await.context("the plugin has stopped")
     }
 
     async fn hotplug(&mut self) -> anyhow::Result<()> {
         let board = self.last_board()?;
         let (capacity, allocatable) = self.count();
-        self.tell(
-            Actor::Hardware,
-            &format!("board {} is pulled out", board.address),
-            &Value::Null,
-        )?;
+        self.print(Actor::Hardware, &format!("board {} is removed", board.address), &Value::Null)?;
         self.machine.unplug(&board).context("cannot unplug")?;
-        self.look_again().await?;
+        self.rescan().await?;
         self.change("a healthy device less", move |view, resource| {
             view.allocatable(resource) < allocatable
         })
         .await?;
         self.release(&board).await?;
         let resource = self.resource.clone();
-        self.until("a device less", move |view| view.capacity(&resource) < capacity).await?;
-        self.node("counts it no longer;")?;
-        let text = format!("board {} is back in its place", board.address);
-        self.tell(Actor::Hardware, &text, &Value::Null)?;
+        self.wait_until("a device less", move |view| view.capacity(&resource) < capacity).await?;
+        self.node("no longer counts it;")?;
+        let text = format!("board {} is back", board.address);
+        self.print(Actor::Hardware, &text, &Value::Null)?;
         self.machine.replug(&board).context("cannot replug")?;
-        self.look_again().await?;
+        self.rescan().await?;
         self.change("all devices again", move |view, resource| view.capacity(resource) == capacity)
             .await
     }
 
-    /// Deletes the pod that holds the board, if one does, once the plugin knows of it.
+    /// Deletes the pod that holds the board, if any, once the plugin knows that it does.
     async fn release(&mut self, board: &Board) -> anyhow::Result<()> {
         let Some(pod) = self.held.get(&board.address.to_string()).cloned() else { return Ok(()) };
         let mut snapshots = self.snapshots.clone();
@@ -349,13 +363,17 @@ impl Stage<'_> {
                 .flat_map(|snapshot| snapshot.removed())
                 .any(|(_, device)| device.reasons.iter().any(|reason| reason.detail.contains(&pod)))
         };
-        timeout(PATIENCE, snapshots.wait_for(is_known))
+        timeout(STEP_TIMEOUT, snapshots.wait_for(is_known))
             .await
-            .context("nobody holds the board")??;
+            .context("no pod holds the board")??;
         self.reasons()?;
-        self.tell(Actor::Pod, &format!("{pod} is deleted"), &json!({ "pod": pod }))?;
-        self.kubelet.remove(&pod).await?;
-        self.held.retain(|_, holder| *holder != pod);
+        self.delete(&pod).await
+    }
+
+    async fn delete(&mut self, pod: &str) -> anyhow::Result<()> {
+        self.print(Actor::Pod, &format!("{pod} is deleted"), &json!({ "pod": pod }))?;
+        self.kubelet.remove(pod).await?;
+        self.held.retain(|_, holder| holder != pod);
         Ok(())
     }
 
@@ -364,18 +382,18 @@ impl Stage<'_> {
         let chip = board.chips.last().context("the board has no chip")?.address;
         let (_, allocatable) = self.count();
         let text = format!(
-            "chip {chip} stops answering; the plugin looks every {INTERVAL:?}, and a fault is over \
-             after {RECOVERY:?} without it"
+            "chip {chip} stops answering; health is sampled every {HEALTH_INTERVAL:?}, and a fault \
+             ends after {HEALTH_RECOVERY:?} without it"
         );
-        self.tell(Actor::Hardware, &text, &Value::Null)?;
-        self.machine.silence(chip).context("cannot silence")?;
+        self.print(Actor::Hardware, &text, &Value::Null)?;
+        self.machine.stop_answering(chip).context("cannot stop the chip")?;
         self.change("a healthy device less", move |view, resource| {
             view.allocatable(resource) < allocatable
         })
         .await?;
         self.reasons()?;
-        self.tell(Actor::Hardware, &format!("chip {chip} answers again"), &Value::Null)?;
-        self.machine.revive(chip).context("cannot revive")?;
+        self.print(Actor::Hardware, &format!("chip {chip} answers again"), &Value::Null)?;
+        self.machine.answer_again(chip).context("cannot start the chip")?;
         self.change("all healthy again", move |view, resource| {
             view.allocatable(resource) == allocatable
         })
@@ -389,8 +407,8 @@ impl Stage<'_> {
         seen: impl Fn(&NodeView, &str) -> bool,
     ) -> anyhow::Result<()> {
         let resource = self.resource.clone();
-        let took = self.until(what, move |view| seen(view, &resource)).await?;
-        self.told.changes += 1;
+        let took = self.wait_until(what, move |view| seen(view, &resource)).await?;
+        self.counts.changes += 1;
         self.node(&format!("sees it after {:.1} ms;", took.as_secs_f64() * 1000.0))
     }
 
@@ -403,33 +421,36 @@ impl Stage<'_> {
                 let text = format!("board {}: {}: {}", board.address, reason.code, reason.detail);
                 let facts =
                     json!({ "board": board.address.to_string(), "reason": reason.code.name() });
-                self.tell(Actor::Plugin, &text, &facts)?;
+                self.print(Actor::Plugin, &text, &facts)?;
             }
         }
-        for (_, device) in snapshot.removed() {
-            for reason in &device.reasons {
-                let text = format!("device {}: {}: {}", device.id, reason.code, reason.detail);
-                let facts =
-                    json!({ "device": device.id.to_string(), "reason": reason.code.name() });
-                self.tell(Actor::Plugin, &text, &facts)?;
-            }
+        snapshot.removed().try_for_each(|(_, device)| self.device_reasons(device))
+    }
+
+    fn device_reasons(&mut self, device: &Device) -> anyhow::Result<()> {
+        for reason in &device.reasons {
+            let text = format!("device {}: {}: {}", device.id, reason.code, reason.detail);
+            let facts = json!({ "device": device.id.to_string(), "reason": reason.code.name() });
+            self.print(Actor::Plugin, &text, &facts)?;
         }
         Ok(())
     }
 
     async fn close(mut self) -> anyhow::Result<()> {
-        let Summary { pods, refused, restarts, changes } = self.told;
-        self.tell(Actor::Plugin, "stopped cleanly", &Value::Null)?;
+        let Counts { pods, refused, restarts, changes, reconfigurations } = self.counts;
+        self.print(Actor::Plugin, "stopped cleanly", &Value::Null)?;
         let text = format!(
-            "{} admitted, {refused} refused for lack of devices, {}, {}",
+            "{} admitted, {refused} refused for lack of devices, {}, {}, {}",
             counted(pods, "pod"),
             counted(restarts, "kubelet restart"),
             counted(changes, "hardware change"),
+            counted(reconfigurations, "configuration change"),
         );
         let facts = json!({
             "admitted": pods, "refused": refused, "restarts": restarts, "changes": changes,
+            "reconfigurations": reconfigurations,
         });
-        self.tell(Actor::Story, &text, &facts)?;
+        self.print(Actor::Story, &text, &facts)?;
         self.kubelet.shutdown().await;
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What happened when: lines for people, or objects for scripts, printed as they come.
+//! What happened when: lines for people, or objects for scripts, printed as they happen.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -7,22 +7,22 @@ use serde_json::{Value, json};
 
 use crate::wire::report::paint::Paint;
 
-/// Where lines go and how they look.
+/// Where lines go, and their format.
 pub struct Timeline<'a> {
     out: &'a mut dyn Write,
-    look: Look,
+    format: TimelineFormat,
 }
 
-/// How lines look.
+/// The format of lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look {
+pub enum TimelineFormat {
     /// For people.
     Text(Paint),
-    /// One object a line.
+    /// One object per line.
     Json,
 }
 
-/// Who does or sees something.
+/// Who does or reports something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Actor {
     /// The embedded kubelet, and what it sees.
@@ -31,9 +31,9 @@ pub enum Actor {
     Plugin,
     /// A pod.
     Pod,
-    /// Whoever handles the hardware.
+    /// The machine, as if somebody handled it.
     Hardware,
-    /// The teller.
+    /// The demo itself.
     Story,
 }
 
@@ -51,24 +51,24 @@ impl Actor {
 
 impl<'a> Timeline<'a> {
     /// A timeline that prints to `out`.
-    pub fn new(out: &'a mut dyn Write, look: Look) -> Self {
-        Self { out, look }
+    pub fn new(out: &'a mut dyn Write, format: TimelineFormat) -> Self {
+        Self { out, format }
     }
 
-    /// One line, `at` this time since the story began, with `facts` for scripts.
+    /// Prints one line, `at` this time since the story began, with `facts` for scripts.
     ///
     /// # Errors
     /// As `write`.
-    pub fn tell(
+    pub fn print(
         &mut self,
         at: Duration,
         actor: Actor,
         text: &str,
         facts: &Value,
     ) -> io::Result<()> {
-        let line = match self.look {
-            Look::Text(paint) => text_line(at, actor, text, paint),
-            Look::Json => json_line(at, actor, text, facts),
+        let line = match self.format {
+            TimelineFormat::Text(paint) => text_line(at, actor, text, paint),
+            TimelineFormat::Json => json_line(at, actor, text, facts),
         };
         self.out.write_all(line.as_bytes())?;
         self.out.flush()

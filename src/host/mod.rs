@@ -4,6 +4,7 @@ pub mod allocation_file;
 pub mod cdi_dir;
 pub mod clock;
 pub mod config_file;
+pub mod cpu_affinity;
 pub mod files;
 pub mod root;
 pub mod sysfs;

@@ -1,15 +1,17 @@
-//! What the vendor's library libixml reports of chips: health bits, counters, and why it reports
-//! nothing. It is used for health alone, not for discovery or names.
+//! What the vendor's library libixml reports of chips: health bits, counters, and failed calls. It is
+//! a source of health alone; which chips exist, and their names, come from /sys.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize, Serializer};
+
 use super::pci::PciAddress;
 
-/// Which library to use.
+/// Which library to load.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum IxmlChoice {
     /// None.
@@ -24,30 +26,39 @@ pub enum IxmlChoice {
 /// The state of the source, and its last reading.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IxmlState {
-    /// Not configured.
+    /// The configuration does not use it.
     Off,
     /// No library could be loaded; what was tried, in order.
     NotFound(Arc<[TriedLibrary]>),
     /// It answered the last request.
     Reading(Arc<IxmlReading>),
-    /// It does not answer, so nothing new is known.
+    /// It does not answer the last request.
     Stalled {
-        /// When the first request without a reply was sent.
+        /// When the first request without an answer was sent.
         since: Instant,
-        /// Its last reading.
+        /// The last reading.
         last: Option<Arc<IxmlReading>>,
     },
-    /// It cannot be used, for this reason; retried at long intervals.
+    /// It cannot be used, for this reason; retried with a growing delay.
     Unusable(String),
 }
 
 /// A library that did not load.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct TriedLibrary {
     /// As it was given to the dynamic loader.
+    #[serde(serialize_with = "serialize_path")]
     pub path: PathBuf,
-    /// The loader's own words. They name the file that is missing, which may be a dependency.
+    /// The loader's message. It names the missing file, which may be a dependency.
     pub error: String,
+}
+
+/// Writes a path that is only shown; what is not UTF-8 becomes replacement characters.
+///
+/// # Errors
+/// As the serializer.
+pub fn serialize_path<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
 }
 
 impl fmt::Display for TriedLibrary {
@@ -65,14 +76,14 @@ impl fmt::Display for IxmlState {
     /// A sentence for logs; the same as long as nothing changed that an operator would care about.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Off => f.write_str("libixml is not used"),
+            Self::Off => f.write_str("libixml is off"),
             Self::NotFound(tried) => {
                 let tried: Vec<_> = tried.iter().map(ToString::to_string).collect();
                 write!(f, "libixml could not be loaded, tried: {}", tried.join("; "))
             }
             Self::Reading(reading) => write!(f, "{} answers", reading.library.display()),
             Self::Stalled { last: Some(_), .. } => {
-                f.write_str("libixml does not answer; its last reading stays active")
+                f.write_str("libixml does not answer; its last reading stays valid")
             }
             Self::Stalled { last: None, .. } => f.write_str("libixml does not answer"),
             Self::Unusable(reason) => write!(f, "libixml cannot be used: {reason}"),
@@ -80,7 +91,7 @@ impl fmt::Display for IxmlState {
     }
 }
 
-/// One answer of the library.
+/// One reading of all chips.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IxmlReading {
     /// The library that was loaded, as it was given to the dynamic loader.
@@ -89,21 +100,30 @@ pub struct IxmlReading {
     pub chips: BTreeMap<PciAddress, ChipReading>,
 }
 
-/// What the library reports of one chip. A counter that it lacks or refuses is absent.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What the library reports of one chip. A counter that it lacks, or that could not be read, is absent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
 pub struct ChipReading {
     /// `ixmlDeviceGetHealth`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthBits>,
     /// `ixmlDeviceGetEccErros`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub ecc: Option<EccErrors>,
     /// `nvmlDeviceGetTemperature`, of the chip, in degrees Celsius.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature: Option<u32>,
-    /// The most severe failure. A counter that this library or chip does not have is none.
+    /// The most severe failure of the calls. A counter that this library or chip does not have is no
+    /// failure.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<CallFailure>,
 }
 
-/// What `ixmlDeviceGetHealth` reports: a bit for each part that is not well.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// What `ixmlDeviceGetHealth` reports: one bit for each failed part.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize,
+)]
+#[serde(transparent)]
 pub struct HealthBits(pub u64);
 
 impl HealthBits {
@@ -149,7 +169,7 @@ impl fmt::Display for HealthBits {
 }
 
 /// Errors that the chip's memory corrected (single bit) and could not correct (double bit).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct EccErrors {
     /// Corrected.
     pub single: u32,
@@ -158,25 +178,22 @@ pub struct EccErrors {
 }
 
 /// A call of the library.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum LibraryCall {
-    /// To get ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum IxmlCall {
+    /// Initialise.
     Init,
-    /// Which of its devices a chip is.
+    /// Find the handle of a chip.
     Handle,
-    /// The health bits.
+    /// Read the health bits.
     Health,
-    /// The ECC counters.
+    /// Read the ECC counters.
     Ecc,
-    /// The temperature.
+    /// Read the temperature.
     Temperature,
 }
 
-impl LibraryCall {
-    /// Every call.
-    pub const ALL: [Self; 5] =
-        [Self::Init, Self::Handle, Self::Health, Self::Ecc, Self::Temperature];
-
+impl IxmlCall {
     /// The library's own name for it, without the version that some have.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -191,12 +208,12 @@ impl LibraryCall {
     }
 }
 
-/// A call that the library refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A call that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct CallFailure {
     /// Which call.
-    pub call: LibraryCall,
-    /// What it answered.
+    pub call: IxmlCall,
+    /// What it returned.
     pub code: ReturnCode,
 }
 
@@ -208,7 +225,8 @@ impl fmt::Display for CallFailure {
 }
 
 /// What a call returned, as the library numbers it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
+#[serde(transparent)]
 pub struct ReturnCode(pub i32);
 
 /// What a return code means for health; the most severe last.
@@ -218,7 +236,7 @@ pub enum CodeClass {
     Success,
     /// This library or chip does not support the call.
     Absent,
-    /// Shows nothing about health: an argument, a permission, a chip that the library does not find.
+    /// Unrelated to health: an argument, a permission, a chip that the library does not know.
     Other,
     /// May pass by itself; counts only several times in a row.
     Transient,
@@ -229,7 +247,7 @@ pub enum CodeClass {
 }
 
 impl ReturnCode {
-    /// All went well.
+    /// Success.
     pub const SUCCESS: Self = Self(0);
     /// The chip does not have it.
     pub const NOT_SUPPORTED: Self = Self(3);
@@ -237,7 +255,7 @@ impl ReturnCode {
     pub const ALREADY_INITIALIZED: Self = Self(5);
     /// The chip must be reset.
     pub const RESET_REQUIRED: Self = Self(16);
-    /// The library does not find the chip.
+    /// The library does not know the chip.
     pub const NOT_FOUND: Self = Self(6);
     /// The library does not have the function.
     pub const FUNCTION_NOT_FOUND: Self = Self(13);
@@ -365,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn the_state_is_a_sentence_that_names_paths_and_the_loaders_words_once() {
+    fn the_state_is_a_sentence_that_names_each_path_once_with_the_loaders_message() {
         let tried =
             |path: &str, error: &str| TriedLibrary { path: path.into(), error: error.to_owned() };
         let state = IxmlState::NotFound(Arc::new([

@@ -9,7 +9,7 @@ use super::v1beta1::{
     VERSION,
 };
 use crate::decide::allocation::allocate::{AllocateError, Grant};
-use crate::decide::allocation::prefer::{DeviceSupply, Request, prefer};
+use crate::decide::allocation::prefer::{DeviceSupply, PreferenceRequest, prefer};
 use crate::model::device::{Device, DeviceId, Resource};
 use crate::model::topology::DistanceTree;
 
@@ -82,7 +82,7 @@ pub fn preferred_response(
     let containers = request.container_requests.into_iter().map(|container| {
         let choice = prefer(
             &DeviceSupply { tree, devices: &resource.devices, sharing: resource.sharing },
-            &Request {
+            &PreferenceRequest {
                 available: &known_ids(&container.available_device_i_ds),
                 must_include: &known_ids(&container.must_include_device_i_ds),
                 size: usize::try_from(container.allocation_size).unwrap_or(0),

@@ -159,7 +159,7 @@ async fn a_refused_allocation_names_the_device() {
 #[tokio::test]
 async fn a_device_that_broke_since_the_list_is_refused_with_the_reason() {
     let plugin = Plugin::start(FOUR_BOARDS, Config::default()).await;
-    plugin.node.machine.silence("0000:15:00.0".parse().unwrap()).unwrap();
+    plugin.node.machine.stop_answering("0000:15:00.0".parse().unwrap()).unwrap();
     plugin.node.plugin().rescan().await;
     soon("it to break", plugin.node.kubelet.wait_for(|view| view.allocatable(GPU) == 3))
         .await

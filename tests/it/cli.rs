@@ -373,7 +373,7 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
     for arguments in [
         &["topology"][..],
         &["snapshot"],
-        &["explain", "allocation", "--size", "2"],
+        &["--root", X8, "explain", "allocation", "--size", "2"],
         &["doctor", "-o", "json"],
         &["config", "check", "fixtures/configs/good/annotated.yaml"],
         &["config", "schema"],

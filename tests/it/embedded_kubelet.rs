@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use ix_device_plugin::demo::kubelet::{
-    Admission, Cause, ContainerRequest, EmbeddedKubelet, KubeletError, OwnSocket, PodRequest,
-    RegisterBehaviour, Settings, StartError,
+    Admission, AdmissionCause, ContainerRequest, EmbeddedKubelet, KubeletError, KubeletSettings,
+    OwnSocket, PodRequest, RegisterBehaviour, StartError,
 };
 use ix_device_plugin::model::health::Health;
 use ix_device_plugin::wire::v1beta1::{Device, NumaNode, TopologyInfo};
@@ -18,7 +18,7 @@ use crate::support::clock::soon;
 
 const GPU: &str = "iluvatar.com/gpu";
 
-async fn kubelet(directory: &TempDir, settings: Settings) -> EmbeddedKubelet {
+async fn kubelet(directory: &TempDir, settings: KubeletSettings) -> EmbeddedKubelet {
     EmbeddedKubelet::start(directory.path(), settings).await.expect("the directory is ours")
 }
 
@@ -37,7 +37,7 @@ async fn node_with_two_gpus(
     directory: &TempDir,
     script: Script,
 ) -> (EmbeddedKubelet, ScriptedPlugin) {
-    let kubelet = kubelet(directory, Settings::default()).await;
+    let kubelet = kubelet(directory, KubeletSettings::default()).await;
     let plugin = plugin_with(directory, &kubelet, script, &["a", "b"]).await;
     (kubelet, plugin)
 }
@@ -66,14 +66,14 @@ fn ids(admission: &Admission) -> Vec<&str> {
     admission.containers[0].devices[GPU].iter().map(String::as_str).collect()
 }
 
-async fn refusal(kubelet: &EmbeddedKubelet, pod: PodRequest) -> Cause {
+async fn refusal(kubelet: &EmbeddedKubelet, pod: PodRequest) -> AdmissionCause {
     kubelet.admit(pod).await.expect_err("the pod must be refused").cause
 }
 
 #[tokio::test]
 async fn the_kubelet_asks_for_options_before_register_returns() {
     let directory = TempDir::new().unwrap();
-    let _kubelet = kubelet(&directory, Settings::default()).await;
+    let _kubelet = kubelet(&directory, KubeletSettings::default()).await;
     let (script, gate) = Script::default().with_options_held_back();
     let plugin = ScriptedPlugin::serve(&directory.path().join("gpu.sock"), script);
     plugin.list(healthy(&["a"]));
@@ -100,7 +100,8 @@ async fn the_authority_of_a_call_is_localhost() {
 #[tokio::test]
 async fn a_registration_of_a_socket_that_nobody_serves_fails_after_the_bound() {
     let directory = TempDir::new().unwrap();
-    let settings = Settings { dial_timeout: Duration::from_millis(20), ..Settings::default() };
+    let settings =
+        KubeletSettings { dial_timeout: Duration::from_millis(20), ..KubeletSettings::default() };
     let kubelet = kubelet(&directory, settings).await;
     let refused = register(directory.path(), "gpu.sock", GPU).await.unwrap_err();
     assert_eq!(refused.message(), "failed to dial device plugin: context deadline exceeded");
@@ -110,7 +111,7 @@ async fn a_registration_of_a_socket_that_nobody_serves_fails_after_the_bound() {
 #[tokio::test]
 async fn a_name_that_is_no_extended_resource_is_refused() {
     let directory = TempDir::new().unwrap();
-    let kubelet = kubelet(&directory, Settings::default()).await;
+    let kubelet = kubelet(&directory, KubeletSettings::default()).await;
     let refused = register(directory.path(), "gpu.sock", "gpu").await.unwrap_err();
     assert_eq!(refused.message(), "the ResourceName \"gpu\" is invalid");
     assert_eq!(kubelet.view().borrow().register_calls, 1);
@@ -130,7 +131,7 @@ async fn a_registration_can_be_refused() {
 #[tokio::test]
 async fn a_registration_that_hangs_ends_with_the_kubelet() {
     let directory = TempDir::new().unwrap();
-    let kubelet = kubelet(&directory, Settings::default()).await;
+    let kubelet = kubelet(&directory, KubeletSettings::default()).await;
     kubelet.set_register_behaviour(RegisterBehaviour::Hang).await.unwrap();
     let mut hanging = Box::pin(register(directory.path(), "gpu.sock", GPU));
     tokio::select! {
@@ -145,7 +146,7 @@ async fn a_registration_that_hangs_ends_with_the_kubelet() {
 #[tokio::test]
 async fn a_slow_registration_is_a_registration() {
     let directory = TempDir::new().unwrap();
-    let kubelet = kubelet(&directory, Settings::default()).await;
+    let kubelet = kubelet(&directory, KubeletSettings::default()).await;
     let delay = RegisterBehaviour::Delay(Duration::from_millis(1));
     kubelet.set_register_behaviour(delay).await.unwrap();
     let _plugin = plugin_with(&directory, &kubelet, Script::default(), &["a"]).await;
@@ -154,7 +155,7 @@ async fn a_slow_registration_is_a_registration() {
 #[tokio::test]
 async fn a_kubelet_registers_a_plugin_that_gave_up_waiting() {
     let directory = TempDir::new().unwrap();
-    let kubelet = kubelet(&directory, Settings::default()).await;
+    let kubelet = kubelet(&directory, KubeletSettings::default()).await;
     let (script, gate) = Script::default().with_options_held_back();
     let plugin = ScriptedPlugin::serve(&directory.path().join("gpu.sock"), script);
     plugin.list(healthy(&["a"]));
@@ -199,12 +200,13 @@ async fn a_lost_stream_leaves_capacity_and_takes_allocatable() {
 #[tokio::test]
 async fn after_the_grace_period_the_capacity_is_gone() {
     let directory = TempDir::new().unwrap();
-    let settings = Settings { grace: Duration::from_millis(20), ..Settings::default() };
+    let settings =
+        KubeletSettings { grace: Duration::from_millis(20), ..KubeletSettings::default() };
     let kubelet = kubelet(&directory, settings).await;
     let plugin = plugin_with(&directory, &kubelet, Script::default(), &["a"]).await;
     plugin.end_streams();
     counts(&kubelet, 0, 0).await;
-    let unregistered = Cause::Unregistered { resource: GPU.to_owned() };
+    let unregistered = AdmissionCause::Unregistered { resource: GPU.to_owned() };
     assert_eq!(refusal(&kubelet, PodRequest::single("pod", GPU, 1)).await, unregistered);
 }
 
@@ -263,7 +265,7 @@ async fn a_restart_wipes_sockets_and_keeps_files() {
 #[tokio::test]
 async fn a_kubelet_that_was_killed_leaves_a_socket_that_refuses() {
     let directory = TempDir::new().unwrap();
-    let kubelet = kubelet(&directory, Settings::default()).await;
+    let kubelet = kubelet(&directory, KubeletSettings::default()).await;
     let socket = directory.path().join("kubelet.sock");
 
     kubelet.stop(OwnSocket::LeftBehind).await.unwrap();
@@ -281,13 +283,13 @@ async fn a_kubelet_that_was_killed_leaves_a_socket_that_refuses() {
 async fn a_missing_directory_is_made_and_a_file_in_its_place_is_an_error() {
     let directory = TempDir::new().unwrap();
     let missing = directory.path().join("var/lib");
-    let kubelet = EmbeddedKubelet::start(&missing, Settings::default()).await.unwrap();
+    let kubelet = EmbeddedKubelet::start(&missing, KubeletSettings::default()).await.unwrap();
     assert!(missing.join("kubelet.sock").exists());
     kubelet.shutdown().await;
 
     let file = directory.path().join("file");
     tokio::fs::write(&file, "").await.unwrap();
-    let refused = EmbeddedKubelet::start(&file, Settings::default()).await;
+    let refused = EmbeddedKubelet::start(&file, KubeletSettings::default()).await;
     assert!(matches!(refused, Err(KubeletError::Directory(_))));
 }
 
@@ -310,7 +312,7 @@ async fn a_dropped_kubelet_ends_streams_too() {
 
 /// An older instance on `gpu.sock` and a newer one on `newer.sock`; the older one's stream ends.
 async fn takeover(directory: &TempDir, takeover_bug: bool) -> (EmbeddedKubelet, ScriptedPlugin) {
-    let settings = Settings { takeover_bug, ..Settings::default() };
+    let settings = KubeletSettings { takeover_bug, ..KubeletSettings::default() };
     let kubelet = kubelet(directory, settings).await;
     let older = plugin_with(directory, &kubelet, Script::default(), &["a"]).await;
     let newer = ScriptedPlugin::serve(&directory.path().join("newer.sock"), Script::default());
@@ -383,7 +385,7 @@ async fn a_refused_pod_keeps_nothing() {
     };
     let containers = vec![container("first", 1), container("second", 2)];
     let greedy = PodRequest { name: "greedy".to_owned(), containers };
-    let too_few = Cause::TooFew { resource: GPU.to_owned(), requested: 2, available: 1 };
+    let too_few = AdmissionCause::TooFew { resource: GPU.to_owned(), requested: 2, available: 1 };
     assert_eq!(refusal(&kubelet, greedy).await, too_few);
     kubelet.admit(PodRequest::single("pod", GPU, 2)).await.unwrap();
 }
@@ -426,7 +428,7 @@ async fn a_failed_preference_refuses_the_pod() {
     let (kubelet, _plugin) = node_with_two_gpus(&directory, failing).await;
     let error = "rpc error: code = Internal desc = confused".to_owned();
     let refused = refusal(&kubelet, PodRequest::single("pod", GPU, 1)).await;
-    assert_eq!(refused, Cause::Preference { error });
+    assert_eq!(refused, AdmissionCause::Preference { error });
 }
 
 fn preferences_asked_of(plugin: &ScriptedPlugin) -> Vec<Call> {
@@ -449,7 +451,8 @@ async fn a_plugin_without_the_option_is_not_asked_for_a_preference() {
 /// Two devices near NUMA node 0, one near node 1; the topology manager wants node 0.
 async fn preferences_asked_near_node_0(count: usize) -> Vec<Call> {
     let directory = TempDir::new().expect("a temporary directory");
-    let settings = Settings { numa_affinity: Some([0].into()), ..Settings::default() };
+    let settings =
+        KubeletSettings { numa_affinity: Some([0].into()), ..KubeletSettings::default() };
     let kubelet = kubelet(&directory, settings).await;
     let plugin = plugin_with(&directory, &kubelet, with_preference(Ok(&[])), &["x"]).await;
     let listed = [("a", 0), ("b", 0), ("c", 1)];
@@ -478,9 +481,9 @@ async fn without_a_topology_manager_preferred_allocation_is_always_asked() {
 #[tokio::test]
 async fn a_pod_that_asks_for_an_unknown_resource_is_refused() {
     let directory = TempDir::new().unwrap();
-    let kubelet = kubelet(&directory, Settings::default()).await;
+    let kubelet = kubelet(&directory, KubeletSettings::default()).await;
     let refused = refusal(&kubelet, PodRequest::single("pod", GPU, 1)).await;
-    assert_eq!(refused, Cause::Unregistered { resource: GPU.to_owned() });
+    assert_eq!(refused, AdmissionCause::Unregistered { resource: GPU.to_owned() });
 }
 
 #[tokio::test]
@@ -491,7 +494,7 @@ async fn a_pod_whose_device_broke_is_not_admitted_again() {
     plugin.list(vec![device("a", "Unhealthy", &[]), device("b", "Healthy", &[])]);
     counts(&kubelet, 2, 1).await;
     let refused = refusal(&kubelet, PodRequest::single("pod", GPU, 1)).await;
-    assert_eq!(refused, Cause::HeldUnhealthy { resource: GPU.to_owned() });
+    assert_eq!(refused, AdmissionCause::HeldUnhealthy { resource: GPU.to_owned() });
 }
 
 #[tokio::test]
@@ -501,7 +504,7 @@ async fn without_its_plugin_a_resource_is_refused() {
     plugin.end_streams();
     counts(&kubelet, 2, 0).await;
     let refused = refusal(&kubelet, PodRequest::single("pod", GPU, 1)).await;
-    assert_eq!(refused, Cause::NoneHealthy { resource: GPU.to_owned() });
+    assert_eq!(refused, AdmissionCause::NoneHealthy { resource: GPU.to_owned() });
 }
 
 #[tokio::test]
@@ -547,7 +550,10 @@ async fn a_plugin_that_refuses_pre_start_keeps_the_container_from_starting() {
 #[tokio::test]
 async fn a_pre_start_that_hangs_fails_after_the_bound() {
     let directory = TempDir::new().unwrap();
-    let settings = Settings { pre_start_timeout: Duration::from_millis(20), ..Settings::default() };
+    let settings = KubeletSettings {
+        pre_start_timeout: Duration::from_millis(20),
+        ..KubeletSettings::default()
+    };
     let kubelet = kubelet(&directory, settings).await;
     let (script, _gate) = Script::default().with_pre_start().with_pre_start_held_back();
     let _plugin = plugin_with(&directory, &kubelet, script, &["a"]).await;
@@ -560,7 +566,7 @@ async fn a_pre_start_that_hangs_fails_after_the_bound() {
 #[tokio::test]
 async fn a_container_without_devices_is_not_ours_to_start() {
     let directory = TempDir::new().unwrap();
-    let kubelet = kubelet(&directory, Settings::default()).await;
+    let kubelet = kubelet(&directory, KubeletSettings::default()).await;
     let unknown = kubelet.start_container("pod", "main").await.unwrap_err();
     assert_eq!(unknown.to_string(), "pod pod has no container main with devices");
 }

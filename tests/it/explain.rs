@@ -1,4 +1,4 @@
-//! `explain allocation` through the built binary: the choice, its score, the runner-up and why.
+//! `explain allocation` through the built binary: the choice, its cost, the runner-up and why.
 
 use crate::support::binary::{Ran, run, stdout_of};
 
@@ -6,7 +6,10 @@ const NODE: [&str; 4] = ["--root", "fixtures/nodes/bi-v150-x8.node", "explain", 
 
 #[track_caller]
 fn check(name: &str, arguments: &[&str]) {
-    let output = stdout_of(&[&NODE[..], arguments].concat());
+    hold(name, &stdout_of(&[&NODE[..], arguments].concat()));
+}
+
+fn hold(name: &str, output: &str) {
     let mut settings = insta::Settings::clone_current();
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
@@ -40,8 +43,23 @@ fn what_must_be_included_and_what_is_unknown_is_said() {
 }
 
 #[test]
-fn a_request_for_more_than_there_is_gets_all_and_hears_so() {
-    check("too-many", &["--size", "99"]);
+fn a_request_for_more_than_there_is_gets_all_and_exits_with_1() {
+    for (name, format) in [("too-many", "text"), ("too-many.json", "json")] {
+        let Ran { code, stdout, stderr } =
+            run(&[&NODE[..], &["--size", "99", "-o", format]].concat());
+        assert_eq!((code, &*stderr), (Some(1), ""));
+        hold(name, &stdout);
+    }
+}
+
+#[test]
+fn replicas_are_explained_with_what_is_in_use_beside_them() {
+    let free = "0000:13:00.0::0,0000:13:00.0::1,0000:1c:00.0::1,0000:27:00.0::1";
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("config.yaml");
+    std::fs::write(&config, "sharing: {timeSlicing: {replicas: 2}}\n").unwrap();
+    let config = config.to_str().unwrap();
+    check("shared", &["--config", config, "--size", "2", "--available", free]);
 }
 
 #[test]
@@ -60,6 +78,6 @@ fn what_makes_no_sense_is_refused_with_the_rule() {
     check_refused(
         &["--size", "1", "--resource", "nope"],
         1,
-        "error: `nope` is no resource of this configuration; it has iluvatar.com/gpu",
+        "error: `nope` is not a resource of this configuration, which has iluvatar.com/gpu",
     );
 }

@@ -8,7 +8,9 @@ use std::io;
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
-use ix_device_plugin::demo::kubelet::{KubeletError, OwnSocket, RegisterBehaviour, Settings};
+use ix_device_plugin::demo::kubelet::{
+    KubeletError, KubeletSettings, OwnSocket, RegisterBehaviour,
+};
 use proptest::prelude::*;
 use proptest::test_runner::{TestCaseError, TestRunner};
 use tokio::runtime::Runtime;
@@ -212,7 +214,8 @@ impl Node {
 }
 
 async fn hold(story: Story, node: TestNode) -> Result<(), String> {
-    let settings = Settings { takeover_bug: story.takeover_bug, ..Settings::default() };
+    let settings =
+        KubeletSettings { takeover_bug: story.takeover_bug, ..KubeletSettings::default() };
     let node = node.kubelet(settings);
     let node = if story.inotify { node } else { node.without_inotify() };
     let mut node = Node(node.prepare().await);

@@ -86,3 +86,20 @@ fn every_machine_has_its_matrix() {
 fn every_machine_has_its_matrix_as_json() {
     check("topology", "json");
 }
+
+const OVERLAPPING: &str = "- name: iluvatar.com/gpu\n  match: {model: MR-V100}\n\
+                           - name: iluvatar.com/other\n  match: {pciId: '1e3e:0002'}\n";
+const UNMATCHED: &str = "- name: iluvatar.com/gpu\n  match: {model: BI-V150}\n";
+
+#[test]
+fn what_the_configuration_gets_wrong_is_a_warning_of_discover() {
+    let rules = |lines: &str| {
+        let directory = tempfile::tempdir().unwrap();
+        let config = directory.path().join("config.yaml");
+        std::fs::write(&config, format!("resources:\n{lines}")).unwrap();
+        let node = "fixtures/nodes/mr-v100-x4.node";
+        stdout_of(&["discover", "--root", node, "--config", config.to_str().unwrap()])
+    };
+    hold("overlapping-resources", &rules(OVERLAPPING));
+    hold("unmatched-chips", &rules(UNMATCHED));
+}

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ix_device_plugin::demo::kubelet::{OwnSocket, RegisterBehaviour, Settings};
+use ix_device_plugin::demo::kubelet::{KubeletSettings, OwnSocket, RegisterBehaviour};
 use ix_device_plugin::model::session::Progress;
 use tokio::net::UnixListener;
 
@@ -109,7 +109,7 @@ async fn a_kubelet_that_ends_in_good_order_is_waited_for() {
 
 #[tokio::test]
 async fn a_kubelet_without_the_take_over_bug_is_served_as_well() {
-    let settings = Settings { takeover_bug: false, ..Settings::default() };
+    let settings = KubeletSettings { takeover_bug: false, ..KubeletSettings::default() };
     let node = TestNode::fixture("mr-v100-x4").kubelet(settings).start().await;
     node.kubelet.restart().await.unwrap();
     node.recovers().await;

@@ -75,7 +75,7 @@ async fn a_reader_that_does_not_read_delays_no_other_and_skips_what_is_outdated(
 #[tokio::test]
 async fn a_vanished_board_leaves_the_list_and_a_broken_one_stays_in_it() {
     let node = TestNode::fixture("mr-v100-x4").start().await;
-    node.machine.silence("0000:15:00.0".parse().unwrap()).unwrap();
+    node.machine.stop_answering("0000:15:00.0".parse().unwrap()).unwrap();
     node.plugin().rescan().await;
     let broken = node.kubelet.wait_for(|view| view.allocatable(GPU) == 3);
     let view = soon("a broken board", broken).await.unwrap();

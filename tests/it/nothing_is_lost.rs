@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 use ix_device_plugin::demo::kubelet::{Admission, NodeView};
-use ix_device_plugin::demo::machine::PlayMachine;
+use ix_device_plugin::demo::machine::DemoMachine;
 use ix_device_plugin::model::board::{Board, Chip};
 use ix_device_plugin::parse::node_file::parse_node_file;
 use nix::sys::signal::Signal;
@@ -147,7 +147,7 @@ fn replug_renumbered(node: &NodeRig, board: &Board) {
             }
         }
     }
-    let renumbered = PlayMachine::unpack(parse_node_file(&text).expect("the tree is ours"))
+    let renumbered = DemoMachine::unpack(parse_node_file(&text).expect("the tree is ours"))
         .expect("the tree is ours");
     let from = renumbered.root();
     for (chip, minor) in board.chips.iter().zip(minors) {

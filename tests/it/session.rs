@@ -4,7 +4,9 @@ use std::fs;
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
-use ix_device_plugin::demo::kubelet::{EmbeddedKubelet, OwnSocket, RegisterBehaviour, Settings};
+use ix_device_plugin::demo::kubelet::{
+    EmbeddedKubelet, KubeletSettings, OwnSocket, RegisterBehaviour,
+};
 use ix_device_plugin::model::session::Progress;
 
 use crate::support::clock::{soon, within};
@@ -208,7 +210,7 @@ async fn without_inotify_a_deleted_socket_is_noticed_within_two_seconds() {
 
 /// A node whose own plugin is the older instance, and a newer one; both have a stream.
 async fn rolling_update(takeover_bug: bool) -> (NodeRig, Plugin) {
-    let settings = Settings { takeover_bug, ..Settings::default() };
+    let settings = KubeletSettings { takeover_bug, ..KubeletSettings::default() };
     let node = TestNode::fixture("mr-v100-x4").kubelet(settings).start().await;
     node.plugin().reaches(Progress::Streaming).await;
     let newer = node.another_plugin();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use ix_device_plugin::decide::allocation::prefer::{DeviceSupply, Request, prefer};
+use ix_device_plugin::decide::allocation::prefer::{DeviceSupply, PreferenceRequest, prefer};
 use ix_device_plugin::decide::node::advertise::advertise;
 use ix_device_plugin::decide::node::snapshot::NodeSnapshot;
 use ix_device_plugin::demo::kubelet::{NodeView, PodRequest};
@@ -374,12 +374,13 @@ proptest! {
                 free.swap_remove(index.index(free.len()));
             }
         }
-        let stock = DeviceSupply {
+        let supply = DeviceSupply {
             tree: &inventory.tree,
             devices: &resource.devices,
             sharing: resource.sharing,
         };
-        let chosen = prefer(&stock, &Request { available: &free, must_include: &[], size }).ids;
+        let request = PreferenceRequest { available: &free, must_include: &[], size };
+        let chosen = prefer(&supply, &request).ids;
         prop_assert_eq!(chosen.len(), size.min(free.len()));
         let mut taken: BTreeMap<_, usize> = free.iter().map(|id| (id.address, 0)).collect();
         for id in &chosen {

@@ -12,7 +12,7 @@ use ix_device_plugin::model::config::Config;
 use ix_device_plugin::model::health::ReasonCode;
 use ix_device_plugin::model::health_sample::{ChipHealthSample, HealthSample};
 use ix_device_plugin::model::ixml::{
-    CallFailure, ChipReading, EccErrors, HealthBits, IxmlReading, LibraryCall, ReturnCode,
+    CallFailure, ChipReading, EccErrors, HealthBits, IxmlCall, IxmlReading, ReturnCode,
 };
 use ix_device_plugin::model::pci::PciAddress;
 use ix_device_plugin::parse::config::parse_config;
@@ -88,7 +88,7 @@ fn said(of_chip: ChipReading) -> Input {
 }
 
 fn answered(is_ill: bool, code: i32) -> Input {
-    let failure = CallFailure { call: LibraryCall::Health, code: ReturnCode(code) };
+    let failure = CallFailure { call: IxmlCall::Health, code: ReturnCode(code) };
     let now = ChipReading { failure: is_ill.then_some(failure), ..ChipReading::default() };
     said(now)
 }

@@ -110,7 +110,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::model::ixml::{EccErrors, LibraryCall};
+    use crate::model::ixml::{EccErrors, IxmlCall};
 
     const CHIP: PciAddress = PciAddress { domain: 0, bus: 0x13, device: 0, function: 0 };
 
@@ -145,7 +145,7 @@ mod tests {
 
     #[track_caller]
     fn check_code(code: i32, expected: &[&str]) {
-        let failure = Some(CallFailure { call: LibraryCall::Health, code: ReturnCode(code) });
+        let failure = Some(CallFailure { call: IxmlCall::Health, code: ReturnCode(code) });
         check(None, ChipReading { failure, ..ChipReading::default() }, expected);
     }
 

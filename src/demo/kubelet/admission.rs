@@ -1,5 +1,5 @@
-//! Lets pods in, one by one, and starts their containers. Admission waits for plugins without any
-//! bound: a plugin that hangs in Allocate stops every pod behind it, as on a real node.
+//! Admits pods, one by one, and starts their containers. Admission waits for plugins without a time
+//! limit: a plugin that hangs in Allocate stops every pod behind it, as on a real node.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,54 +7,61 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::connection::rpc_error;
-use super::node::{Asker, Node, Plugin, ShutDown};
+use super::node::{ConnectedPlugin, Node, NodeHandle, ShutDown};
 use super::pod_devices::Held;
 use super::pods::{
-    Admission, AdmissionError, AdmittedContainer, Cause, ContainerRequest, Injection, PodRequest,
-    StartError,
+    Admission, AdmissionCause, AdmissionError, AdmittedContainer, ContainerRequest, Injection,
+    PodRequest, StartError,
 };
-use super::selection::{DeviceCandidates, PreferenceQuery};
+use super::selection::{AllocatableIds, PreferenceCall};
 use crate::wire::v1beta1::{
     AllocateRequest, ContainerAllocateRequest, ContainerAllocateResponse,
     ContainerPreferredAllocationRequest, PreStartContainerRequest, PreferredAllocationRequest,
 };
 
-/// A pod and where its answer goes.
-pub(super) type Applicant = (PodRequest, oneshot::Sender<Result<Admission, AdmissionError>>);
+/// A pod and the sender of its answer.
+pub(super) type QueuedPod = (PodRequest, oneshot::Sender<Result<Admission, AdmissionError>>);
 
 /// Admits pods in the order in which they come.
-pub(super) async fn admit_one_by_one(asker: Asker, mut queue: mpsc::Receiver<Applicant>) {
+pub(super) async fn admit_one_by_one(
+    node_handle: NodeHandle,
+    mut queue: mpsc::Receiver<QueuedPod>,
+) {
     while let Some((pod, answer)) = queue.recv().await {
-        // Who asked may have stopped waiting; the pod is admitted all the same.
-        let _ = answer.send(admit(&asker, pod).await.map_err(AdmissionError::from));
+        // The caller may have stopped waiting; the pod is admitted nevertheless.
+        let _ = answer.send(admit(&node_handle, pod).await.map_err(AdmissionError::from));
     }
 }
 
-async fn admit(asker: &Asker, pod: PodRequest) -> Result<Admission, Cause> {
+async fn admit(node_handle: &NodeHandle, pod: PodRequest) -> Result<Admission, AdmissionCause> {
     for request in &pod.containers {
-        if let Err(cause) = allocate(asker, &pod.name, request).await {
+        if let Err(cause) = allocate(node_handle, &pod.name, request).await {
             // A refused pod is no longer active, and the kubelet frees what such pods hold.
-            asker.ask(move |node| node.pods.remove(&pod.name)).await.map_err(shut_down)?;
+            node_handle.ask(move |node| node.pods.remove(&pod.name)).await.map_err(shut_down)?;
             return Err(cause);
         }
     }
-    asker.ask(move |node| admission(node, &pod)).await.map_err(shut_down)
+    node_handle.ask(move |node| admission(node, &pod)).await.map_err(shut_down)
 }
 
-async fn allocate(asker: &Asker, pod: &str, request: &ContainerRequest) -> Result<(), Cause> {
+async fn allocate(
+    node_handle: &NodeHandle,
+    pod: &str,
+    request: &ContainerRequest,
+) -> Result<(), AdmissionCause> {
     let (name, wanted) = (pod.to_owned(), request.clone());
-    let candidates = asker.ask(move |node| node.candidates(&name, &wanted)).await;
+    let candidates = node_handle.ask(move |node| node.candidates(&name, &wanted)).await;
     let Some(candidates) = candidates.map_err(shut_down)?? else {
         return Ok(());
     };
 
-    let preferred = preferred(asker, &request.resource, &candidates).await?;
+    let preferred = preferred(node_handle, &request.resource, &candidates).await?;
     let devices = candidates.choose(&preferred);
-    let response = ask_for(asker, &request.resource, devices.clone()).await?;
+    let response = ask_for(node_handle, &request.resource, devices.clone()).await?;
 
     let given = Held { devices: devices.into_iter().collect(), response };
     let (pod, request) = (pod.to_owned(), request.clone());
-    let kept = asker.ask(move |node| {
+    let kept = node_handle.ask(move |node| {
         node.pods.hold(&pod, &request.name, &request.resource, given);
     });
     kept.await.map_err(shut_down)
@@ -62,31 +69,31 @@ async fn allocate(asker: &Asker, pod: &str, request: &ContainerRequest) -> Resul
 
 /// Empty where the plugin is not to be asked, or named nothing.
 async fn preferred(
-    asker: &Asker,
+    node_handle: &NodeHandle,
     resource: &str,
-    candidates: &DeviceCandidates,
-) -> Result<BTreeSet<String>, Cause> {
+    candidates: &AllocatableIds,
+) -> Result<BTreeSet<String>, AdmissionCause> {
     let Some(question) = candidates.question() else {
         return Ok(BTreeSet::new());
     };
-    let plugin = plugin(asker, resource).await.map_err(shut_down)?;
-    let Some(Plugin { client, options: Some(options) }) = plugin else {
+    let plugin = plugin(node_handle, resource).await.map_err(shut_down)?;
+    let Some(ConnectedPlugin { client, options: Some(options) }) = plugin else {
         return Ok(BTreeSet::new());
     };
     if !options.get_preferred_allocation_available {
         return Ok(BTreeSet::new());
     }
     let mut client =
-        client.ok_or_else(|| Cause::Preference { error: endpoint_stopped(resource) })?;
+        client.ok_or_else(|| AdmissionCause::Preference { error: endpoint_stopped(resource) })?;
     let answer = client
         .get_preferred_allocation(preferred_allocation_request(question))
         .await
-        .map_err(|status| Cause::Preference { error: rpc_error(&status) })?;
+        .map_err(|status| AdmissionCause::Preference { error: rpc_error(&status) })?;
     let first = answer.into_inner().container_responses.into_iter().next();
     Ok(first.into_iter().flat_map(|response| response.device_i_ds).collect())
 }
 
-fn preferred_allocation_request(question: PreferenceQuery) -> PreferredAllocationRequest {
+fn preferred_allocation_request(question: PreferenceCall) -> PreferredAllocationRequest {
     PreferredAllocationRequest {
         container_requests: vec![ContainerPreferredAllocationRequest {
             available_device_i_ds: question.available,
@@ -98,23 +105,23 @@ fn preferred_allocation_request(question: PreferenceQuery) -> PreferredAllocatio
 
 /// One call for one container and resource: the kubelet never asks for several at once.
 async fn ask_for(
-    asker: &Asker,
+    node_handle: &NodeHandle,
     resource: &str,
     devices: Vec<String>,
-) -> Result<ContainerAllocateResponse, Cause> {
+) -> Result<ContainerAllocateResponse, AdmissionCause> {
     let resource_name = || resource.to_owned();
-    let plugin = plugin(asker, resource).await.map_err(shut_down)?;
+    let plugin = plugin(node_handle, resource).await.map_err(shut_down)?;
     let client = plugin.and_then(|plugin| plugin.client);
-    let mut client = client.ok_or_else(|| Cause::Stopped { resource: resource_name() })?;
+    let mut client = client.ok_or_else(|| AdmissionCause::Stopped { resource: resource_name() })?;
     let request = AllocateRequest {
         container_requests: vec![ContainerAllocateRequest { devices_ids: devices }],
     };
     let answer = client
         .allocate(request)
         .await
-        .map_err(|status| Cause::Allocate { error: rpc_error(&status) })?;
+        .map_err(|status| AdmissionCause::Allocate { error: rpc_error(&status) })?;
     let first = answer.into_inner().container_responses.into_iter().next();
-    first.ok_or_else(|| Cause::NoResponse { resource: resource_name() })
+    first.ok_or_else(|| AdmissionCause::NoResponse { resource: resource_name() })
 }
 
 fn admission(node: &mut Node, pod: &PodRequest) -> Admission {
@@ -140,30 +147,33 @@ fn admitted_container(node: &Node, pod: &str, container: &str) -> AdmittedContai
 /// Prepares the start of a container, the first or a later one: the plugins that ask for it hear
 /// of it, and what they answered to Allocate is used again.
 pub(super) async fn start_container(
-    asker: &Asker,
+    node_handle: &NodeHandle,
     pod: String,
     container: String,
 ) -> Result<Injection, StartError> {
     let (pod_name, name) = (pod.clone(), container.clone());
-    let held = asker.ask(move |node| node.pods.container(&pod_name, &name).cloned()).await;
+    let held = node_handle.ask(move |node| node.pods.container(&pod_name, &name).cloned()).await;
     let held = held.map_err(|_| StartError::ShutDown)?;
     let held = held.ok_or_else(|| StartError::NotAdmitted {
         pod: pod.clone(),
         container: container.clone(),
     })?;
-    pre_start(asker, held).await?;
-    let injection = asker.ask(move |node| node.pods.injection(&pod, &container)).await;
+    pre_start(node_handle, held).await?;
+    let injection = node_handle.ask(move |node| node.pods.injection(&pod, &container)).await;
     injection.map_err(|_| StartError::ShutDown)
 }
 
-async fn pre_start(asker: &Asker, held: BTreeMap<String, Held>) -> Result<(), StartError> {
-    let bound = asker.ask(|node| node.settings.pre_start_timeout).await;
+async fn pre_start(
+    node_handle: &NodeHandle,
+    held: BTreeMap<String, Held>,
+) -> Result<(), StartError> {
+    let bound = node_handle.ask(|node| node.settings.pre_start_timeout).await;
     let bound = bound.map_err(|_| StartError::ShutDown)?;
     for (resource, held) in held {
-        let plugin = plugin(asker, &resource).await.map_err(|_| StartError::ShutDown)?;
+        let plugin = plugin(node_handle, &resource).await.map_err(|_| StartError::ShutDown)?;
         let plugin = plugin.ok_or_else(|| StartError::NoEndpoint { resource: resource.clone() })?;
         if plugin.options.is_some_and(|options| options.pre_start_required) {
-            tell(plugin, &resource, held, bound)
+            call_pre_start(plugin, &resource, held, bound)
                 .await
                 .map_err(|error| StartError::PreStart { error })?;
         }
@@ -171,7 +181,12 @@ async fn pre_start(asker: &Asker, held: BTreeMap<String, Held>) -> Result<(), St
     Ok(())
 }
 
-async fn tell(plugin: Plugin, resource: &str, held: Held, bound: Duration) -> Result<(), String> {
+async fn call_pre_start(
+    plugin: ConnectedPlugin,
+    resource: &str,
+    held: Held,
+    bound: Duration,
+) -> Result<(), String> {
     let mut client = plugin.client.ok_or_else(|| endpoint_stopped(resource))?;
     let devices_ids = held.devices.into_iter().collect();
     let call = client.pre_start_container(PreStartContainerRequest { devices_ids });
@@ -181,15 +196,18 @@ async fn tell(plugin: Plugin, resource: &str, held: Held, bound: Duration) -> Re
     }
 }
 
-async fn plugin(asker: &Asker, resource: &str) -> Result<Option<Plugin>, ShutDown> {
+async fn plugin(
+    node_handle: &NodeHandle,
+    resource: &str,
+) -> Result<Option<ConnectedPlugin>, ShutDown> {
     let resource = resource.to_owned();
-    asker.ask(move |node| node.plugin(&resource)).await
+    node_handle.ask(move |node| node.plugin(&resource)).await
 }
 
 fn endpoint_stopped(resource: &str) -> String {
     format!("endpoint {resource} has been stopped")
 }
 
-fn shut_down(_: ShutDown) -> Cause {
-    Cause::ShutDown
+fn shut_down(_: ShutDown) -> AdmissionCause {
+    AdmissionCause::ShutDown
 }

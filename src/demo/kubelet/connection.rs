@@ -24,15 +24,15 @@ const PAUSE_GROWTH: f32 = 1.6;
 pub(super) type PluginClient = DevicePluginClient<Channel>;
 
 /// Connects to the plugin's socket, again and again until that works: the caller bounds it.
-/// The connection is never made anew; `severed` cuts it.
+/// It never reconnects; `cut` ends it.
 ///
 /// # Errors
 /// The socket accepts, but what listens there does not speak HTTP/2.
 pub(super) async fn dial(
     socket: &Path,
-    severed: &CancellationToken,
+    cut: &CancellationToken,
 ) -> Result<PluginClient, tonic::transport::Error> {
-    let stream = AbortableStream::new(connect(socket).await, severed);
+    let stream = AbortableStream::new(connect(socket).await, cut);
     let mut only_stream = Some(TokioIo::new(stream));
     let connector = tower::service_fn(move |_: Uri| {
         let stream = only_stream.take().ok_or(io::ErrorKind::NotConnected);

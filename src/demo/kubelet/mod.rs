@@ -34,11 +34,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub use self::node::ShutDown;
 pub use self::pod_resources::NAMESPACE;
 pub use self::pods::{
-    Admission, AdmissionError, AdmittedContainer, Cause, ContainerRequest, Injection, PodRequest,
-    StartError,
+    Admission, AdmissionCause, AdmissionError, AdmittedContainer, ContainerRequest, Injection,
+    PodRequest, StartError,
 };
 pub use self::settings::{
-    DIAL_TIMEOUT, GRACE_PERIOD, OwnSocket, PRE_START_TIMEOUT, RegisterBehaviour, Settings,
+    DIAL_TIMEOUT, GRACE_PERIOD, KubeletSettings, OwnSocket, PRE_START_TIMEOUT, RegisterBehaviour,
 };
 pub use self::view::{DeviceView, NodeView, ResourceHealth, ResourceView};
 
@@ -56,8 +56,8 @@ pub enum KubeletError {
 /// One node's kubelet. Dropping it ends all its tasks and connections, as a kill would: the
 /// socket stays. [`EmbeddedKubelet::shutdown`] ends it in good order.
 pub struct EmbeddedKubelet {
-    asker: node::Asker,
-    applicants: mpsc::Sender<admission::Applicant>,
+    node_handle: node::NodeHandle,
+    pod_queue: mpsc::Sender<admission::QueuedPod>,
     pod_resources_socket: Option<PathBuf>,
     view: watch::Receiver<NodeView>,
     tasks: JoinSet<()>,
@@ -70,18 +70,18 @@ impl EmbeddedKubelet {
     ///
     /// # Errors
     /// The directory cannot be made or wiped, or the socket cannot be bound.
-    pub async fn start(directory: &Path, settings: Settings) -> Result<Self, KubeletError> {
-        let (asker, questions) = node::Node::asker();
-        let (applicants, queue) = mpsc::channel(16);
+    pub async fn start(directory: &Path, settings: KubeletSettings) -> Result<Self, KubeletError> {
+        let (node_handle, commands) = node::Node::node_handle();
+        let (pod_queue, queue) = mpsc::channel(16);
         let (publisher, view) = watch::channel(NodeView::default());
         let stop = CancellationToken::new();
         let pod_resources_socket = settings.pod_resources_socket.clone();
         let node = node::Node::new(directory.to_owned(), settings);
         let mut tasks = JoinSet::new();
-        tasks.spawn(node.run(questions, publisher, stop.clone()));
-        tasks.spawn(admission::admit_one_by_one(asker.clone(), queue));
+        tasks.spawn(node.run(commands, publisher, stop.clone()));
+        tasks.spawn(admission::admit_one_by_one(node_handle.clone(), queue));
         let stop = stop.drop_guard();
-        let kubelet = Self { asker, applicants, pod_resources_socket, view, tasks, stop };
+        let kubelet = Self { node_handle, pod_queue, pod_resources_socket, view, tasks, stop };
         kubelet.restart().await?;
         Ok(kubelet)
     }
@@ -115,19 +115,19 @@ impl EmbeddedKubelet {
         self.end_process().await?;
         let pod_resources = self.pod_resources_socket.as_deref().map(pod_resources::bind);
         let pod_resources = pod_resources.transpose()?;
-        let asker = self.asker.clone();
-        let serve = |listener, terms: process::Terms| async move {
-            let severed = terms.severed.clone();
-            let registration = registration::serve(listener, terms, asker.clone());
+        let node_handle = self.node_handle.clone();
+        let serve = |listener, context: process::ProcessContext| async move {
+            let cut = context.cut.clone();
+            let registration = registration::serve(listener, context, node_handle.clone());
             match pod_resources {
                 Some(socket) => {
-                    let pod_resources = pod_resources::serve(socket, severed, asker);
+                    let pod_resources = pod_resources::serve(socket, cut, node_handle);
                     tokio::join!(registration, pod_resources);
                 }
                 None => registration.await,
             }
         };
-        Ok(self.asker.ask(|node| node.start(serve)).await??)
+        Ok(self.node_handle.ask(|node| node.start(serve)).await??)
     }
 
     /// Ends the kubelet's process; [`EmbeddedKubelet::restart`] starts another.
@@ -137,7 +137,7 @@ impl EmbeddedKubelet {
     pub async fn stop(&self, socket: OwnSocket) -> Result<(), KubeletError> {
         self.end_process().await?;
         match socket {
-            OwnSocket::Removed => Ok(self.asker.ask(node::Node::remove_socket).await??),
+            OwnSocket::Removed => Ok(self.node_handle.ask(node::Node::remove_socket).await??),
             OwnSocket::LeftBehind => Ok(()),
         }
     }
@@ -150,7 +150,7 @@ impl EmbeddedKubelet {
         &self,
         behaviour: RegisterBehaviour,
     ) -> Result<(), ShutDown> {
-        self.asker.ask(move |node| node.register = behaviour).await
+        self.node_handle.ask(move |node| node.register = behaviour).await
     }
 
     /// Ends the open streams of the resource from the kubelet's side. Sockets and everything else
@@ -160,23 +160,23 @@ impl EmbeddedKubelet {
     /// The kubelet was shut down.
     pub async fn drop_stream(&self, resource: &str) -> Result<(), ShutDown> {
         let resource = resource.to_owned();
-        self.asker.ask(move |node| node.drop_streams(&resource)).await
+        self.node_handle.ask(move |node| node.drop_streams(&resource)).await
     }
 
     /// Chooses devices for the pod and asks the plugins for them. Pods are admitted one by one,
     /// without a time limit. A pod that is admitted already gets what it holds, if that is still
     /// healthy.
     ///
-    /// A resource that nobody ever registered is refused as an unregistered device; a real
+    /// A resource that was never registered is refused as an unregistered device; a real
     /// kubelet ignores it, because no scheduler would have sent the pod.
     ///
     /// # Errors
     /// The pod is refused, holds nothing, and would stay `Failed`.
     pub async fn admit(&self, pod: PodRequest) -> Result<Admission, AdmissionError> {
         let (answer, answered) = oneshot::channel();
-        let queued = self.applicants.send((pod, answer)).await;
-        queued.map_err(|_| Cause::ShutDown)?;
-        answered.await.map_err(|_| Cause::ShutDown)?
+        let queued = self.pod_queue.send((pod, answer)).await;
+        queued.map_err(|_| AdmissionCause::ShutDown)?;
+        answered.await.map_err(|_| AdmissionCause::ShutDown)?
     }
 
     /// Starts a container of an admitted pod, for the first time or again; to a kubelet that is
@@ -184,7 +184,7 @@ impl EmbeddedKubelet {
     /// at admission is used each time.
     ///
     /// After a restart of the kubelet, and until the plugin is registered again, the kubelet does
-    /// not know the plugin's options and calls nobody.
+    /// not know the plugin's options and calls no plugin.
     ///
     /// # Errors
     /// A plugin refuses, does not answer in time, or is gone.
@@ -193,7 +193,7 @@ impl EmbeddedKubelet {
         pod: &str,
         container: &str,
     ) -> Result<Injection, StartError> {
-        admission::start_container(&self.asker, pod.to_owned(), container.to_owned()).await
+        admission::start_container(&self.node_handle, pod.to_owned(), container.to_owned()).await
     }
 
     /// The pod is gone: its devices are free.
@@ -202,7 +202,7 @@ impl EmbeddedKubelet {
     /// The kubelet was shut down.
     pub async fn remove(&self, pod: &str) -> Result<(), ShutDown> {
         let pod = pod.to_owned();
-        self.asker.ask(move |node| node.pods.remove(&pod)).await
+        self.node_handle.ask(move |node| node.pods.remove(&pod)).await
     }
 
     /// The pod's `allocatedResourcesStatus`: health by container, resource and device id. A
@@ -216,7 +216,7 @@ impl EmbeddedKubelet {
         pod: &str,
     ) -> Result<BTreeMap<String, ResourceHealth>, ShutDown> {
         let pod = pod.to_owned();
-        self.asker.ask(move |node| node.allocated_resources_status(&pod)).await
+        self.node_handle.ask(move |node| node.allocated_resources_status(&pod)).await
     }
 
     /// Ends the kubelet in good order: its socket is removed, all connections are cut, and all
@@ -224,14 +224,14 @@ impl EmbeddedKubelet {
     pub async fn shutdown(self) {
         // A socket that cannot be removed stays, as after a kill.
         let _ = self.stop(OwnSocket::Removed).await;
-        let Self { applicants, mut tasks, stop, .. } = self;
-        drop((applicants, stop));
+        let Self { pod_queue, mut tasks, stop, .. } = self;
+        drop((pod_queue, stop));
         while tasks.join_next().await.is_some() {}
     }
 
     /// When this returns, streams are cut and the socket refuses.
     async fn end_process(&self) -> Result<(), ShutDown> {
-        if let Some(process) = self.asker.ask(node::Node::end).await? {
+        if let Some(process) = self.node_handle.ask(node::Node::end).await? {
             process.end().await;
         }
         Ok(())

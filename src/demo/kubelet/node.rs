@@ -1,4 +1,4 @@
-//! The one owner of the kubelet's state: a task that answers questions one by one, ends grace
+//! The one owner of the kubelet's state: a task that answers commands one by one, ends grace
 //! periods, and publishes what an onlooker may see. It alone starts and ends connections.
 
 use std::collections::BTreeMap;
@@ -12,52 +12,52 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection::PluginClient;
 use super::pod_devices::{Held, PodDevices};
-use super::pods::{Cause, ContainerRequest};
-use super::process::{self, Process, Terms};
-use super::resources::{ClientId, Resources};
-use super::selection::{self, DeviceCandidates};
-use super::settings::{RegisterBehaviour, Settings};
+use super::pods::{AdmissionCause, ContainerRequest};
+use super::process::{self, Process, ProcessContext};
+use super::resources::{ClientId, ResourceTable};
+use super::selection::{self, AllocatableIds};
+use super::settings::{KubeletSettings, RegisterBehaviour};
 use super::view::{NodeView, ResourceHealth};
 use crate::model::health::Health;
 use crate::wire::v1beta1::DevicePluginOptions;
 
 /// The state; lives in the task that runs [`Node::run`].
 pub(super) struct Node {
-    pub(super) resources: Resources,
+    pub(super) resources: ResourceTable,
     pub(super) pods: PodDevices,
     pub(super) register: RegisterBehaviour,
     pub(super) register_calls: u64,
     pub(super) pod_resources_calls: u64,
-    pub(super) settings: Settings,
+    pub(super) settings: KubeletSettings,
     directory: PathBuf,
-    connections: BTreeMap<ClientId, Connection>,
+    connections: BTreeMap<ClientId, PluginConnection>,
     process: Option<Process>,
     lives: u64,
 }
 
 /// To one plugin.
-struct Connection {
+struct PluginConnection {
     resource: String,
     client: PluginClient,
-    severed: CancellationToken,
+    cut: CancellationToken,
     stream_dropped: CancellationToken,
 }
 
 /// Who is to be called for a resource.
-pub(super) struct Plugin {
+pub(super) struct ConnectedPlugin {
     /// Absent where the plugin is gone.
     pub(super) client: Option<PluginClient>,
     /// Absent after a restart of the kubelet, until the plugin is back.
     pub(super) options: Option<DevicePluginOptions>,
 }
 
-/// A way to ask the owner.
+/// Runs commands in the owner's task.
 #[derive(Clone)]
-pub(super) struct Asker {
-    questions: mpsc::Sender<Question>,
+pub(super) struct NodeHandle {
+    commands: mpsc::Sender<NodeCommand>,
 }
 
-type Question = Box<dyn FnOnce(&mut Node) -> Reply + Send>;
+type NodeCommand = Box<dyn FnOnce(&mut Node) -> Reply + Send>;
 type Reply = Box<dyn FnOnce() + Send>;
 
 /// The embedded kubelet was shut down, or its owner task died.
@@ -65,26 +65,26 @@ type Reply = Box<dyn FnOnce() + Send>;
 #[error("the embedded kubelet was shut down")]
 pub struct ShutDown;
 
-impl Asker {
-    /// Runs `question` in the owner's task. The answer comes after the new view is published.
+impl NodeHandle {
+    /// Runs `command` in the owner's task. The answer comes after the new view is published.
     pub(super) async fn ask<T: Send + 'static>(
         &self,
-        question: impl FnOnce(&mut Node) -> T + Send + 'static,
+        command: impl FnOnce(&mut Node) -> T + Send + 'static,
     ) -> Result<T, ShutDown> {
         let (reply, answer) = oneshot::channel();
-        let question: Question = Box::new(move |node| {
-            let answer = question(node);
+        let command: NodeCommand = Box::new(move |node| {
+            let answer = command(node);
             Box::new(move || drop(reply.send(answer)))
         });
-        self.questions.send(question).await.map_err(|_| ShutDown)?;
+        self.commands.send(command).await.map_err(|_| ShutDown)?;
         answer.await.map_err(|_| ShutDown)
     }
 }
 
 impl Node {
-    pub(super) fn new(directory: PathBuf, settings: Settings) -> Self {
+    pub(super) fn new(directory: PathBuf, settings: KubeletSettings) -> Self {
         Self {
-            resources: Resources::new(settings.takeover_bug, settings.grace),
+            resources: ResourceTable::new(settings.takeover_bug, settings.grace),
             pods: PodDevices::default(),
             register: RegisterBehaviour::Accept,
             register_calls: 0,
@@ -97,16 +97,16 @@ impl Node {
         }
     }
 
-    /// A channel of questions for [`Node::run`].
-    pub(super) fn asker() -> (Asker, mpsc::Receiver<Question>) {
-        let (questions, receiver) = mpsc::channel(64);
-        (Asker { questions }, receiver)
+    /// A channel of commands for [`Node::run`].
+    pub(super) fn node_handle() -> (NodeHandle, mpsc::Receiver<NodeCommand>) {
+        let (commands, receiver) = mpsc::channel(64);
+        (NodeHandle { commands }, receiver)
     }
 
     /// Answers until `stop`.
     pub(super) async fn run(
         mut self,
-        mut questions: mpsc::Receiver<Question>,
+        mut commands: mpsc::Receiver<NodeCommand>,
         view: watch::Sender<NodeView>,
         stop: CancellationToken,
     ) {
@@ -115,7 +115,7 @@ impl Node {
             let mut reply: Option<Reply> = None;
             tokio::select! {
                 () = stop.cancelled() => return,
-                Some(question) = questions.recv() => reply = Some(question(&mut self)),
+                Some(command) = commands.recv() => reply = Some(command(&mut self)),
                 () = until(expiry) => self.resources.expire(Instant::now()),
                 Some(()) = next_end(&mut self.process) => {}
             }
@@ -129,20 +129,20 @@ impl Node {
     /// Starts a process that runs `serve`. One that still runs ends first.
     pub(super) fn start<Served: Future<Output = ()> + Send + 'static>(
         &mut self,
-        serve: impl FnOnce(UnixListener, Terms) -> Served,
+        serve: impl FnOnce(UnixListener, ProcessContext) -> Served,
     ) -> io::Result<()> {
         drop(self.end());
         let listener = process::bind(&self.directory)?;
         self.resources.restarted(Instant::now());
         self.lives += 1;
         let mut process = Process::new(self.lives);
-        let terms = Terms {
+        let context = ProcessContext {
             life: process.life,
             directory: self.directory.clone(),
             dial_timeout: self.settings.dial_timeout,
-            severed: process.severed(),
+            cut: process.cut(),
         };
-        process.spawn(serve(listener, terms));
+        process.spawn(serve(listener, context));
         self.process = Some(process);
         Ok(())
     }
@@ -173,15 +173,15 @@ impl Node {
         resource: &str,
     ) -> Option<(ClientId, CancellationToken)> {
         let process = self.process.as_ref().filter(|now| now.life == life)?;
-        let severed = process.severed();
-        Some((self.resources.connecting(resource), severed))
+        let cut = process.cut();
+        Some((self.resources.connecting(resource), cut))
     }
 
-    /// The plugin told its options: it is registered, and its stream is to be opened, until the
+    /// The plugin sent its options: it is registered, and its stream is to be opened, until the
     /// token says otherwise. None where the kubelet was restarted meanwhile.
     pub(super) fn connected(
         &mut self,
-        (id, severed): (ClientId, CancellationToken),
+        (id, cut): (ClientId, CancellationToken),
         resource: String,
         client: PluginClient,
         options: DevicePluginOptions,
@@ -191,7 +191,7 @@ impl Node {
         }
         let stream_dropped = CancellationToken::new();
         let dropped = stream_dropped.clone();
-        let connection = Connection { resource, client, severed, stream_dropped };
+        let connection = PluginConnection { resource, client, cut, stream_dropped };
         self.connections.insert(id, connection);
         Some(dropped)
     }
@@ -201,7 +201,7 @@ impl Node {
         let disconnected = self.resources.stream_ended(id, why, Instant::now());
         for id in disconnected.into_iter().chain([id]) {
             if let Some(connection) = self.connections.remove(&id) {
-                connection.severed.cancel();
+                connection.cut.cancel();
             }
         }
     }
@@ -219,18 +219,18 @@ impl Node {
         &self,
         pod: &str,
         request: &ContainerRequest,
-    ) -> Result<Option<DeviceCandidates>, Cause> {
+    ) -> Result<Option<AllocatableIds>, AdmissionCause> {
         let affinity = self.settings.numa_affinity.as_ref();
         selection::candidates(&self.resources, &self.pods, pod, request, affinity)
     }
 
-    /// Whom to call for the resource; none where nobody registered or the grace period is over.
-    pub(super) fn plugin(&self, resource: &str) -> Option<Plugin> {
+    /// The plugin of the resource; none where none registered or the grace period is over.
+    pub(super) fn plugin(&self, resource: &str) -> Option<ConnectedPlugin> {
         let endpoint = self.resources.endpoint(resource)?;
         let live = endpoint.client.filter(|_| endpoint.stopped_at.is_none());
         let connection = live.and_then(|client| self.connections.get(&client));
         let client = connection.map(|connection| connection.client.clone());
-        Some(Plugin { client, options: endpoint.options })
+        Some(ConnectedPlugin { client, options: endpoint.options })
     }
 
     /// The pod's `allocatedResourcesStatus`, by container, resource and device id.

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
-use super::node::{Asker, Node, ShutDown};
+use super::node::{Node, NodeHandle, ShutDown};
 use super::pod_devices::Held;
 use crate::host::abortable_stream::AbortableStream;
 use crate::host::sockets;
@@ -36,30 +36,30 @@ pub(super) fn bind(socket: &Path) -> io::Result<UnixListener> {
     UnixListener::bind(socket)
 }
 
-/// Serves until the task is dropped; the connections end with `severed`.
-pub(super) async fn serve(listener: UnixListener, severed: CancellationToken, asker: Asker) {
+/// Serves until the task is dropped; the connections end with `cut`.
+pub(super) async fn serve(listener: UnixListener, cut: CancellationToken, node_handle: NodeHandle) {
     let connections = UnixListenerStream::new(listener)
-        .map(move |accepted| accepted.map(|stream| AbortableStream::new(stream, &severed)));
+        .map(move |accepted| accepted.map(|stream| AbortableStream::new(stream, &cut)));
     let served = Server::builder()
-        .add_service(PodResourcesListerServer::new(Service { asker }))
+        .add_service(PodResourcesListerServer::new(PodResourcesService { node_handle }))
         .serve_with_incoming(connections)
         .await;
     if let Err(error) = served {
-        tracing::warn!(%error, "the embedded kubelet no longer tells who holds what");
+        tracing::warn!(%error, "the embedded kubelet no longer serves PodResources");
     }
 }
 
-struct Service {
-    asker: Asker,
+struct PodResourcesService {
+    node_handle: NodeHandle,
 }
 
 #[tonic::async_trait]
-impl PodResourcesLister for Service {
+impl PodResourcesLister for PodResourcesService {
     async fn list(
         &self,
         _: Request<ListPodResourcesRequest>,
     ) -> Result<Response<ListPodResourcesResponse>, Status> {
-        let pods = self.asker.ask(|node| {
+        let pods = self.node_handle.ask(|node| {
             node.pod_resources_calls += 1;
             let names: Vec<_> = node.pods.names().cloned().collect();
             names.iter().map(|name| pod_resources(node, name)).collect()
@@ -71,7 +71,7 @@ impl PodResourcesLister for Service {
         &self,
         _: Request<AllocatableResourcesRequest>,
     ) -> Result<Response<AllocatableResourcesResponse>, Status> {
-        let devices = self.asker.ask(|node| {
+        let devices = self.node_handle.ask(|node| {
             let resources = node.resources.view().into_keys();
             resources.flat_map(|resource| allocatable(node, &resource)).collect()
         });
@@ -85,7 +85,7 @@ impl PodResourcesLister for Service {
     ) -> Result<Response<GetPodResourcesResponse>, Status> {
         let GetPodResourcesRequest { pod_name, pod_namespace } = request.into_inner();
         let name = pod_name.clone();
-        let pod = self.asker.ask(move |node| {
+        let pod = self.node_handle.ask(move |node| {
             let is_known = pod_namespace == NAMESPACE && node.pods.names().any(|pod| *pod == name);
             is_known.then(|| pod_resources(node, &name))
         });

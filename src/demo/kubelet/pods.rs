@@ -122,12 +122,12 @@ fn add_items<'a, T: Clone + 'a>(
 pub struct AdmissionError {
     /// What went wrong.
     #[source]
-    pub cause: Cause,
+    pub cause: AdmissionCause,
 }
 
 /// Why a pod is refused; worded as the kubelet words it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Cause {
+pub enum AdmissionCause {
     /// No list was ever received for the resource, or it was dropped after the grace period.
     #[error("cannot allocate unregistered device {resource}")]
     Unregistered {
@@ -205,8 +205,8 @@ pub enum Cause {
     ShutDown,
 }
 
-impl From<Cause> for AdmissionError {
-    fn from(cause: Cause) -> Self {
+impl From<AdmissionCause> for AdmissionError {
+    fn from(cause: AdmissionCause) -> Self {
         Self { cause }
     }
 }
@@ -268,8 +268,11 @@ mod tests {
 
     #[test]
     fn a_refusal_reads_as_in_the_pods_status() {
-        let cause =
-            Cause::TooFew { resource: "iluvatar.com/gpu".to_owned(), requested: 4, available: 1 };
+        let cause = AdmissionCause::TooFew {
+            resource: "iluvatar.com/gpu".to_owned(),
+            requested: 4,
+            available: 1,
+        };
         assert_eq!(
             AdmissionError::from(cause).to_string(),
             "UnexpectedAdmissionError: Allocate failed due to requested number of devices \

@@ -18,18 +18,18 @@ const SOCKET: &str = "kubelet.sock";
 pub(super) struct Process {
     /// Counts the starts, so that what an earlier life began is not mistaken for this one's.
     pub(super) life: u64,
-    severed: CancellationToken,
+    cut: CancellationToken,
     tasks: JoinSet<()>,
 }
 
 /// What the registration service of one life works with.
 #[derive(Clone)]
-pub(super) struct Terms {
+pub(super) struct ProcessContext {
     pub(super) life: u64,
     pub(super) directory: PathBuf,
     pub(super) dial_timeout: Duration,
     /// Cancelled at the end of the life.
-    pub(super) severed: CancellationToken,
+    pub(super) cut: CancellationToken,
 }
 
 /// Wipes the sockets of an earlier life out of `directory`, which is made where it is missing,
@@ -49,12 +49,12 @@ pub(super) fn remove_socket(directory: &Path) -> io::Result<()> {
 
 impl Process {
     pub(super) fn new(life: u64) -> Self {
-        Self { life, severed: CancellationToken::new(), tasks: JoinSet::new() }
+        Self { life, cut: CancellationToken::new(), tasks: JoinSet::new() }
     }
 
     /// Cancelled at the end of this life, or earlier for one connection.
-    pub(super) fn severed(&self) -> CancellationToken {
-        self.severed.child_token()
+    pub(super) fn cut(&self) -> CancellationToken {
+        self.cut.child_token()
     }
 
     /// Runs `task` until the end of this life.
@@ -70,7 +70,7 @@ impl Process {
     /// Cuts all connections in the middle of what they carry, aborts all tasks, and waits until
     /// they are gone: from then on the socket refuses.
     pub(super) async fn end(mut self) {
-        self.severed.cancel();
+        self.cut.cancel();
         self.tasks.abort_all();
         while self.next_end().await.is_some() {}
     }
@@ -79,11 +79,11 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         // Aborted tasks are not enough: tonic serves each connection in a task of its own.
-        self.severed.cancel();
+        self.cut.cancel();
     }
 }
 
-/// A panic in a task is a mistake of ours: it must not look like a kubelet that fell silent.
+/// A panic in a task is a bug here; it must not pass for a kubelet that hangs.
 fn resume_panic(ended: Result<(), JoinError>) {
     if let Err(Ok(panic)) = ended.map_err(JoinError::try_into_panic) {
         std::panic::resume_unwind(panic);

@@ -10,8 +10,8 @@ use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
 use super::connection::{PluginClient, dial, rpc_error};
-use super::node::{Asker, ShutDown};
-use super::process::Terms;
+use super::node::{NodeHandle, ShutDown};
+use super::process::ProcessContext;
 use super::resource_name::is_extended_resource;
 use super::settings::RegisterBehaviour;
 use super::streams;
@@ -19,13 +19,17 @@ use crate::host::abortable_stream::AbortableStream;
 use crate::wire::v1beta1::registration_server::{Registration, RegistrationServer};
 use crate::wire::v1beta1::{DevicePluginOptions, Empty, RegisterRequest, VERSION};
 
-/// Serves until the task is dropped; the connections end with `terms.severed`.
-pub(super) async fn serve(listener: UnixListener, terms: Terms, asker: Asker) {
-    let severed = terms.severed.clone();
+/// Serves until the task is dropped; the connections end with `context.cut`.
+pub(super) async fn serve(
+    listener: UnixListener,
+    context: ProcessContext,
+    node_handle: NodeHandle,
+) {
+    let cut = context.cut.clone();
     let connections = UnixListenerStream::new(listener)
-        .map(move |accepted| accepted.map(|stream| AbortableStream::new(stream, &severed)));
+        .map(move |accepted| accepted.map(|stream| AbortableStream::new(stream, &cut)));
     let served = Server::builder()
-        .add_service(RegistrationServer::new(Service { asker, terms }))
+        .add_service(RegistrationServer::new(RegistrationService { node_handle, context }))
         .serve_with_incoming(connections)
         .await;
     if let Err(error) = served {
@@ -35,22 +39,22 @@ pub(super) async fn serve(listener: UnixListener, terms: Terms, asker: Asker) {
 
 /// Answers in one life of the kubelet.
 #[derive(Clone)]
-struct Service {
-    asker: Asker,
-    terms: Terms,
+struct RegistrationService {
+    node_handle: NodeHandle,
+    context: ProcessContext,
 }
 
 #[tonic::async_trait]
-impl Registration for Service {
+impl Registration for RegistrationService {
     /// Runs in a task of its own: a kubelet goes on even if the plugin no longer waits.
     async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<Empty>, Status> {
         let (answer, answered) = oneshot::channel();
         let (service, request) = (self.clone(), request.into_inner());
         let call = async move {
-            // A plugin that gave up is not there to hear the answer.
+            // The plugin may have given up waiting.
             let _ = answer.send(service.answer(request).await);
         };
-        let started = self.asker.ask(|node| {
+        let started = self.node_handle.ask(|node| {
             node.register_calls += 1;
             node.spawn(call);
         });
@@ -60,9 +64,9 @@ impl Registration for Service {
     }
 }
 
-impl Service {
+impl RegistrationService {
     async fn answer(&self, request: RegisterRequest) -> Result<(), Status> {
-        match self.asker.ask(|node| node.register.clone()).await.map_err(stopped)? {
+        match self.node_handle.ask(|node| node.register.clone()).await.map_err(stopped)? {
             RegisterBehaviour::Accept => {}
             RegisterBehaviour::Refuse(message) => return Err(Status::unknown(message)),
             RegisterBehaviour::Hang => std::future::pending().await,
@@ -73,22 +77,22 @@ impl Service {
     }
 
     async fn connect(&self, resource: String, endpoint: &str) -> Result<(), Status> {
-        let (life, name) = (self.terms.life, resource.clone());
-        let connecting = self.asker.ask(move |node| node.connecting(life, &name)).await;
-        let (id, severed) = connecting.map_err(stopped)?.ok_or_else(|| stopped(ShutDown))?;
-        match self.call_back(endpoint, &severed).await {
+        let (life, name) = (self.context.life, resource.clone());
+        let connecting = self.node_handle.ask(move |node| node.connecting(life, &name)).await;
+        let (id, cut) = connecting.map_err(stopped)?.ok_or_else(|| stopped(ShutDown))?;
+        match self.call_back(endpoint, &cut).await {
             Ok((client, options)) => {
-                let asker = self.asker.clone();
-                let connected = self.asker.ask(move |node| {
+                let node_handle = self.node_handle.clone();
+                let connected = self.node_handle.ask(move |node| {
                     let calls = client.clone();
-                    if let Some(dropped) = node.connected((id, severed), resource, calls, options) {
-                        node.spawn(streams::follow(client, id, asker, dropped));
+                    if let Some(dropped) = node.connected((id, cut), resource, calls, options) {
+                        node.spawn(streams::follow(client, id, node_handle, dropped));
                     }
                 });
                 connected.await.map_err(stopped)
             }
             Err(status) => {
-                let failed = self.asker.ask(move |node| node.resources.failed_to_connect(id));
+                let failed = self.node_handle.ask(move |node| node.resources.failed_to_connect(id));
                 failed.await.map_err(stopped)?;
                 Err(status)
             }
@@ -100,11 +104,11 @@ impl Service {
     async fn call_back(
         &self,
         endpoint: &str,
-        severed: &CancellationToken,
+        cut: &CancellationToken,
     ) -> Result<(PluginClient, DevicePluginOptions), Status> {
-        let socket = self.terms.directory.join(endpoint);
-        let called = tokio::time::timeout(self.terms.dial_timeout, async {
-            let mut client = dial(&socket, severed).await.map_err(|error| no_dial(&error))?;
+        let socket = self.context.directory.join(endpoint);
+        let called = tokio::time::timeout(self.context.dial_timeout, async {
+            let mut client = dial(&socket, cut).await.map_err(|error| no_dial(&error))?;
             let options = client
                 .get_device_plugin_options(Empty {})
                 .await

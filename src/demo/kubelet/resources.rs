@@ -11,12 +11,12 @@ use crate::model::health::Health;
 use crate::wire::v1beta1::{Device, DevicePluginOptions};
 
 /// One accepted call of Register and the connection that came of it. Never used twice, so that
-/// what a stream of an earlier kubelet process still says can be told from the present.
+/// what a stream of an earlier kubelet process still sends is not taken for the present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ClientId(u64);
 
 /// All resources that the kubelet knows.
-pub(super) struct Resources {
+pub(super) struct ResourceTable {
     takeover_bug: bool,
     grace: Duration,
     last_client: u64,
@@ -57,7 +57,7 @@ struct Counted {
     unhealthy: BTreeSet<String>,
 }
 
-impl Resources {
+impl ResourceTable {
     pub(super) fn new(takeover_bug: bool, grace: Duration) -> Self {
         Self {
             takeover_bug,
@@ -92,8 +92,8 @@ impl Resources {
         }
     }
 
-    /// The plugin told its options; its stream is opened next. False where the kubelet was
-    /// restarted meanwhile: the client is nobody's any more.
+    /// The plugin sent its options; its stream is opened next. False where the kubelet was
+    /// restarted meanwhile: the client belongs to no plugin any more.
     pub(super) fn connected(&mut self, client: ClientId, options: DevicePluginOptions) -> bool {
         let Some(name) = self.clients.get(&client) else {
             return false;
@@ -109,7 +109,7 @@ impl Resources {
         true
     }
 
-    /// A list came; it replaces the one before, whoever sent that.
+    /// A list was received; it replaces the last one, whichever client sent that.
     pub(super) fn list_received(&mut self, client: ClientId, devices: Vec<Device>) {
         let Some(resource) = self.resource_of(client) else {
             return;
@@ -169,7 +169,7 @@ impl Resources {
         Some(stopped + self.grace)
     }
 
-    /// Who answers for the resource; none if nobody registered, or the grace period is over.
+    /// The endpoint of the resource; none if none registered, or the grace period is over.
     pub(super) fn endpoint(&self, resource: &str) -> Option<&Endpoint> {
         self.known.get(resource)?.endpoint.as_ref()
     }
@@ -184,7 +184,7 @@ impl Resources {
         self.listed(resource, device).map_or(&[], |device| &device.numa_nodes)
     }
 
-    /// As the kubelet reports a device to the pod that holds it: what the last list said, and Healthy where it did
+    /// The health that a pod sees of a device it holds: what the last list said, and Healthy where it did
     /// not name the device. That is kubelet 1.36, manager.go, `UpdateAllocatedResourcesStatus`.
     pub(super) fn listed_health(&self, resource: &str, device: &str) -> Health {
         self.listed(resource, device).map_or(Health::Healthy, |device| device.health)
@@ -288,11 +288,11 @@ mod tests {
     const GPU: &str = "iluvatar.com/gpu";
     const FIVE_MINUTES: Duration = Duration::from_secs(300);
 
-    fn resources(takeover_bug: bool) -> Resources {
-        Resources::new(takeover_bug, FIVE_MINUTES)
+    fn resources(takeover_bug: bool) -> ResourceTable {
+        ResourceTable::new(takeover_bug, FIVE_MINUTES)
     }
 
-    fn connect(resources: &mut Resources) -> ClientId {
+    fn connect(resources: &mut ResourceTable) -> ClientId {
         let client = resources.connecting(GPU);
         assert!(resources.connected(client, DevicePluginOptions::default()));
         client
@@ -307,16 +307,16 @@ mod tests {
         listed.iter().map(device).collect()
     }
 
-    fn list(resources: &mut Resources, client: ClientId) {
+    fn list(resources: &mut ResourceTable, client: ClientId) {
         resources.list_received(client, devices(&[("a", "Healthy"), ("b", "Unhealthy")]));
     }
 
-    fn end(resources: &mut Resources, client: ClientId, now: Instant) -> Option<ClientId> {
+    fn end(resources: &mut ResourceTable, client: ClientId, now: Instant) -> Option<ClientId> {
         resources.stream_ended(client, "EOF".to_owned(), now)
     }
 
     #[track_caller]
-    fn check(resources: &Resources, capacity: usize, allocatable: usize) {
+    fn check(resources: &ResourceTable, capacity: usize, allocatable: usize) {
         let view = &resources.view()[GPU];
         assert_eq!((view.capacity, view.allocatable), (capacity, allocatable), "{view:?}");
     }

@@ -4,26 +4,26 @@
 use std::collections::BTreeSet;
 
 use super::pod_devices::PodDevices;
-use super::pods::{Cause, ContainerRequest};
-use super::resources::Resources;
+use super::pods::{AdmissionCause, ContainerRequest};
+use super::resources::ResourceTable;
 
-type DeviceIds = BTreeSet<String>;
+type Ids = BTreeSet<String>;
 
 /// Devices that one container may get.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct DeviceCandidates {
+pub(super) struct AllocatableIds {
     needed: usize,
     /// On NUMA nodes that the topology manager asks for; empty under its policy `none`.
-    aligned: DeviceIds,
+    aligned: Ids,
     /// On other NUMA nodes.
-    unaligned: DeviceIds,
+    unaligned: Ids,
     /// All others; under the policy `none` this is everything that is free.
-    no_affinity: DeviceIds,
+    no_affinity: Ids,
 }
 
 /// What `GetPreferredAllocation` is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct PreferenceQuery {
+pub(super) struct PreferenceCall {
     /// Sorted.
     pub available: Vec<String>,
     /// Sorted; those taken already.
@@ -37,12 +37,12 @@ pub(super) struct PreferenceQuery {
 /// # Errors
 /// The kubelet's reasons to refuse a pod, in its order.
 pub(super) fn candidates(
-    resources: &Resources,
+    resources: &ResourceTable,
     pods: &PodDevices,
     pod: &str,
     request: &ContainerRequest,
     affinity: Option<&BTreeSet<i64>>,
-) -> Result<Option<DeviceCandidates>, Cause> {
+) -> Result<Option<AllocatableIds>, AdmissionCause> {
     let resource = || request.resource.clone();
     let held = pods.held(pod, &request.name, &request.resource);
     if let Some(held) = held.filter(|held| held.devices.len() != request.count) {
@@ -50,12 +50,12 @@ pub(super) fn candidates(
     }
     let healthy = resources
         .healthy(&request.resource)
-        .ok_or_else(|| Cause::Unregistered { resource: resource() })?;
+        .ok_or_else(|| AdmissionCause::Unregistered { resource: resource() })?;
     if healthy.is_empty() {
-        return Err(Cause::NoneHealthy { resource: resource() });
+        return Err(AdmissionCause::NoneHealthy { resource: resource() });
     }
     if held.is_some_and(|held| !held.devices.is_subset(healthy)) {
-        return Err(Cause::HeldUnhealthy { resource: resource() });
+        return Err(AdmissionCause::HeldUnhealthy { resource: resource() });
     }
     if held.is_some() || request.count == 0 {
         return Ok(None);
@@ -63,14 +63,14 @@ pub(super) fn candidates(
     let available = healthy - &pods.in_use(&request.resource);
     if available.len() < request.count {
         let (requested, available) = (request.count, available.len());
-        return Err(Cause::TooFew { resource: resource(), requested, available });
+        return Err(AdmissionCause::TooFew { resource: resource(), requested, available });
     }
     let numa_nodes = |id: &str| resources.numa_nodes(&request.resource, id);
-    Ok(Some(DeviceCandidates::sort(request.count, available, affinity, numa_nodes)))
+    Ok(Some(AllocatableIds::sort(request.count, available, affinity, numa_nodes)))
 }
 
-fn changed(pod: &str, request: &ContainerRequest, held: usize) -> Cause {
-    Cause::RequestChanged {
+fn changed(pod: &str, request: &ContainerRequest, held: usize) -> AdmissionCause {
+    AdmissionCause::RequestChanged {
         pod: pod.to_owned(),
         container: request.name.clone(),
         resource: request.resource.clone(),
@@ -79,21 +79,17 @@ fn changed(pod: &str, request: &ContainerRequest, held: usize) -> Cause {
     }
 }
 
-impl DeviceCandidates {
+impl AllocatableIds {
     /// Sorts what is free by NUMA affinity. If no device has a NUMA node, or nothing is asked
     /// for, no device is aligned.
     fn sort<'a>(
         needed: usize,
-        available: DeviceIds,
+        available: Ids,
         affinity: Option<&BTreeSet<i64>>,
         numa_nodes: impl Fn(&str) -> &'a [i64],
     ) -> Self {
-        let mut sorted = Self {
-            needed,
-            aligned: DeviceIds::new(),
-            unaligned: DeviceIds::new(),
-            no_affinity: DeviceIds::new(),
-        };
+        let mut sorted =
+            Self { needed, aligned: Ids::new(), unaligned: Ids::new(), no_affinity: Ids::new() };
         for id in available {
             let (nodes, affinity) = (numa_nodes(&id), affinity);
             match affinity {
@@ -110,17 +106,17 @@ impl DeviceCandidates {
     /// What the plugin is asked, if it can be asked at all: the choice among aligned devices, or
     /// the choice of the rest once all aligned ones are taken. Under the policy `none` that is
     /// always, even where every device is needed.
-    pub(super) fn question(&self) -> Option<PreferenceQuery> {
-        let sorted = |ids: &DeviceIds| ids.iter().cloned().collect();
+    pub(super) fn question(&self) -> Option<PreferenceCall> {
+        let sorted = |ids: &Ids| ids.iter().cloned().collect();
         let size = self.needed;
         if self.needed < self.aligned.len() {
-            return Some(PreferenceQuery {
+            return Some(PreferenceCall {
                 available: sorted(&self.aligned),
                 must_include: vec![],
                 size,
             });
         }
-        (self.needed > self.aligned.len()).then(|| PreferenceQuery {
+        (self.needed > self.aligned.len()).then(|| PreferenceCall {
             available: sorted(&self.all()),
             must_include: sorted(&self.aligned),
             size,
@@ -129,14 +125,14 @@ impl DeviceCandidates {
 
     /// The choice, sorted. Of `preferred` counts what is available, up to what is needed; a short
     /// answer is topped up.
-    pub(super) fn choose(&self, preferred: &DeviceIds) -> Vec<String> {
+    pub(super) fn choose(&self, preferred: &Ids) -> Vec<String> {
         let steps = if self.needed < self.aligned.len() {
             vec![preferred & &self.aligned, self.aligned.clone()]
         } else {
             let rest = [self.unaligned.clone(), self.no_affinity.clone()];
             [vec![self.aligned.clone(), preferred & &self.all()], rest.to_vec()].concat()
         };
-        let mut chosen = DeviceIds::new();
+        let mut chosen = Ids::new();
         for id in steps.into_iter().flatten() {
             if chosen.len() < self.needed {
                 chosen.insert(id);
@@ -145,7 +141,7 @@ impl DeviceCandidates {
         chosen.into_iter().collect()
     }
 
-    fn all(&self) -> DeviceIds {
+    fn all(&self) -> Ids {
         &(&self.aligned | &self.unaligned) | &self.no_affinity
     }
 }
@@ -154,7 +150,7 @@ impl DeviceCandidates {
 mod tests {
     use super::*;
 
-    fn ids(text: &str) -> DeviceIds {
+    fn ids(text: &str) -> Ids {
         text.split_whitespace().map(str::to_owned).collect()
     }
 
@@ -162,18 +158,18 @@ mod tests {
         ids(text).into_iter().collect()
     }
 
-    fn free(needed: usize, available: &str) -> DeviceCandidates {
-        DeviceCandidates::sort(needed, ids(available), None, |_| &[])
+    fn free(needed: usize, available: &str) -> AllocatableIds {
+        AllocatableIds::sort(needed, ids(available), None, |_| &[])
     }
 
     /// Ids that begin with 0 are on NUMA node 0, with 1 on node 1, others on none; 0 is wanted.
-    fn near_node_0(needed: usize, available: &str) -> DeviceCandidates {
+    fn near_node_0(needed: usize, available: &str) -> AllocatableIds {
         let numa_nodes = |id: &str| match id.as_bytes()[0] {
             b'0' => &[0][..],
             b'1' => &[1],
             _ => &[],
         };
-        DeviceCandidates::sort(needed, ids(available), Some(&[0].into()), numa_nodes)
+        AllocatableIds::sort(needed, ids(available), Some(&[0].into()), numa_nodes)
     }
 
     #[test]
@@ -202,7 +198,7 @@ mod tests {
     #[test]
     fn a_preference_is_kept_to_what_is_available_and_needed() {
         #[track_caller]
-        fn check(candidates: &DeviceCandidates, preferred: &str, chosen: &str) {
+        fn check(candidates: &AllocatableIds, preferred: &str, chosen: &str) {
             assert_eq!(candidates.choose(&ids(preferred)), words(chosen));
         }
         check(&free(2, "a b c d"), "c d", "c d");

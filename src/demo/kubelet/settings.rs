@@ -16,7 +16,7 @@ pub const PRE_START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Which kubelet this is. The default is 1.36 with the topology manager's policy `none`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct KubeletSettings {
     /// Kubelets up to 1.36 disconnect whoever is registered *now* when an *older* stream of the
     /// resource ends (kubernetes#127803).
     pub takeover_bug: bool,
@@ -28,12 +28,12 @@ pub struct Settings {
     pub pre_start_timeout: Duration,
     /// NUMA nodes that the topology manager hints for every container; none is its policy `none`.
     pub numa_affinity: Option<BTreeSet<i64>>,
-    /// Where it tells which pods hold which devices, `pod-resources/kubelet.sock` on a real node;
-    /// nowhere if absent.
+    /// Where it serves PodResources, `pod-resources/kubelet.sock` on a real node;
+    /// not served if absent.
     pub pod_resources_socket: Option<PathBuf>,
 }
 
-impl Default for Settings {
+impl Default for KubeletSettings {
     fn default() -> Self {
         Self {
             takeover_bug: true,

@@ -4,27 +4,27 @@
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{PluginClient, rpc_error};
-use super::node::Asker;
+use super::node::NodeHandle;
 use super::resources::ClientId;
 use crate::wire::v1beta1::Empty;
 
-/// Opens the stream, hands on each list, and reports the end, whoever brought it about.
+/// Opens the stream, passes each list on, and reports the end, whichever side caused it.
 pub(super) async fn follow(
     client: PluginClient,
     id: ClientId,
-    asker: Asker,
+    node_handle: NodeHandle,
     dropped: CancellationToken,
 ) {
     let why = tokio::select! {
         () = dropped.cancelled() => "ended by the kubelet".to_owned(),
-        why = receive_lists(client, id, &asker) => why,
+        why = receive_lists(client, id, &node_handle) => why,
     };
-    // Without an owner there is nobody left to tell.
-    let _ = asker.ask(move |node| node.stream_ended(id, why)).await;
+    // Without an owner, nothing is left to do.
+    let _ = node_handle.ask(move |node| node.stream_ended(id, why)).await;
 }
 
 /// Returns why no more lists come.
-async fn receive_lists(mut client: PluginClient, id: ClientId, asker: &Asker) -> String {
+async fn receive_lists(mut client: PluginClient, id: ClientId, node_handle: &NodeHandle) -> String {
     let mut lists = match client.list_and_watch(Empty {}).await {
         Ok(answer) => answer.into_inner(),
         Err(status) => return rpc_error(&status),
@@ -32,8 +32,9 @@ async fn receive_lists(mut client: PluginClient, id: ClientId, asker: &Asker) ->
     loop {
         match lists.message().await {
             Ok(Some(list)) => {
-                let told = asker.ask(move |node| node.resources.list_received(id, list.devices));
-                if let Err(gone) = told.await {
+                let received =
+                    node_handle.ask(move |node| node.resources.list_received(id, list.devices));
+                if let Err(gone) = received.await {
                     return gone.to_string();
                 }
             }

@@ -1,4 +1,4 @@
-//! What an onlooker sees of the node: the numbers of `kubectl describe node`, and how they came about.
+//! The node as seen from outside: the numbers of `kubectl describe node`, and what led to them.
 
 use std::collections::BTreeMap;
 
@@ -9,9 +9,9 @@ use crate::model::health::Health;
 pub struct NodeView {
     /// Whether `kubelet.sock` is served.
     pub serving: bool,
-    /// How often Register was called, refused calls included, since the embedded kubelet began.
+    /// How often Register was called, refused calls included, since the embedded kubelet started.
     pub register_calls: u64,
-    /// How often somebody asked who holds what, since the embedded kubelet began.
+    /// Calls of PodResources since the embedded kubelet started.
     pub pod_resources_calls: u64,
     /// By resource name. A resource stays here, with nothing in it, once the kubelet dropped it.
     pub resources: BTreeMap<String, ResourceView>,
@@ -44,9 +44,9 @@ pub struct ResourceView {
     pub capacity: usize,
     /// Healthy ones.
     pub allocatable: usize,
-    /// Registrations that were accepted since the embedded kubelet began.
+    /// Registrations that were accepted since the embedded kubelet started.
     pub registrations: u64,
-    /// Lists received since the embedded kubelet began.
+    /// Lists received since the embedded kubelet started.
     pub lists_received: u64,
     /// Why the stream that ended last did so, for example `EOF`.
     pub last_stream_end: Option<String>,
@@ -61,5 +61,5 @@ pub struct DeviceView {
     pub numa_nodes: Vec<i64>,
 }
 
-/// What the kubelet reports to a pod of its devices: health by resource, then by device id.
+/// The health of a pod's devices: by resource, then by device id.
 pub type ResourceHealth = BTreeMap<String, BTreeMap<String, Health>>;

@@ -1,4 +1,4 @@
-//! The agent as its parent sees it: a child process with a pipe for requests and a pipe for replies.
+//! The agent as its parent sees it: a child process with a pipe for requests and one for messages.
 
 use std::ffi::OsString;
 use std::io;
@@ -11,9 +11,9 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio_stream::StreamExt as _;
 use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
 
-use crate::wire::ixml_agent::LONGEST_LINE;
+use crate::wire::ixml_agent::LINE_LIMIT;
 
-/// This program again, even where its file was replaced meanwhile.
+/// This program, even if its file was replaced meanwhile.
 pub const THIS_PROGRAM: &str = "/proc/self/exe";
 
 /// The hidden verb that makes a process the agent.
@@ -24,23 +24,23 @@ pub const VERB: &str = "ixml-agent";
 pub struct AgentProcess {
     child: Child,
     requests: ChildStdin,
-    answers: FramedRead<ChildStdout, LinesCodec>,
+    messages: FramedRead<ChildStdout, LinesCodec>,
 }
 
-/// Why there is no answer and never will be.
+/// Why the agent cannot answer any more.
 #[derive(Debug, Error)]
-pub enum NoReply {
-    /// The agent closed its output, as a crash does.
+pub enum AgentError {
+    /// The agent closed its output, as after a crash.
     #[error("it ended")]
     Ended,
-    /// What came is no line of text, too long, or cannot be read.
+    /// The output is not text, its line is too long, or it cannot be read.
     #[error("its answer cannot be read: {0}")]
     Unreadable(#[from] LinesCodecError),
 }
 
 impl AgentProcess {
     /// Starts `program` as the agent that loads the first of `libraries` that can be. What it
-    /// prints besides answers goes to our standard error. It dies with the thread that starts it.
+    /// prints besides messages goes to our standard error. It dies with the thread that starts it.
     ///
     /// # Errors
     /// As `fork` and `exec`.
@@ -57,12 +57,12 @@ impl AgentProcess {
         let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = pipes.kill_on_drop(true).spawn()?;
         let requests = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
-        let answers = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
-        let lines = LinesCodec::new_with_max_length(LONGEST_LINE);
-        Ok(Self { child, requests, answers: FramedRead::new(answers, lines) })
+        let messages = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        let lines = LinesCodec::new_with_max_length(LINE_LIMIT);
+        Ok(Self { child, requests, messages: FramedRead::new(messages, lines) })
     }
 
-    /// Sends a line. Short ones fit the pipe, so an agent that hangs does not block the sender.
+    /// Sends a line. Short ones fit the pipe, so an agent that hangs does not block the caller.
     ///
     /// # Errors
     /// The agent ended.
@@ -70,31 +70,31 @@ impl AgentProcess {
         self.requests.write_all(format!("{line}\n").as_bytes()).await
     }
 
-    /// Waits for its next line. Loses nothing when it is dropped before that.
+    /// Waits for its next line. Cancel safe.
     ///
     /// # Errors
-    /// [`NoReply`]
-    pub async fn receive(&mut self) -> Result<String, NoReply> {
-        Ok(self.answers.next().await.ok_or(NoReply::Ended)??)
+    /// [`AgentError`]
+    pub async fn receive(&mut self) -> Result<String, AgentError> {
+        Ok(self.messages.next().await.ok_or(AgentError::Ended)??)
     }
 
-    /// Kills it. A call that hangs inside the kernel delays that without limit.
+    /// Kills it. A call that hangs inside the kernel delays its end, maybe forever.
     pub fn kill(&mut self) {
         // The only failure is that it ended already.
         drop(self.child.start_kill());
     }
 
-    /// Whether it has ended; once it has, nothing of it is left.
+    /// Whether it has ended; it is reaped then.
     #[must_use]
     pub fn has_ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Waits for its end and returns its exit status. Nothing is lost when it is dropped before that.
+    /// Waits for its end and returns the status. Cancel safe.
     ///
     /// # Errors
     /// As `waitpid`.
-    pub async fn ended(&mut self) -> io::Result<ExitStatus> {
+    pub async fn wait(&mut self) -> io::Result<ExitStatus> {
         self.child.wait().await
     }
 }

@@ -1,5 +1,5 @@
-//! libixml, loaded: every function found on its own, a missing one tolerated. All unsafe code of the
-//! library is here, and this runs in the agent alone, on its only thread.
+//! libixml, loaded: each function is looked up on its own and may be missing. All unsafe code for the
+//! library is here; it runs in the agent alone, on its only thread.
 
 #![expect(unsafe_code, reason = "a C library can be called in no other way")]
 
@@ -30,7 +30,7 @@ pub(super) struct Library {
 
 /// One of the library's devices. The borrow ends it before [`Library::restart`] can.
 #[derive(Clone, Copy)]
-pub(super) struct DeviceRef<'library> {
+pub(super) struct LibraryDevice<'library> {
     handle: abi::Handle,
     library: PhantomData<&'library Library>,
 }
@@ -39,16 +39,16 @@ impl Library {
     /// Loads the library at `path`, or the one of that name that the dynamic loader finds.
     ///
     /// It is never unloaded: its threads, its exit handlers and our pointers into it would outlive
-    /// its code. The agent's end is its end.
+    /// its code. It goes with the agent's process.
     ///
     /// # Errors
-    /// The words of `dlerror`.
+    /// The message of `dlerror`.
     pub(super) fn open(path: &Path) -> Result<Self, String> {
         let flags = unix::RTLD_LAZY | unix::RTLD_GLOBAL;
-        // SAFETY: this runs the library's constructors, which nothing can vouch for but whoever
-        // installed it; that is why it happens in a process that has nothing to lose.
+        // SAFETY: this runs the library's constructors, which nobody can vouch for but whoever
+        // installed it; so it happens in a process that can be lost.
         let opened = unsafe { unix::Library::open(Some(path), flags) };
-        let opened = opened.map_err(|error| loader_words(&error))?;
+        let opened = opened.map_err(|error| loader_message(&error))?;
         Ok(Self::resolve(&ManuallyDrop::new(opened)))
     }
 
@@ -81,10 +81,10 @@ impl Library {
         }
     }
 
-    /// Initialises the library, which searches for its devices.
+    /// Initialises the library, which then finds its devices.
     ///
     /// # Errors
-    /// What `nvmlInit` returned, but for "initialised already".
+    /// The code of `nvmlInit`, except "already initialised".
     pub(super) fn start(&mut self) -> Result<(), ReturnCode> {
         // SAFETY: takes no argument; nothing else runs in the library meanwhile.
         match call(self.init, |init| unsafe { init() }) {
@@ -93,15 +93,15 @@ impl Library {
         }
     }
 
-    /// Closes all devices and searches for them again.
+    /// Closes all devices and finds them again.
     ///
     /// # Errors
     /// As [`Library::start`].
     pub(super) fn restart(&mut self) -> Result<(), ReturnCode> {
-        // SAFETY: takes no argument; the exclusive borrow proves that no DeviceRef is left that this
+        // SAFETY: takes no argument; the exclusive borrow says that no LibraryDevice is left that this
         // would make stale.
         match call(self.shutdown, |shutdown| unsafe { shutdown() }) {
-            // Inits are counted; without an end another beginning would change nothing.
+            // Inits are counted: without a shutdown, another one changes nothing.
             Err(_) => Ok(()),
             Ok(()) => self.start(),
         }
@@ -115,25 +115,31 @@ impl Library {
         Ok(count)
     }
 
-    /// The device at a place of the library's own order.
-    pub(super) fn device_by_index(&self, index: u32) -> Result<DeviceRef<'_>, ReturnCode> {
+    /// The device with this index in the library's own order.
+    pub(super) fn device_by_index(&self, index: u32) -> Result<LibraryDevice<'_>, ReturnCode> {
         let mut handle = abi::Handle(std::ptr::null_mut());
         // SAFETY: the pointer is good for one handle; an index that is too high is refused.
         call(self.by_index, |function| unsafe { function(index, &raw mut handle) })?;
-        DeviceRef::new(handle)
+        LibraryDevice::new(handle)
     }
 
     /// The device at a PCI address.
-    pub(super) fn device_by_address(&self, chip: PciAddress) -> Result<DeviceRef<'_>, ReturnCode> {
+    pub(super) fn device_by_address(
+        &self,
+        chip: PciAddress,
+    ) -> Result<LibraryDevice<'_>, ReturnCode> {
         let bus_id = CString::new(chip.to_string()).expect("an address has no NUL");
         let mut handle = abi::Handle(std::ptr::null_mut());
         // SAFETY: the text ends with NUL and outlives the call; the pointer is good for one handle.
         call(self.by_bus_id, |function| unsafe { function(bus_id.as_ptr(), &raw mut handle) })?;
-        DeviceRef::new(handle)
+        LibraryDevice::new(handle)
     }
 
-    /// Where the device sits; none if the library writes it in no known way.
-    pub(super) fn place(&self, device: DeviceRef<'_>) -> Result<Option<SlotAddress>, ReturnCode> {
+    /// The slot of the device; none where the library writes it in an unknown form.
+    pub(super) fn slot(
+        &self,
+        device: LibraryDevice<'_>,
+    ) -> Result<Option<SlotAddress>, ReturnCode> {
         let mut info = abi::PciInfo::ZEROED;
         // SAFETY: the device is one of this library's, and the structure is the longest that any
         // version of the function fills.
@@ -142,7 +148,7 @@ impl Library {
     }
 
     /// The health bits.
-    pub(super) fn health(&self, device: DeviceRef<'_>) -> Result<HealthBits, ReturnCode> {
+    pub(super) fn health(&self, device: LibraryDevice<'_>) -> Result<HealthBits, ReturnCode> {
         let mut bits = 0;
         // SAFETY: the device is one of this library's; the pointer is good for one u64.
         call(self.health, |function| unsafe { function(device.handle, &raw mut bits) })?;
@@ -150,7 +156,7 @@ impl Library {
     }
 
     /// The ECC counters.
-    pub(super) fn ecc(&self, device: DeviceRef<'_>) -> Result<EccErrors, ReturnCode> {
+    pub(super) fn ecc(&self, device: LibraryDevice<'_>) -> Result<EccErrors, ReturnCode> {
         let (mut single, mut double) = (0, 0);
         // SAFETY: the device is one of this library's; each pointer is good for one u32.
         call(self.ecc, |function| unsafe {
@@ -160,7 +166,7 @@ impl Library {
     }
 
     /// The chip's temperature, in degrees Celsius.
-    pub(super) fn temperature(&self, device: DeviceRef<'_>) -> Result<u32, ReturnCode> {
+    pub(super) fn temperature(&self, device: LibraryDevice<'_>) -> Result<u32, ReturnCode> {
         let mut degrees = 0;
         // SAFETY: the device is one of this library's; the pointer is good for one u32.
         call(self.temperature, |function| unsafe {
@@ -170,8 +176,8 @@ impl Library {
     }
 }
 
-impl DeviceRef<'_> {
-    /// A library that reports success and gives no device has not got it.
+impl LibraryDevice<'_> {
+    /// A library that reports success without a handle does not have the device.
     fn new(handle: abi::Handle) -> Result<Self, ReturnCode> {
         if handle.0.is_null() {
             return Err(ReturnCode::NOT_FOUND);
@@ -185,7 +191,7 @@ fn call<F>(function: Option<F>, with: impl FnOnce(F) -> abi::Return) -> Result<(
     ReturnCode(with(function.ok_or(ReturnCode::FUNCTION_NOT_FOUND)?)).check()
 }
 
-/// The first of these names that the library has.
+/// The first of these functions that the library has.
 ///
 /// # Safety
 /// `F` is a pointer to a function, of the signature that the library gives each of these names.
@@ -197,7 +203,7 @@ unsafe fn find<F: Copy>(opened: &unix::Library, names: &[&str]) -> Option<F> {
     })
 }
 
-fn loader_words(error: &libloading::Error) -> String {
+fn loader_message(error: &libloading::Error) -> String {
     match error {
         libloading::Error::DlOpen { source } => source.to_string(),
         other => other.to_string(),

@@ -1,18 +1,22 @@
 //! `explain allocation -o json`.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
-use crate::decide::allocation::prefer::{Choice, Component, Explanation};
+use crate::decide::allocation::prefer::{Choice, Criterion, Effect, Explanation, WholeGroups};
 use crate::model::device::DeviceId;
 
-/// The choice, the runner-up and what tells them apart. Names stay; more may come.
+/// The choice, the runner-up and what decides between them. Names stay; more may come.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Allocation {
     asked: usize,
+    /// How many of them there are not.
+    missing: usize,
     choice: ChoiceDocument,
     runner_up: Option<ChoiceDocument>,
-    /// The first component in which the runner-up is worse.
+    /// The first criterion in which the runner-up is worse.
     why: Option<&'static str>,
     unknown: Vec<String>,
 }
@@ -21,7 +25,18 @@ pub struct Allocation {
 #[serde(rename_all = "camelCase")]
 struct ChoiceDocument {
     devices: Vec<String>,
+    /// Pairs of devices at each distance.
+    pairs: BTreeMap<String, usize>,
+    boards: WholeGroupsDocument,
+    switches: WholeGroupsDocument,
     score: ScoreDocument,
+}
+
+/// Groups that were whole before the choice.
+#[derive(Debug, Serialize)]
+struct WholeGroupsDocument {
+    left: usize,
+    broken: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -41,17 +56,22 @@ pub fn document(explanation: &Explanation) -> Allocation {
     let runner_up = explanation.runner_up.as_ref();
     Allocation {
         asked: explanation.asked,
-        choice: choice(&explanation.choice),
-        runner_up: runner_up.map(|other| choice(&other.choice)),
-        why: runner_up.map(|other| component(other.why)),
+        missing: explanation.asked.saturating_sub(explanation.choice.ids.len()),
+        choice: choice(&explanation.choice, &explanation.effect),
+        runner_up: runner_up.map(|other| choice(&other.choice, &other.effect)),
+        why: runner_up.map(|other| criterion(other.why)),
         unknown: texts(&explanation.unknown),
     }
 }
 
-fn choice(choice: &Choice) -> ChoiceDocument {
+fn choice(choice: &Choice, effect: &Effect) -> ChoiceDocument {
     let score = choice.score;
+    let pairs = effect.pairs.iter().map(|(distance, pairs)| (distance.to_string(), *pairs));
     ChoiceDocument {
         devices: texts(&choice.ids),
+        pairs: pairs.collect(),
+        boards: whole(effect.boards),
+        switches: whole(effect.switches),
         score: ScoreDocument {
             crowding: score.crowding,
             load: score.load,
@@ -63,15 +83,19 @@ fn choice(choice: &Choice) -> ChoiceDocument {
     }
 }
 
-fn component(component: Component) -> &'static str {
-    match component {
-        Component::Crowding => "crowding",
-        Component::Load => "load",
-        Component::Distance => "distance",
-        Component::Scatter => "scatter",
-        Component::Boards => "boardsBroken",
-        Component::Switches => "switchesBroken",
-        Component::Addresses => "addresses",
+fn whole(groups: WholeGroups) -> WholeGroupsDocument {
+    WholeGroupsDocument { left: groups.left, broken: groups.broken }
+}
+
+fn criterion(criterion: Criterion) -> &'static str {
+    match criterion {
+        Criterion::Crowding => "crowding",
+        Criterion::Load => "load",
+        Criterion::Distance => "distance",
+        Criterion::Scatter => "scatter",
+        Criterion::Boards => "boardsBroken",
+        Criterion::Switches => "switchesBroken",
+        Criterion::Addresses => "addresses",
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::DiscoveryReport;
+use super::{DiscoveryReport, TopologyReport};
 use crate::model::board::{Board, Chip};
 use crate::model::device::{Device, Resource};
 use crate::model::function::Link;
@@ -160,23 +160,35 @@ fn skipped_document(skipped: &Skipped) -> SkippedDocument {
     SkippedDocument { address: skipped.address.to_string(), reason: skipped.reason.to_string() }
 }
 
-/// `topology -o json`: chips, and the matrix in the same order; a chip's distance to itself is `X`.
+/// `topology -o json`: every list is in the order of `devices`, which are chips; a chip's distance
+/// to itself is `X`.
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Topology {
     devices: Vec<String>,
+    device_nodes: Vec<Option<String>>,
+    cpu_affinity: Vec<Option<String>>,
+    numa_affinity: Vec<Option<u32>>,
     distance: Vec<Vec<String>>,
 }
 
 /// The distances of all chips, for scripts.
 #[must_use]
-pub fn topology(inventory: &Inventory) -> Topology {
-    let chips: Vec<_> = inventory.chips().iter().map(|chip| chip.address).collect();
-    let row = |one: &_| {
-        let distances = chips.iter().map(|other| inventory.tree.distance(*one, *other));
+pub fn topology(report: &TopologyReport<'_>) -> Topology {
+    let inventory = &report.discovery.snapshot.inventory;
+    let chips = inventory.chips();
+    let row = |one: &&Chip| {
+        let distances =
+            chips.iter().map(|other| inventory.tree.distance(one.address, other.address));
         distances.map(|distance| distance.map_or("X".to_owned(), |it| it.to_string())).collect()
     };
+    let node = |chip: &&Chip| chip.node.as_ref().map(|node| node.path.clone());
+    let cpus = |chip: &&Chip| report.cpu_affinity.get(&chip.address).cloned();
     Topology {
-        devices: chips.iter().map(ToString::to_string).collect(),
+        devices: chips.iter().map(|chip| chip.address.to_string()).collect(),
+        device_nodes: chips.iter().map(node).collect(),
+        cpu_affinity: chips.iter().map(cpus).collect(),
+        numa_affinity: chips.iter().map(|chip| chip.numa_node).collect(),
         distance: chips.iter().map(row).collect(),
     }
 }

@@ -1,9 +1,12 @@
-//! An inventory for people and scripts: table, tree, matrix, JSON, YAML, Graphviz and udev rules.
+//! What the verbs print, for people and scripts: tables, trees, JSON, YAML, Graphviz, udev rules.
 
 pub mod columns;
 pub mod paint;
 
+mod distance;
+
 pub mod allocation;
+pub mod allocation_text;
 pub mod doctor;
 pub mod document;
 pub mod dot;
@@ -15,15 +18,28 @@ pub mod tree;
 pub mod udev;
 pub mod yaml;
 
+use std::collections::BTreeMap;
+
 use crate::decide::node::snapshot::NodeSnapshot;
+use crate::model::pci::PciAddress;
 
 /// What `discover` shows.
 #[derive(Clone, Copy, Debug)]
 pub struct DiscoveryReport<'a> {
     /// The node as one scan shows it.
     pub snapshot: &'a NodeSnapshot,
-    /// What was scanned, for the reader whose machine has no chip.
+    /// What was scanned; shown where no chip is found.
     pub scanned: &'a ScannedBus,
+}
+
+/// What `topology` shows.
+#[derive(Clone, Copy, Debug)]
+pub struct TopologyReport<'a> {
+    /// The node and what was scanned.
+    pub discovery: DiscoveryReport<'a>,
+    /// The CPUs next to each chip, as the kernel lists them: `0-15,64-79`. A chip whose CPUs are
+    /// not known is absent.
+    pub cpu_affinity: &'a BTreeMap<PciAddress, String>,
 }
 
 /// What a scan read.

@@ -22,7 +22,7 @@ impl Paint {
         }
     }
 
-    /// Green for what is well, yellow for a warning, red for a failure.
+    /// Green for ok, yellow for a warning, red for a failure.
     #[must_use]
     pub fn level(self, level: Level, text: &str) -> String {
         match level {
@@ -39,7 +39,7 @@ impl Paint {
         self.wrap("1", text)
     }
 
-    /// Something that deserves a look.
+    /// Something that needs attention.
     #[must_use]
     pub fn warning(self, text: &str) -> String {
         self.wrap("33", text)

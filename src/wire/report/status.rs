@@ -173,6 +173,9 @@ pub(super) struct DeviceStatus {
 pub(super) struct ReasonStatus {
     pub(super) code: String,
     pub(super) detail: String,
+    /// What to do about it; empty where the plugin that answered is too old to say.
+    #[serde(default)]
+    pub(super) remedy: String,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -303,6 +306,7 @@ fn device_status(device: &Device, since: Option<String>) -> DeviceStatus {
     let reasons = device.reasons.iter().map(|reason| ReasonStatus {
         code: reason.code.name().to_owned(),
         detail: reason.detail.clone(),
+        remedy: reason.code.remedy().to_owned(),
     });
     DeviceStatus {
         id: device.id.to_string(),

@@ -3,7 +3,7 @@
 use super::columns::columns;
 use super::paint::Paint;
 use super::status::{ConfigStatus, DeviceStatus, ResourceStatus, SourceStatus, Status};
-use super::table::section;
+use super::table::{remedies, section};
 use crate::model::health::Health;
 
 const DEVICE_HEADING: &[&str] =
@@ -19,11 +19,8 @@ pub fn status_table(status: &Status, paint: Paint) -> String {
     text.push('\n');
     text.push_str(&resources(status, paint));
     text.push_str(&devices(status, paint));
-    let unhealthy = each_device(status).flat_map(|(_, device)| {
-        let DeviceStatus { id, reasons, .. } = device;
-        reasons.iter().map(move |reason| format!("{id}  {}: {}", reason.code, reason.detail))
-    });
-    text.push_str(&section("Unhealthy", unhealthy, paint));
+    text.push_str(&section("Unhealthy", unhealthy(status), paint));
+    text.push_str(&section("Remedies", remedies(reasons(status)), paint));
     text.push_str(&section("Warnings", warnings(status), paint));
     text.push_str(&section("Configuration", configuration(&status.configuration), paint));
     text.push_str(&section("Machine", machine(status), paint));
@@ -77,6 +74,19 @@ fn resource_row(resource: &ResourceStatus) -> Vec<String> {
     [name.clone()].into_iter().chain(session).chain(counts).collect()
 }
 
+fn unhealthy(status: &Status) -> impl Iterator<Item = String> {
+    each_device(status).flat_map(|(_, device)| {
+        let DeviceStatus { id, reasons, .. } = device;
+        reasons.iter().map(move |reason| format!("{id}  {}: {}", reason.code, reason.detail))
+    })
+}
+
+fn reasons(status: &Status) -> impl Iterator<Item = (&str, &str)> {
+    let reasons = each_device(status).flat_map(|(_, device)| &device.reasons);
+    let known = reasons.filter(|reason| !reason.remedy.is_empty());
+    known.map(|reason| (&*reason.code, &*reason.remedy))
+}
+
 fn warnings(status: &Status) -> impl Iterator<Item = String> {
     status.machine.warnings.iter().map(|warning| warning.message.clone())
 }
@@ -119,7 +129,7 @@ fn device_row((resource, device): (&ResourceStatus, &DeviceStatus)) -> Vec<Strin
 }
 
 fn configuration(status: &ConfigStatus) -> impl Iterator<Item = String> {
-    let file = status.file.as_deref().unwrap_or("fixed at the start");
+    let file = status.file.as_deref().unwrap_or("set at startup");
     let refused = status.refused.iter().map(|refused| {
         format!("refused since {}: {}", refused.since, refused.text.replace('\n', "\n  "))
     });

@@ -1,4 +1,6 @@
-//! `discover -o table`: a line a chip, then what needs a look.
+//! `discover -o table`: one line for each chip, then what needs attention.
+
+use std::collections::BTreeSet;
 
 use super::DiscoveryReport;
 use super::columns::columns;
@@ -63,7 +65,7 @@ fn chip_cells(chip: &Chip) -> [String; 8] {
         or_dash(chip.slot.clone()),
         or_dash(chip.driver.clone()),
         or_dash(chip.node.as_ref().map(|node| node.path.clone())),
-        chip.node_evidence.to_string(),
+        or_dash(chip.node.as_ref().map(|_| chip.node_evidence.to_string())),
         link(chip),
     ]
 }
@@ -105,11 +107,23 @@ fn needs_attention(snapshot: &NodeSnapshot, paint: Paint) -> String {
     let skipped =
         inventory.skipped.iter().map(|skipped| format!("{}  {}", skipped.address, skipped.reason));
     let warnings = snapshot.warnings.iter().map(ToString::to_string);
+    let reasons = inventory.boards.iter().flat_map(|board| &board.reasons);
+    let reasons = reasons.map(|reason| (reason.code.name(), reason.code.remedy()));
     let mut text = section("Unhealthy", unhealthy, paint);
+    text.push_str(&section("Remedies", remedies(reasons), paint));
     text.push_str(&section("Skipped", skipped, paint));
     text.push_str(&section("Warnings", warnings, paint));
     text.push_str(&section("Driver", driver(inventory), paint));
     text
+}
+
+/// One line for each reason code, in the order in which the codes come first.
+pub(super) fn remedies<'a>(
+    reasons: impl Iterator<Item = (&'a str, &'a str)>,
+) -> impl Iterator<Item = String> {
+    let mut named = BTreeSet::new();
+    let first = reasons.filter(move |(code, _)| named.insert(*code));
+    first.map(|(code, remedy)| format!("{code}: {remedy}"))
 }
 
 fn driver(inventory: &Inventory) -> impl Iterator<Item = String> {

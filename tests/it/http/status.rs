@@ -75,7 +75,7 @@ fn failing() -> Status {
         sources: BTreeMap::from([
             ("netlink", SourceCondition::Down(netlink, Some(ago(90_000)))),
             ("inotify", SourceCondition::Up(None)),
-            ("ixml", SourceCondition::Unused("libixml is not used".to_owned())),
+            ("ixml", SourceCondition::Unused("libixml is off".to_owned())),
         ]),
     };
     status(&facts)

@@ -113,8 +113,8 @@ async fn a_library_that_is_not_wanted_any_more_takes_back_what_it_said() {
 async fn auto_asks_no_library_of_this_machine_about_another_machine_s_chips() {
     let fake = Fake::new(&[], "count 4\nhealth.1 32\n");
     let mut settings = settings(IxmlChoice::Off);
-    settings.places.ld_library_path = Some(fake.path().into());
+    settings.env.ld_library_path = Some(fake.path().into());
     let node = asking_for(IxmlChoice::Auto).ixml(settings).start().await;
     node.until("four healthy boards", healthy(4)).await;
-    assert_eq!(node.plugin().ixml.as_ref().unwrap().borrow().to_string(), "libixml is not used");
+    assert_eq!(node.plugin().ixml.as_ref().unwrap().borrow().to_string(), "libixml is off");
 }

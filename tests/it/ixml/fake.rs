@@ -6,7 +6,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use ix_device_plugin::daemon::ixml_source::{IxmlSettings, IxmlSource};
-use ix_device_plugin::decide::ixml::{LibraryPlaces, RetryPolicy};
+use ix_device_plugin::decide::ixml::IxmlRetry;
+use ix_device_plugin::host::ixml::search_path::LibraryEnv;
 use ix_device_plugin::model::ixml::{ChipReading, IxmlChoice, IxmlState};
 use ix_device_plugin::model::pci::PciAddress;
 use tempfile::TempDir;
@@ -118,12 +119,12 @@ fn run(mut compiler: Command) {
 pub(super) fn settings(choice: IxmlChoice) -> IxmlSettings {
     IxmlSettings {
         choice,
-        places: LibraryPlaces::default(),
+        env: LibraryEnv::default(),
         program: env!("CARGO_BIN_EXE_ix-device-plugin").into(),
-        retry: RetryPolicy {
-            give_up_after: LONG,
-            first_pause: Duration::ZERO,
-            longest_pause: Duration::ZERO,
+        retry: IxmlRetry {
+            answer_timeout: LONG,
+            first_delay: Duration::ZERO,
+            longest_delay: Duration::ZERO,
         },
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use ix_device_plugin::daemon::ixml_source::{IxmlSettings, IxmlSource};
 use ix_device_plugin::model::ixml::{
-    CallFailure, ChipReading, CodeClass, EccErrors, HealthBits, IxmlChoice, IxmlState, LibraryCall,
+    CallFailure, ChipReading, CodeClass, EccErrors, HealthBits, IxmlCall, IxmlChoice, IxmlState,
     ReturnCode,
 };
 
@@ -22,7 +22,7 @@ use fake::{Fake, LONG, SHORT, chip, is_gone, read_until, reading_of, settings, w
 const FIRST: &str = "0000:10:00.0";
 const SECOND: &str = "0000:11:00.0";
 
-fn failure(call: LibraryCall, code: i32) -> CallFailure {
+fn failure(call: IxmlCall, code: i32) -> CallFailure {
     CallFailure { call, code: ReturnCode(code) }
 }
 
@@ -85,7 +85,7 @@ async fn a_lost_chip_is_told_and_the_others_are_read_as_ever() {
         fake.control(&format!("count 2\nhealth.0.code {code}\n"));
         let state = fake.source().read(&chips, LONG).await;
         let lost = reading_of(&state, chips[0]);
-        assert_eq!((lost.health, lost.failure), (None, Some(failure(LibraryCall::Health, code))));
+        assert_eq!((lost.health, lost.failure), (None, Some(failure(IxmlCall::Health, code))));
         assert_eq!(ReturnCode(code).class(), CodeClass::Fatal);
         assert_eq!(reading_of(&state, chips[1]), well());
     }
@@ -94,7 +94,7 @@ async fn a_lost_chip_is_told_and_the_others_are_read_as_ever() {
 #[tokio::test]
 async fn a_chip_that_is_lost_already_when_it_is_looked_up_has_no_counters() {
     let expected =
-        ChipReading { failure: Some(failure(LibraryCall::Handle, 15)), ..ChipReading::default() };
+        ChipReading { failure: Some(failure(IxmlCall::Handle, 15)), ..ChipReading::default() };
     check("handle.0.code 15\n", expected).await;
 }
 
@@ -109,7 +109,7 @@ async fn a_transient_code_is_told_with_the_call_and_hides_no_other_counter() {
     let fake = Fake::new(&[], "");
     for code in [10, 11, 17, 19, 999] {
         fake.control(&format!("temperature.0.code {code}\n"));
-        let failure = Some(failure(LibraryCall::Temperature, code));
+        let failure = Some(failure(IxmlCall::Temperature, code));
         let expected = ChipReading { temperature: None, failure, ..well() };
         assert_eq!(fake.reading(FIRST).await, expected);
     }
@@ -118,7 +118,7 @@ async fn a_transient_code_is_told_with_the_call_and_hides_no_other_counter() {
 #[tokio::test]
 async fn of_several_failures_the_gravest_is_told() {
     let reading = Fake::new(&[], "health.0.code 10\necc.0.code 16\ntemperature.0.code 2\n");
-    assert_eq!(reading.reading(FIRST).await.failure, Some(failure(LibraryCall::Ecc, 16)));
+    assert_eq!(reading.reading(FIRST).await.failure, Some(failure(IxmlCall::Ecc, 16)));
 }
 
 #[tokio::test]
@@ -164,7 +164,7 @@ async fn chips_are_matched_by_bus_id_in_every_spelling() {
 #[tokio::test]
 async fn a_chip_that_the_library_does_not_know_is_no_other_chip() {
     let unknown =
-        ChipReading { failure: Some(failure(LibraryCall::Handle, 6)), ..ChipReading::default() };
+        ChipReading { failure: Some(failure(IxmlCall::Handle, 6)), ..ChipReading::default() };
     for defines in [&[][..], &["WITHOUT_LOOKUP"]] {
         let fake = Fake::new(defines, "");
         assert_eq!(fake.reading("0001:10:00.0").await, unknown, "{defines:?}");
@@ -215,8 +215,8 @@ async fn a_library_that_loses_its_driver_is_unusable_until_it_can_begin_again() 
 async fn an_unusable_library_is_left_alone_for_the_length_of_the_pause() {
     let fake = Fake::new(&[], "init.code 9\n");
     let mut settings = settings(IxmlChoice::Path(fake.library()));
-    settings.retry.first_pause = LONG;
-    settings.retry.longest_pause = LONG;
+    settings.retry.first_delay = LONG;
+    settings.retry.longest_delay = LONG;
     let mut source = IxmlSource::start(settings);
     let before = source.read(&[chip(FIRST)], LONG).await;
     fake.control("");
@@ -261,7 +261,7 @@ async fn while_an_answer_is_overdue_a_read_waits_for_nothing() {
     let fake = Fake::new(&[], "");
     let (mut source, first) =
         hanging(&fake, "health", settings(IxmlChoice::Path(fake.library()))).await;
-    // The deadline is longer than the retry of the test: waiting for it would be noticed.
+    // The deadline is longer than the patience of the test: waiting for it would be noticed.
     let chips = [chip(FIRST)];
     let again = tokio::time::timeout(LONG, source.read(&chips, 2 * LONG)).await;
     let again = again.expect("it comes back at once");
@@ -285,7 +285,7 @@ async fn a_library_that_hangs_for_too_long_is_killed_and_started_again() {
     let fake = Fake::new(&[], "");
     let mut settings = settings(IxmlChoice::Path(fake.library()));
     // Enough for the agent to come to the call that hangs.
-    settings.retry.give_up_after = Duration::from_secs(1);
+    settings.retry.answer_timeout = Duration::from_secs(1);
     let (mut source, chips) = (IxmlSource::start(settings), [chip(FIRST)]);
     assert!(is_reading(&source.read(&chips, LONG).await));
     fake.control("stick health\n");
@@ -383,7 +383,7 @@ async fn auto_takes_the_first_library_that_loads() {
     std::fs::write(bad.join("libixml.so"), "not a library").unwrap();
     fake.compile(&good.join("libixml.so"), &[], &[]);
     let mut settings = settings(IxmlChoice::Auto);
-    settings.places.corex_home = Some(fake.path().to_owned());
+    settings.env.corex_home = Some(fake.path().to_owned());
     let state = IxmlSource::start(settings).read(&[chip(FIRST)], LONG).await;
     assert_eq!(state.to_string(), format!("{}/libixml.so answers", good.display()));
 }
@@ -454,15 +454,15 @@ fn agent(fake: &Fake) -> Command {
 }
 
 #[test]
-fn what_the_library_prints_is_kept_from_the_answers() {
+fn what_the_library_prints_is_kept_apart_from_the_messages() {
     let fake = Fake::new(&[], "noise 1\ntemperature.0 45\n");
     let mut agent = agent(&fake).spawn().unwrap();
     writeln!(agent.stdin.take().unwrap(), "[\"{FIRST}\"]").unwrap();
     let output = agent.wait_with_output().unwrap();
     let library = fake.library();
     let expected = format!(
-        "{{\"ready\":\"{}\"}}\n{{\"reading\":{{\"{FIRST}\":{{\"health\":0,\"ecc\":[0,0],\
-         \"temperature\":45}}}}}}\n",
+        "{{\"ready\":\"{}\"}}\n{{\"reading\":{{\"{FIRST}\":{{\"health\":0,\"ecc\":{{\"single\":0,\
+         \"double\":0}},\"temperature\":45}}}}}}\n",
         library.display()
     );
     assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);

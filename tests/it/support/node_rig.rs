@@ -10,7 +10,7 @@ use std::time::Duration;
 use ix_device_plugin::decide::kubelet::socket_name::FIRST_SOCKET;
 use ix_device_plugin::decide::node::snapshot::NodeSnapshot;
 use ix_device_plugin::demo::kubelet::{Admission, EmbeddedKubelet, NodeView, PodRequest};
-use ix_device_plugin::demo::machine::PlayMachine;
+use ix_device_plugin::demo::machine::DemoMachine;
 use ix_device_plugin::host::directory_watch::DirectoryWatch;
 use ix_device_plugin::host::files;
 use ix_device_plugin::model::board::Board;
@@ -35,7 +35,7 @@ use super::test_node::{ANY_PORT, TestNode};
 /// A node, and the plugin in this process while one runs.
 pub(crate) struct NodeRig {
     pub(crate) kubelet: EmbeddedKubelet,
-    pub(crate) machine: Arc<PlayMachine>,
+    pub(crate) machine: Arc<DemoMachine>,
     pub(crate) log: Log,
     /// The boards that were there at first.
     pub(crate) boards: Vec<Board>,

@@ -9,8 +9,8 @@ use std::time::Duration;
 use ix_device_plugin::app::{self, DaemonSettings};
 use ix_device_plugin::daemon::ixml_source::IxmlSettings;
 use ix_device_plugin::decide::node::removed::Retention;
-use ix_device_plugin::demo::kubelet::Settings as KubeletSettings;
-use ix_device_plugin::demo::machine::PlayMachine;
+use ix_device_plugin::demo::kubelet::KubeletSettings;
+use ix_device_plugin::demo::machine::DemoMachine;
 use ix_device_plugin::host::config_file::ConfigSource;
 use ix_device_plugin::model::board::Board;
 use ix_device_plugin::model::config::Config;
@@ -48,7 +48,7 @@ enum PodResources {
 /// A node to be.
 #[derive(Clone)]
 pub(crate) struct TestNode {
-    pub(super) machine: Arc<PlayMachine>,
+    pub(super) machine: Arc<DemoMachine>,
     pub(super) boards: Vec<Board>,
     pub(super) chips: Arc<BTreeMap<PciAddress, Chips>>,
     pub(super) config: Config,
@@ -70,7 +70,7 @@ impl TestNode {
 
     /// The machine that this `.node` text describes. Clones share it.
     pub(crate) fn new(node: &str) -> Self {
-        let machine = Arc::new(PlayMachine::unpack(parse_node_file(node).unwrap()).unwrap());
+        let machine = Arc::new(DemoMachine::unpack(parse_node_file(node).unwrap()).unwrap());
         let boards = scan_of(&machine.root(), &Config::default()).unwrap().boards;
         let chips = |board: &Board| (board.address, Chips::of(board, machine.root().path()));
         Self {

@@ -1,9 +1,9 @@
-//! The devices of one request: what each has, must give and may give. Whatever is odd about a
-//! request is made even here; the search below sees only sizes that fit.
+//! The devices of one request: the fewest and the most ids that each may give. Requests that make no
+//! sense are normalised here, so the search sees only sizes that fit.
 
 use std::ops::Range;
 
-use super::{DeviceSupply, Request};
+use super::{DeviceSupply, PreferenceRequest};
 use crate::model::device::DeviceId;
 use crate::model::pci::PciAddress;
 
@@ -13,7 +13,7 @@ pub(super) struct Candidates {
     /// Ascending, each once.
     pub(super) ids: Vec<Candidate>,
     /// All devices of the resource, ascending by address; also those with nothing to choose.
-    pub(super) devices: Vec<Share>,
+    pub(super) devices: Vec<CandidateDevice>,
     /// How many are chosen: what was asked for, or all there is.
     pub(super) size: usize,
 }
@@ -25,9 +25,9 @@ pub(super) struct Candidate {
     pub(super) optional: bool,
 }
 
-/// What one device has to do with a request.
+/// One device of the resource: its ids in the request, and how many of them may be chosen.
 #[derive(Clone, Debug)]
-pub(super) struct Share {
+pub(super) struct CandidateDevice {
     /// Index of its group in the distance tree; absent where the tree does not know the device.
     pub(super) group: Option<usize>,
     /// Its ids, as indices in [`Candidates::ids`].
@@ -43,13 +43,13 @@ pub(super) struct Share {
 }
 
 impl Candidates {
-    pub(super) fn new(stock: &DeviceSupply<'_>, request: &Request<'_>) -> Self {
-        let mut addresses: Vec<_> = stock.devices.iter().map(|device| device.id.address).collect();
+    pub(super) fn new(supply: &DeviceSupply<'_>, request: &PreferenceRequest<'_>) -> Self {
+        let mut addresses: Vec<_> = supply.devices.iter().map(|device| device.id.address).collect();
         addresses.sort_unstable();
         addresses.dedup();
-        let ids = known_ids(stock, request, &addresses);
+        let ids = known_ids(supply, request, &addresses);
         let must = ids.iter().filter(|candidate| !candidate.optional).count();
-        let mut devices = shares(stock, &addresses, &ids);
+        let mut devices = candidate_devices(supply, &addresses, &ids);
         for device in &mut devices {
             if must <= request.size {
                 device.least = device.must;
@@ -66,8 +66,15 @@ impl Candidates {
         self.devices.iter().map(|device| device.most).sum()
     }
 
-    /// The ids meant by numbers of them per device: those that must be included, then the lowest.
-    pub(super) fn pick(&self, taken: impl Fn(&Share) -> usize) -> Vec<DeviceId> {
+    /// How many of `chosen` are ids of this device.
+    pub(super) fn count_of(&self, device: &CandidateDevice, chosen: &[DeviceId]) -> usize {
+        let own = &self.ids[device.ids.clone()];
+        let is_chosen = |own: &&Candidate| chosen.contains(&own.id);
+        own.iter().filter(is_chosen).count()
+    }
+
+    /// The ids that a number of them per device stands for: those that must be included, then the lowest.
+    pub(super) fn pick(&self, taken: impl Fn(&CandidateDevice) -> usize) -> Vec<DeviceId> {
         let mut picked = Vec::with_capacity(self.size);
         for device in &self.devices {
             let taken = taken(device);
@@ -87,8 +94,8 @@ impl Candidates {
 
 /// Ascending and each once, whatever order and repetition the kubelet sent.
 fn known_ids(
-    stock: &DeviceSupply<'_>,
-    request: &Request<'_>,
+    supply: &DeviceSupply<'_>,
+    request: &PreferenceRequest<'_>,
     addresses: &[PciAddress],
 ) -> Vec<Candidate> {
     let available = request.available.iter().map(|id| (id, true));
@@ -102,21 +109,25 @@ fn known_ids(
     ids.retain(|candidate| {
         let DeviceId { address, replica } = candidate.id;
         while known.next_if(|known| **known < address).is_some() {}
-        known.peek() == Some(&&address) && is_offered(stock, replica)
+        known.peek() == Some(&&address) && is_offered(supply, replica)
     });
     ids
 }
 
-fn is_offered(stock: &DeviceSupply<'_>, replica: Option<u32>) -> bool {
-    match (stock.sharing, replica) {
+fn is_offered(supply: &DeviceSupply<'_>, replica: Option<u32>) -> bool {
+    match (supply.sharing, replica) {
         (None, None) => true,
         (Some(sharing), Some(index)) => index < sharing.replicas,
         _ => false,
     }
 }
 
-fn shares(stock: &DeviceSupply<'_>, addresses: &[PciAddress], ids: &[Candidate]) -> Vec<Share> {
-    let total = stock.sharing.map_or(1, |sharing| sharing.replicas as usize);
+fn candidate_devices(
+    supply: &DeviceSupply<'_>,
+    addresses: &[PciAddress],
+    ids: &[Candidate],
+) -> Vec<CandidateDevice> {
+    let total = supply.sharing.map_or(1, |sharing| sharing.replicas as usize);
     let mut start = 0;
     let share = |address: &PciAddress| {
         let own = ids[start..].iter().take_while(|other| other.id.address == *address);
@@ -125,8 +136,8 @@ fn shares(stock: &DeviceSupply<'_>, addresses: &[PciAddress], ids: &[Candidate])
         });
         let first = start;
         start += count;
-        Share {
-            group: stock.tree.chips.get(address).copied(),
+        CandidateDevice {
+            group: supply.tree.chips.get(address).copied(),
             ids: first..start,
             must,
             least: 0,

@@ -1,10 +1,10 @@
-//! Why a choice was made: the choice beside the best other one, and what tells them apart.
-
-use std::fmt;
+//! Why a choice was made: the choice and the best other one, what each leaves of the node, and the
+//! criterion that decides between them.
 
 use super::candidates::Candidates;
-use super::score::{Component, Score};
-use super::{Choice, DeviceSupply, Request, best};
+use super::effect::{DeviceUnit, Effect, effect, unit};
+use super::score::{Criterion, Score};
+use super::{Choice, DeviceSupply, PreferenceRequest, best};
 use crate::model::config::SharingPolicy;
 use crate::model::device::DeviceId;
 
@@ -15,8 +15,12 @@ pub struct Explanation {
     pub policy: Option<SharingPolicy>,
     /// How many ids were asked for; the choice has fewer where there are fewer.
     pub asked: usize,
+    /// What a device of the resource is.
+    pub unit: DeviceUnit,
     /// What [`super::prefer`] answers.
     pub choice: Choice,
+    /// What the choice means for the node.
+    pub effect: Effect,
     /// The best of all other choices; absent where there is no other.
     pub runner_up: Option<RunnerUp>,
     /// Ids of the request that the resource does not have, ascending; they were dropped.
@@ -28,20 +32,28 @@ pub struct Explanation {
 pub struct RunnerUp {
     /// What it would have been.
     pub choice: Choice,
-    /// The first component of the score in which it is worse.
-    pub why: Component,
+    /// What it would have meant for the node.
+    pub effect: Effect,
+    /// The first criterion in which it is worse.
+    pub why: Criterion,
 }
 
 /// Chooses, and says why. One more search for every device chosen: for people, not for the kubelet.
 #[must_use]
-pub fn explain(stock: &DeviceSupply<'_>, request: &Request<'_>) -> Explanation {
-    let candidates = Candidates::new(stock, request);
-    let choice = best(stock, &candidates);
-    let runner_up = runner_up(stock, &candidates, &choice)
-        .map(|other| RunnerUp { why: choice.score.first_difference(&other.score), choice: other });
+pub fn explain(supply: &DeviceSupply<'_>, request: &PreferenceRequest<'_>) -> Explanation {
+    let candidates = Candidates::new(supply, request);
+    let choice = best(supply, &candidates);
+    let effect = |choice: &Choice| effect(supply.tree, &candidates, &choice.ids);
+    let runner_up = runner_up(supply, &candidates, &choice).map(|other| RunnerUp {
+        why: choice.score.first_difference(&other.score),
+        effect: effect(&other),
+        choice: other,
+    });
     Explanation {
-        policy: stock.policy(),
+        policy: supply.policy(),
         asked: request.size,
+        unit: unit(supply),
+        effect: effect(&choice),
         choice,
         runner_up,
         unknown: unknown_ids(request, &candidates),
@@ -50,21 +62,21 @@ pub fn explain(stock: &DeviceSupply<'_>, request: &Request<'_>) -> Explanation {
 
 /// Any other choice takes fewer ids of some chosen device, so the best for each such limit
 /// are all that can be second.
-fn runner_up(stock: &DeviceSupply<'_>, candidates: &Candidates, choice: &Choice) -> Option<Choice> {
+fn runner_up(
+    supply: &DeviceSupply<'_>,
+    candidates: &Candidates,
+    choice: &Choice,
+) -> Option<Choice> {
     let mut limited = candidates.clone();
     let mut second: Option<Choice> = None;
     for (index, device) in candidates.devices.iter().enumerate() {
-        let of_device = |id: &&DeviceId| {
-            let mut own = candidates.ids[device.ids.clone()].iter();
-            own.any(|candidate| candidate.id == **id)
-        };
-        let taken = choice.ids.iter().filter(of_device).count();
+        let taken = candidates.count_of(device, &choice.ids);
         if taken == device.least {
             continue;
         }
         limited.devices[index].most = taken - 1;
         if limited.most() >= limited.size {
-            let other = best(stock, &limited);
+            let other = best(supply, &limited);
             second = Some(match second {
                 Some(second) if rank(&second) <= rank(&other) => second,
                 _ => other,
@@ -80,7 +92,7 @@ fn rank(choice: &Choice) -> (Score, impl Ord + use<>) {
     (choice.score, addresses)
 }
 
-fn unknown_ids(request: &Request<'_>, candidates: &Candidates) -> Vec<DeviceId> {
+fn unknown_ids(request: &PreferenceRequest<'_>, candidates: &Candidates) -> Vec<DeviceId> {
     let is_unknown = |id: &DeviceId| {
         let known = &candidates.ids;
         known.binary_search_by_key(id, |candidate| candidate.id).is_err()
@@ -90,57 +102,4 @@ fn unknown_ids(request: &Request<'_>, candidates: &Candidates) -> Vec<DeviceId> 
     unknown.sort_unstable();
     unknown.dedup();
     unknown
-}
-
-impl fmt::Display for Explanation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Choice { ids, score } = &self.choice;
-        writeln!(f, "choice     {}", list(ids))?;
-        writeln!(f, "           {score}")?;
-        match &self.runner_up {
-            None => writeln!(f, "runner-up  none: there is no other choice")?,
-            Some(other) => {
-                writeln!(f, "runner-up  {}", list(&other.choice.ids))?;
-                writeln!(f, "           {}", other.choice.score)?;
-                writeln!(f, "why        {}", self.reason(other))?;
-            }
-        }
-        if ids.len() < self.asked {
-            writeln!(f, "short      {} asked for, {} available", self.asked, ids.len())?;
-        }
-        if !self.unknown.is_empty() {
-            writeln!(f, "unknown    {}", list(&self.unknown))?;
-        }
-        Ok(())
-    }
-}
-
-impl Explanation {
-    fn reason(&self, other: &RunnerUp) -> String {
-        let spread = self.policy == Some(SharingPolicy::Spread);
-        let what = match other.why {
-            Component::Crowding if spread => "fewer pairs of its replicas share a device",
-            Component::Crowding => "its replicas are on fewer devices",
-            Component::Load if spread => "its devices have fewer replicas in use",
-            Component::Load => "its devices have fewer replicas free",
-            Component::Distance => "its devices are closer together",
-            Component::Scatter => "what remains is closer together",
-            Component::Boards => "it breaks fewer whole boards",
-            Component::Switches => "it breaks fewer whole switches",
-            Component::Addresses => {
-                return "both cost the same; its addresses are lower".to_owned();
-            }
-        };
-        let value = |score: &Score| score.component(other.why).unwrap_or_default();
-        let (own, others) = (value(&self.choice.score), value(&other.choice.score));
-        format!("{what}: {own}, not {others}")
-    }
-}
-
-fn list(ids: &[DeviceId]) -> String {
-    if ids.is_empty() {
-        return "nothing".to_owned();
-    }
-    let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
-    ids.join(" ")
 }

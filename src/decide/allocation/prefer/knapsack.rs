@@ -1,12 +1,12 @@
-//! The search: for every part and every number that it may give, the cheapest way to give it.
+//! The search: for every subtree and every number of ids from it, the cheapest choice.
 
 use std::cmp::Ordering;
 use std::ops::Range;
 
-use super::candidates::{Candidates, Share};
+use super::candidates::{CandidateDevice, Candidates};
 use super::score::Score;
 use super::sharing;
-use super::tree::{Content, Part};
+use super::tree::{Subtree, SubtreeContent};
 use crate::model::config::SharingPolicy;
 
 /// The cheapest choice: its cost, and how many ids of each device it takes.
@@ -16,7 +16,7 @@ pub(super) struct Solution {
 }
 
 impl Solution {
-    pub(super) fn taken(&self, device: &Share) -> usize {
+    pub(super) fn taken(&self, device: &CandidateDevice) -> usize {
         let chosen = |id: &usize| self.bits[id / BITS] & bit(*id) != 0;
         device.ids.clone().filter(chosen).count()
     }
@@ -24,7 +24,7 @@ impl Solution {
 
 /// Needs as many ids as are asked for: the parts' `least` ≤ size ≤ the parts' `most`.
 pub(super) fn solve(
-    parts: &[Part],
+    parts: &[Subtree],
     candidates: &Candidates,
     policy: Option<SharingPolicy>,
 ) -> Solution {
@@ -84,11 +84,11 @@ impl Table {
 
 impl Search {
     /// Lays out the tables, so that their space is allocated once.
-    fn new(parts: &[Part], whole: &Part, size: usize) -> Self {
-        // How many fewer than they may, and more than they must, all parts together give.
+    fn new(parts: &[Subtree], whole: &Subtree, size: usize) -> Self {
+        // How far the size is below the most, and above the least, of all subtrees together.
         let (slack, extra) = (whole.most - size, size - whole.least);
         let (mut cells, mut rows) = (0, 0);
-        let layout = |part: &Part| {
+        let layout = |part: &Subtree| {
             // A size is of use only if the other parts can make up the rest of the answer.
             let least = part.least.max(part.most.saturating_sub(slack));
             let most = part.most.min(part.least + extra);
@@ -113,14 +113,16 @@ impl Search {
     fn fill(
         &mut self,
         index: usize,
-        part: &Part,
+        part: &Subtree,
         candidates: &Candidates,
         policy: Option<SharingPolicy>,
     ) {
         let table = self.tables[index].clone();
         match part.content {
-            Content::Device(index) => self.fill_device(&table, &candidates.devices[index], policy),
-            Content::Join { left, right, cost } => self.fill_join(&table, left, right, cost),
+            SubtreeContent::Device(index) => {
+                self.fill_device(&table, &candidates.devices[index], policy);
+            }
+            SubtreeContent::Join { left, right, cost } => self.fill_join(&table, left, right, cost),
         }
         let broken = Score { boards: part.boards, switches: part.switches, ..Score::default() };
         // All cells but that of size 0.
@@ -129,7 +131,12 @@ impl Search {
         }
     }
 
-    fn fill_device(&mut self, table: &Table, device: &Share, policy: Option<SharingPolicy>) {
+    fn fill_device(
+        &mut self,
+        table: &Table,
+        device: &CandidateDevice,
+        policy: Option<SharingPolicy>,
+    ) {
         let free = device.ids.len();
         let in_use = device.total.saturating_sub(free);
         for taken in table.sizes.clone() {
@@ -201,7 +208,7 @@ impl Search {
         self.bits[table.row(size) + word - table.words.start]
     }
 
-    /// The last part can give one size only: the one that was asked for.
+    /// The last subtree has a single cell: the requested size.
     fn finish(mut self, words: usize) -> Solution {
         let last = self.tables.pop().expect("there is a part");
         let mut bits = vec![0; words];

@@ -1,4 +1,4 @@
-//! Which devices to give when the kubelet asks for k of n: the best ones, exactly.
+//! Which k of n devices to prefer for a container: the best set, exactly.
 //!
 //! # The objective
 //!
@@ -21,14 +21,14 @@
 //!   So spread takes distinct devices, the least used first; pack takes as few devices as it can,
 //!   the most used first. All sums are over devices.
 //! - The distance among the chosen, then the distance among what remains. What remains has the
-//!   same size for every `X`, so its sum tells how close it is.
+//!   same size for every `X`, so its sum measures how close it is.
 //! - The whole boards, then the whole switches, that `X` breaks. One is whole when every id of
 //!   every device below it is available: what is broken already is not worth keeping. A switch is
 //!   a port at which devices from two sides meet; a port above a single board is that board.
 //! - The ascending list of the addresses. Of equal devices the lowest go first, and of a device
 //!   its must-include replicas, then its lowest ones.
 //!
-//! Nothing is an error. Ids that are not of the resource are dropped, duplicates count once, more
+//! No request is an error. Ids that are not of the resource are dropped, duplicates count once, more
 //! than there is means all of it, and must-include ids beyond the size mean the best of just them.
 //!
 //! # Why it is exact
@@ -63,6 +63,8 @@ mod tree;
 
 mod knapsack;
 
+mod effect;
+
 mod explain;
 
 #[cfg(test)]
@@ -72,12 +74,13 @@ use crate::model::config::{Sharing, SharingPolicy};
 use crate::model::device::{Device, DeviceId};
 use crate::model::topology::DistanceTree;
 
+pub use effect::{DeviceUnit, Effect, WholeGroups};
 pub use explain::{Explanation, RunnerUp, explain};
-pub use score::{Component, Score};
+pub use score::{Criterion, Score};
 
 use candidates::Candidates;
 
-/// One resource of a node: what there is to choose from, in use or not.
+/// One resource of a node: its devices, in use or not, and their distances.
 #[derive(Clone, Copy, Debug)]
 pub struct DeviceSupply<'a> {
     /// Distances of all chips of the node.
@@ -94,9 +97,9 @@ impl DeviceSupply<'_> {
     }
 }
 
-/// What the kubelet asks, as it comes.
+/// A request of the kubelet, as received.
 #[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
+pub struct PreferenceRequest<'a> {
     /// Ids that may be chosen.
     pub available: &'a [DeviceId],
     /// Ids that the answer must have; the kubelet sends only available ones.
@@ -105,7 +108,7 @@ pub struct Request<'a> {
     pub size: usize,
 }
 
-/// The ids to give, and what they cost.
+/// The preferred ids and their cost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
     /// Ascending.
@@ -116,12 +119,12 @@ pub struct Choice {
 
 /// The best choice. Never fails, and depends on nothing but what is offered and asked for.
 #[must_use]
-pub fn prefer(stock: &DeviceSupply<'_>, request: &Request<'_>) -> Choice {
-    best(stock, &Candidates::new(stock, request))
+pub fn prefer(supply: &DeviceSupply<'_>, request: &PreferenceRequest<'_>) -> Choice {
+    best(supply, &Candidates::new(supply, request))
 }
 
-fn best(stock: &DeviceSupply<'_>, candidates: &Candidates) -> Choice {
-    let parts = tree::parts(stock.tree, candidates);
-    let solution = knapsack::solve(&parts, candidates, stock.policy());
+fn best(supply: &DeviceSupply<'_>, candidates: &Candidates) -> Choice {
+    let parts = tree::parts(supply.tree, candidates);
+    let solution = knapsack::solve(&parts, candidates, supply.policy());
     Choice { ids: candidates.pick(|device| solution.taken(device)), score: solution.score }
 }

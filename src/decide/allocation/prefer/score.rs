@@ -1,6 +1,5 @@
 //! What a choice costs, in the order in which costs matter.
 
-use std::fmt;
 use std::ops::Add;
 
 /// The cost of a choice: fields compare in the order they are written, and less is better.
@@ -27,7 +26,7 @@ pub struct Score {
 
 /// One step of the comparison of two choices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Component {
+pub enum Criterion {
     /// [`Score::crowding`].
     Crowding,
     /// [`Score::load`].
@@ -45,31 +44,31 @@ pub enum Component {
 }
 
 impl Score {
-    /// What a component says; none for the addresses, which are no number.
+    /// The value of a criterion; none for the addresses, which are not a number.
     #[must_use]
-    pub fn component(&self, component: Component) -> Option<u64> {
-        match component {
-            Component::Crowding => Some(self.crowding),
-            Component::Load => Some(self.load),
-            Component::Distance => Some(self.distance),
-            Component::Scatter => Some(self.scatter),
-            Component::Boards => Some(self.boards),
-            Component::Switches => Some(self.switches),
-            Component::Addresses => None,
+    pub fn criterion(&self, criterion: Criterion) -> Option<u64> {
+        match criterion {
+            Criterion::Crowding => Some(self.crowding),
+            Criterion::Load => Some(self.load),
+            Criterion::Distance => Some(self.distance),
+            Criterion::Scatter => Some(self.scatter),
+            Criterion::Boards => Some(self.boards),
+            Criterion::Switches => Some(self.switches),
+            Criterion::Addresses => None,
         }
     }
 
-    /// The first component in which two scores differ: the one that decides between them.
+    /// The first criterion in which two scores differ: the one that decides between them.
     #[must_use]
-    pub fn first_difference(&self, other: &Self) -> Component {
-        Component::ALL
+    pub fn first_difference(&self, other: &Self) -> Criterion {
+        Criterion::ALL
             .into_iter()
-            .find(|component| self.component(*component) != other.component(*component))
-            .unwrap_or(Component::Addresses)
+            .find(|criterion| self.criterion(*criterion) != other.criterion(*criterion))
+            .unwrap_or(Criterion::Addresses)
     }
 }
 
-impl Component {
+impl Criterion {
     /// In the order of the comparison.
     pub const ALL: [Self; 7] = [
         Self::Crowding,
@@ -97,41 +96,16 @@ impl Add for Score {
     }
 }
 
-impl fmt::Display for Score {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if (self.crowding, self.load) != (0, 0) {
-            write!(f, "crowding {}, load {}, ", self.crowding, self.load)?;
-        }
-        write!(f, "distance {}, scatter {}, ", self.distance, self.scatter)?;
-        write!(f, "boards broken {}, switches broken {}", self.boards, self.switches)
-    }
-}
-
-impl fmt::Display for Component {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Crowding => "crowding",
-            Self::Load => "load",
-            Self::Distance => "distance",
-            Self::Scatter => "scatter",
-            Self::Boards => "boards",
-            Self::Switches => "switches",
-            Self::Addresses => "addresses",
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_score_is_compared_in_the_order_it_is_printed() {
+    fn a_score_is_compared_in_the_order_of_its_fields() {
         let close = Score { distance: 1, scatter: 90, boards: 7, ..Score::default() };
         let far = Score { distance: 2, ..Score::default() };
         assert!(close < far);
-        assert_eq!(close.first_difference(&far), Component::Distance);
-        assert_eq!(close.first_difference(&close), Component::Addresses);
-        assert_eq!(close.to_string(), "distance 1, scatter 90, boards broken 7, switches broken 0");
+        assert_eq!(close.first_difference(&far), Criterion::Distance);
+        assert_eq!(close.first_difference(&close), Criterion::Addresses);
     }
 }

@@ -1,4 +1,4 @@
-//! What the sharing policies want of one device; the only place that knows them apart.
+//! What the sharing policies cost on one device; the only file that knows both.
 
 use super::score::Score;
 use crate::model::config::SharingPolicy;

@@ -1,16 +1,16 @@
-//! The distance tree as one request needs it: only devices with something to choose, and only
-//! places where two parts meet.
+//! The distance tree reduced to one request: only devices with something to choose, and only joins
+//! of two subtrees.
 
 use std::ops::Range;
 
-use super::candidates::{Candidates, Share};
+use super::candidates::{CandidateDevice, Candidates};
 use crate::model::topology::{Distance, DistanceTree, GroupKind};
 
-/// A set of candidates below one place of the tree.
+/// The candidates below one point of the tree.
 #[derive(Clone, Debug)]
-pub(super) struct Part {
+pub(super) struct Subtree {
     /// What it is made of.
-    pub(super) content: Content,
+    pub(super) content: SubtreeContent,
     /// How few of its ids may be chosen.
     pub(super) least: usize,
     /// How many of its ids may be chosen.
@@ -28,7 +28,7 @@ pub(super) struct Part {
 
 /// What a part is made of.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Content {
+pub(super) enum SubtreeContent {
     /// One device, by its index in [`Candidates::devices`].
     Device(usize),
     /// Two parts, and what a pair across them costs.
@@ -36,32 +36,32 @@ pub(super) enum Content {
 }
 
 /// Parts before the joins that use them; the last one holds all candidates. Empty without any.
-pub(super) fn parts(tree: &DistanceTree, candidates: &Candidates) -> Vec<Part> {
+pub(super) fn parts(tree: &DistanceTree, candidates: &Candidates) -> Vec<Subtree> {
     let mut builder = Builder::new(tree, candidates);
     // A parent's index is lower than its child's: from the last group up, all below is done.
-    for place in (1..=tree.groups.len()).rev() {
-        builder.close_group(place);
+    for index in (1..=tree.groups.len()).rev() {
+        builder.close_group(index);
     }
-    builder.join_all(EVERYTHING, Distance::Sys.cost());
+    builder.join_all(WHOLE_NODE, Distance::Sys.cost());
     builder.parts
 }
 
-/// The place above the machine, which devices that are in no group belong to. Group `g` is at
-/// place `g + 1`.
-const EVERYTHING: usize = 0;
+/// The index above all groups, for devices that are in none. Group `g` of the tree has index `g + 1`.
+const WHOLE_NODE: usize = 0;
 
 struct Builder<'a> {
     tree: &'a DistanceTree,
-    parts: Vec<Part>,
-    places: Vec<Place>,
-    /// For each part the next one of the same place: a linked list, so that no place allocates.
+    parts: Vec<Subtree>,
+    groups: Vec<GroupParts>,
+    /// For each subtree the next one of the same group: a linked list, so that no group allocates.
     next: Vec<Option<usize>>,
-    /// The parts that are being joined.
+    /// The subtrees that are being joined.
     row: Vec<usize>,
 }
 
+/// What is known of one group while the tree is built.
 #[derive(Clone, Copy, Default)]
-struct Place {
+struct GroupParts {
     first: Option<usize>,
     /// Something below is in use already, so there is nothing whole to keep.
     broken: bool,
@@ -73,7 +73,7 @@ impl<'a> Builder<'a> {
         let mut builder = Self {
             tree,
             parts: Vec::with_capacity(most),
-            places: vec![Place::default(); tree.groups.len() + 1],
+            groups: vec![GroupParts::default(); tree.groups.len() + 1],
             next: Vec::with_capacity(most),
             row: Vec::new(),
         };
@@ -84,17 +84,17 @@ impl<'a> Builder<'a> {
         builder
     }
 
-    fn add_device(&mut self, index: usize, device: &Share) {
-        let place = device
+    fn add_device(&mut self, number: usize, device: &CandidateDevice) {
+        let index = device
             .group
             .filter(|group| *group < self.tree.groups.len())
-            .map_or(EVERYTHING, |group| group + 1);
-        self.places[place].broken |= device.ids.len() < device.total;
+            .map_or(WHOLE_NODE, |group| group + 1);
+        self.groups[index].broken |= device.ids.len() < device.total;
         if device.ids.is_empty() {
             return;
         }
-        let part = self.push(Part {
-            content: Content::Device(index),
+        let part = self.push(Subtree {
+            content: SubtreeContent::Device(number),
             least: device.least,
             most: device.most,
             available: device.ids.len(),
@@ -102,38 +102,38 @@ impl<'a> Builder<'a> {
             boards: 0,
             switches: 0,
         });
-        self.hang(part, place);
+        self.attach(part, index);
     }
 
-    /// Joins what is in a group, notes what it is worth whole, and hands it to the parent.
-    fn close_group(&mut self, place: usize) {
-        let group = self.tree.groups[place - 1];
+    /// Joins what is in a group, counts the group if it is whole, and adds it to the parent.
+    fn close_group(&mut self, index: usize) {
+        let group = self.tree.groups[index - 1];
         let parent = group
             .parent
             .map(|parent| parent + 1)
-            .filter(|parent| *parent < place)
-            .unwrap_or(EVERYTHING);
-        let broken = self.places[place].broken;
-        self.places[parent].broken |= broken;
-        let Some(first) = self.places[place].first else {
+            .filter(|parent| *parent < index)
+            .unwrap_or(WHOLE_NODE);
+        let broken = self.groups[index].broken;
+        self.groups[parent].broken |= broken;
+        let Some(first) = self.groups[index].first else {
             return;
         };
         let is_meeting_point = self.next[first].is_some();
-        let part = self.join_all(place, group.distance.cost()).unwrap_or(first);
+        let part = self.join_all(index, group.distance.cost()).unwrap_or(first);
         match group.kind {
             GroupKind::Board(_) if !broken => self.parts[part].boards += 1,
             // A port above a single part is no switch: nothing meets there.
             GroupKind::Port(_) if !broken && is_meeting_point => self.parts[part].switches += 1,
             _ => {}
         }
-        self.hang(part, parent);
+        self.attach(part, parent);
     }
 
-    /// Joins the parts of a place to one, by neighbours, so that the joins stay balanced.
-    fn join_all(&mut self, place: usize, cost: u64) -> Option<usize> {
+    /// Joins the subtrees of a group to one, by neighbours, so that the joins stay balanced.
+    fn join_all(&mut self, index: usize, cost: u64) -> Option<usize> {
         let mut row = std::mem::take(&mut self.row);
         row.clear();
-        let mut next = self.places[place].first;
+        let mut next = self.groups[index].first;
         while let Some(part) = next {
             row.push(part);
             next = self.next[part];
@@ -154,8 +154,8 @@ impl<'a> Builder<'a> {
 
     fn join(&mut self, left: usize, right: usize, cost: u64) -> usize {
         let (one, other) = (&self.parts[left], &self.parts[right]);
-        let part = Part {
-            content: Content::Join { left, right, cost },
+        let part = Subtree {
+            content: SubtreeContent::Join { left, right, cost },
             least: one.least + other.least,
             most: one.most + other.most,
             available: one.available + other.available,
@@ -166,13 +166,13 @@ impl<'a> Builder<'a> {
         self.push(part)
     }
 
-    fn push(&mut self, part: Part) -> usize {
+    fn push(&mut self, part: Subtree) -> usize {
         self.parts.push(part);
         self.next.push(None);
         self.parts.len() - 1
     }
 
-    fn hang(&mut self, part: usize, place: usize) {
-        self.next[part] = self.places[place].first.replace(part);
+    fn attach(&mut self, part: usize, index: usize) {
+        self.next[part] = self.groups[index].first.replace(part);
     }
 }

@@ -6,7 +6,7 @@ mod random;
 
 use node::{Node, bi_v150_x8, bus, id, replica};
 
-use super::{Choice, Component, Request, Score, explain, prefer};
+use super::{Choice, Criterion, PreferenceRequest, Score, WholeGroups, explain, prefer};
 use crate::model::config::SharingPolicy;
 use crate::model::device::DeviceId;
 use crate::model::topology::{Distance, GroupKind};
@@ -17,7 +17,7 @@ fn check(taken: &[u8], size: usize, expected: &[u8]) {
     let node = bi_v150_x8();
     let choice = node.prefer(&node.without(taken), size);
     let expected: Vec<_> = expected.iter().map(|bus| id(*bus)).collect();
-    assert_eq!(choice.ids, expected, "{}", choice.score);
+    assert_eq!(choice.ids, expected, "{:?}", choice.score);
 }
 
 #[test]
@@ -114,8 +114,8 @@ fn the_score_counts_what_is_broken() {
 fn check_odd(available: &[u8], must: &[u8], size: usize, expected: &[u8]) {
     let node = bi_v150_x8();
     let ids = |buses: &[u8]| buses.iter().map(|bus| id(*bus)).collect::<Vec<_>>();
-    let request = Request { available: &ids(available), must_include: &ids(must), size };
-    assert_eq!(prefer(&node.stock(), &request).ids, ids(expected));
+    let request = PreferenceRequest { available: &ids(available), must_include: &ids(must), size };
+    assert_eq!(prefer(&node.supply(), &request).ids, ids(expected));
 }
 
 #[test]
@@ -195,9 +195,9 @@ fn check_shared(
     let ids = |ids: &[(u8, u32)]| -> Vec<DeviceId> {
         ids.iter().map(|(bus, index)| replica(*bus, *index)).collect()
     };
-    let request = Request { available: &available, must_include: &ids(must), size };
-    let choice = prefer(&node.stock(), &request);
-    assert_eq!(choice.ids, ids(expected), "{}", choice.score);
+    let request = PreferenceRequest { available: &available, must_include: &ids(must), size };
+    let choice = prefer(&node.supply(), &request);
+    assert_eq!(choice.ids, ids(expected), "{:?}", choice.score);
 }
 
 #[test]
@@ -260,36 +260,37 @@ fn ids_of_the_other_kind_of_sharing_are_unknown() {
 fn an_explanation_names_what_tells_the_runner_up_apart() {
     let node = bi_v150_x8();
     let available = node.without(&[0x11]);
-    let request = Request { available: &available, must_include: &[], size: 1 };
-    let explanation = explain(&node.stock(), &request);
+    let request = PreferenceRequest { available: &available, must_include: &[], size: 1 };
+    let explanation = explain(&node.supply(), &request);
     let second = explanation.runner_up.clone().expect("there are other chips");
     assert_eq!(explanation.choice.ids, [id(0x10)]);
-    assert_eq!((second.choice.ids, second.why), (vec![id(0x20)], Component::Scatter));
-    let text = "\
-choice     0000:10:00.0
-           distance 0, scatter 427, boards broken 0, switches broken 0
-runner-up  0000:20:00.0
-           distance 0, scatter 429, boards broken 1, switches broken 0
-why        what remains is closer together: 427, not 429
-";
-    assert_eq!(explanation.to_string(), text);
+    assert_eq!((second.choice.ids.clone(), second.why), (vec![id(0x20)], Criterion::Scatter));
+    let boards = [explanation.effect.boards, second.effect.boards];
+    assert_eq!(boards, [(7, 0), (6, 1)].map(|(left, broken)| WholeGroups { left, broken }));
 }
 
 #[test]
 fn an_explanation_names_what_is_missing_and_what_is_unknown() {
     let node = bi_v150_x8();
-    let request = Request { available: &[id(0x10), id(0x02)], must_include: &[], size: 2 };
-    let explanation = explain(&node.stock(), &request);
+    let request =
+        PreferenceRequest { available: &[id(0x10), id(0x02)], must_include: &[], size: 2 };
+    let explanation = explain(&node.supply(), &request);
     assert_eq!(explanation.unknown, [id(0x02)]);
     assert_eq!(explanation.runner_up, None);
-    let text = "\
-choice     0000:10:00.0
-           distance 0, scatter 0, boards broken 0, switches broken 0
-runner-up  none: there is no other choice
-short      2 asked for, 1 available
-unknown    0000:02:00.0
-";
-    assert_eq!(explanation.to_string(), text);
+    assert_eq!((explanation.asked, explanation.choice.ids), (2, vec![id(0x10)]));
+}
+
+#[test]
+fn the_effect_of_a_choice_counts_pairs_and_whole_groups() {
+    let node = bi_v150_x8();
+    let available = node.without(&[]);
+    let must_include = [id(0x10), id(0x11), id(0x20)];
+    let request = PreferenceRequest { available: &available, must_include: &must_include, size: 3 };
+    let effect = explain(&node.supply(), &request).effect;
+    assert_eq!(effect.devices, 3);
+    assert_eq!(effect.pairs.values().sum::<usize>(), 3);
+    assert_eq!(effect.pairs[&Distance::Inte], 1);
+    assert_eq!(effect.boards, WholeGroups { left: 6, broken: 1 });
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Small nodes to choose from.
 
-use crate::decide::allocation::prefer::{Choice, DeviceSupply, Request, prefer};
+use crate::decide::allocation::prefer::{Choice, DeviceSupply, PreferenceRequest, prefer};
 use crate::model::config::{Sharing, SharingPolicy};
 use crate::model::device::{Device, DeviceId};
 use crate::model::health::Health;
@@ -51,7 +51,7 @@ impl Node {
         });
     }
 
-    pub(super) fn stock(&self) -> DeviceSupply<'_> {
+    pub(super) fn supply(&self) -> DeviceSupply<'_> {
         DeviceSupply { tree: &self.tree, devices: &self.devices, sharing: self.sharing }
     }
 
@@ -62,8 +62,8 @@ impl Node {
     }
 
     pub(super) fn prefer(&self, available: &[DeviceId], size: usize) -> Choice {
-        let request = Request { available, must_include: &[], size };
-        prefer(&self.stock(), &request)
+        let request = PreferenceRequest { available, must_include: &[], size };
+        prefer(&self.supply(), &request)
     }
 }
 

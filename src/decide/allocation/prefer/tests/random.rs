@@ -5,7 +5,7 @@ use proptest::test_runner::RngSeed;
 
 use super::node::Node;
 use super::oracle::Oracle;
-use crate::decide::allocation::prefer::{Request, explain, prefer};
+use crate::decide::allocation::prefer::{PreferenceRequest, explain, prefer};
 use crate::model::config::SharingPolicy;
 use crate::model::device::DeviceId;
 use crate::model::pci::{PciAddress, RootBus};
@@ -82,14 +82,17 @@ impl Draft {
         (known.iter().map(|(id, _)| *id).collect(), must.map(|(id, _)| *id).collect())
     }
 
-    /// Fails unless the choice is the oracle's, in every component and every id.
+    /// Fails unless the choice is the oracle's, in every criterion and every id.
     fn check_choice(&self) -> Result<(), TestCaseError> {
         let node = self.node();
         let (available, must_include) = self.lists();
         let oracle = Oracle::new(&node, &available, &must_include, self.size);
-        let request =
-            Request { available: &available, must_include: &must_include, size: self.size };
-        prop_assert_eq!(prefer(&node.stock(), &request), oracle.best());
+        let request = PreferenceRequest {
+            available: &available,
+            must_include: &must_include,
+            size: self.size,
+        };
+        prop_assert_eq!(prefer(&node.supply(), &request), oracle.best());
         Ok(())
     }
 
@@ -107,12 +110,12 @@ impl Draft {
             must_include.extend(self.replicas_of(*address));
         }
         available.reverse();
-        let request = Request {
+        let request = PreferenceRequest {
             available: &available,
             must_include: &must_include,
             size: size + crowd.len() * self.replicas().len(),
         };
-        let mut choice = prefer(&node.stock(), &request);
+        let mut choice = prefer(&node.supply(), &request);
         choice.ids.retain(|id| !crowd.contains(&id.address));
         prop_assert_eq!(choice.ids, expected.ids);
         Ok(())
@@ -123,9 +126,12 @@ impl Draft {
         let node = self.node();
         let (available, must_include) = self.lists();
         let oracle = Oracle::new(&node, &available, &must_include, self.size);
-        let request =
-            Request { available: &available, must_include: &must_include, size: self.size };
-        let explanation = explain(&node.stock(), &request);
+        let request = PreferenceRequest {
+            available: &available,
+            must_include: &must_include,
+            size: self.size,
+        };
+        let explanation = explain(&node.supply(), &request);
         prop_assert_eq!(&explanation.choice, &oracle.best());
         let runner_up = explanation.runner_up.map(|other| other.choice);
         prop_assert_eq!(runner_up, oracle.second(&explanation.choice));

@@ -12,7 +12,7 @@ use crate::model::config::{Granularity, ResourceRule, Sharing, SharingPolicy};
 use crate::model::function::ChipFunction;
 use crate::model::health::{ReasonCode, Severity};
 use crate::model::health_sample::ChipHealthSample;
-use crate::model::ixml::{CallFailure, ChipReading, LibraryCall, ReturnCode};
+use crate::model::ixml::{CallFailure, ChipReading, IxmlCall, ReturnCode};
 use crate::model::pod_usage::{HeldDevices, Holder, KubeletInstance};
 use crate::model::warning::WarningCode;
 
@@ -80,7 +80,7 @@ fn codes(state: &mut NodeState, now: Duration) -> Vec<&'static str> {
 }
 
 fn lost(chips: &[&str]) -> Arc<IxmlReading> {
-    let failure = CallFailure { call: LibraryCall::Health, code: ReturnCode(15) };
+    let failure = CallFailure { call: IxmlCall::Health, code: ReturnCode(15) };
     let reading = ChipReading { failure: Some(failure), ..ChipReading::default() };
     let chips = chips.iter().map(|chip| (at(chip), reading.clone())).collect();
     Arc::new(IxmlReading { library: "".into(), chips })
