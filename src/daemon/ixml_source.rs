@@ -174,7 +174,7 @@ impl IxmlSource {
             Ok(Err(no_reply)) => Some(self.agent_failed(&no_reply, attempt).await),
             Ok(Ok(line)) => match parse_reply(&line) {
                 Ok(answer) => self.handle_reply(answer, pending, attempt),
-                Err(error) => Some(self.unusable(&format!("its agent sent {error}"))),
+                Err(error) => Some(self.unusable(&format!("its agent's reply is {error}"))),
             },
         }
     }
