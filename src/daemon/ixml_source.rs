@@ -1,4 +1,4 @@
-//! The one who asks libixml, through its agent: one agent, one open question at a time. Whatever the
+//! Reads libixml through its agent: one agent, one pending request at a time. Whatever the
 //! library does, [`IxmlSource::read`] comes back by its deadline. It judges nothing.
 
 use std::path::PathBuf;
@@ -46,7 +46,7 @@ impl IxmlSettings {
 #[derive(Debug)]
 pub struct IxmlSource {
     settings: IxmlSettings,
-    stage: Stage,
+    agent_state: AgentState,
     /// As it was last returned.
     state: IxmlState,
     /// The last reading there was.
@@ -56,19 +56,19 @@ pub struct IxmlSource {
 }
 
 #[derive(Debug)]
-enum Stage {
+enum AgentState {
     /// Nobody to ask until then.
     Resting { until: Instant },
     /// An agent; its library is known once it said that it is ready.
-    Running { agent: AgentProcess, library: Option<PathBuf>, question: Option<Question> },
+    Running { agent: AgentProcess, library: Option<PathBuf>, pending: Option<PendingRequest> },
     /// An agent that was killed. Nothing is started beside it: a call that hangs inside the kernel
     /// keeps it from ending, and would keep the next one too.
     Ending { agent: AgentProcess, until: Instant },
 }
 
-/// A question without an answer; the start of an agent is one.
+/// A pending without an answer; the start of an agent is one.
 #[derive(Clone, Copy, Debug)]
-struct Question {
+struct PendingRequest {
     asked: Instant,
     /// The deadline of the read that asked. From then on a read only looks whether an answer came.
     due: Instant,
@@ -76,7 +76,7 @@ struct Question {
 
 /// One read, for as long as it may take.
 #[derive(Clone, Copy)]
-struct Span {
+struct ReadAttempt {
     begun: Instant,
     deadline: Instant,
 }
@@ -85,8 +85,8 @@ impl IxmlSource {
     /// A source that starts its agent when it is first read.
     #[must_use]
     pub fn start(settings: IxmlSettings) -> Self {
-        let stage = Stage::Resting { until: Instant::now() };
-        Self { settings, stage, state: IxmlState::Off, last: None, failures: 0 }
+        let agent_state = AgentState::Resting { until: Instant::now() };
+        Self { settings, agent_state, state: IxmlState::Off, last: None, failures: 0 }
     }
 
     /// What the library says of these chips, or why it does not, at the latest after `deadline`.
@@ -94,16 +94,16 @@ impl IxmlSource {
     /// and cannot find one before that.
     ///
     /// While an answer is overdue this comes back at once and asks nothing more; once it is there,
-    /// late as it is, the question is put anew. Changes are logged, each once. The future may be
+    /// late as it is, the pending is put anew. Changes are logged, each once. The future may be
     /// dropped before it is ready.
     pub async fn read(&mut self, chips: &[PciAddress], deadline: Duration) -> IxmlState {
         if self.settings.choice == IxmlChoice::Off {
             return IxmlState::Off;
         }
         let begun = Instant::now();
-        let span = Span { begun, deadline: begun + deadline };
+        let attempt = ReadAttempt { begun, deadline: begun + deadline };
         let state = loop {
-            if let Some(state) = self.step(chips, span).await {
+            if let Some(state) = self.step(chips, attempt).await {
                 break state;
             }
         };
@@ -115,66 +115,81 @@ impl IxmlSource {
     }
 
     /// One step towards a state; none when another must follow.
-    async fn step(&mut self, chips: &[PciAddress], span: Span) -> Option<IxmlState> {
-        match &mut self.stage {
-            Stage::Resting { until } if span.begun < *until => Some(self.state.clone()),
-            Stage::Resting { .. } => self.start_agent(span),
-            Stage::Ending { agent, until } => {
-                let resting = Stage::Resting { until: *until };
+    async fn step(&mut self, chips: &[PciAddress], attempt: ReadAttempt) -> Option<IxmlState> {
+        match &mut self.agent_state {
+            AgentState::Resting { until } if attempt.begun < *until => Some(self.state.clone()),
+            AgentState::Resting { .. } => self.start_agent(attempt),
+            AgentState::Ending { agent, until } => {
+                let resting = AgentState::Resting { until: *until };
                 if !agent.has_ended() {
                     return Some(self.state.clone());
                 }
-                self.stage = resting;
+                self.agent_state = resting;
                 None
             }
-            Stage::Running { question: Some(question), .. } => {
-                let question = *question;
-                self.hear(question, span).await
+            AgentState::Running { pending: Some(pending), .. } => {
+                let pending = *pending;
+                self.receive_reply(pending, attempt).await
             }
-            Stage::Running { question: None, .. } => self.ask(chips, span).await,
+            AgentState::Running { pending: None, .. } => self.send_request(chips, attempt).await,
         }
     }
 
-    fn start_agent(&mut self, span: Span) -> Option<IxmlState> {
+    fn start_agent(&mut self, attempt: ReadAttempt) -> Option<IxmlState> {
         let IxmlSettings { choice, env, program, .. } = &self.settings;
         let libraries = libraries_to_try(choice, env);
         match AgentProcess::start(program, &libraries, loader_path(&libraries, env)) {
             Ok(agent) => {
-                let question = Some(span.question());
-                self.stage = Stage::Running { agent, library: None, question };
+                let pending = Some(attempt.pending());
+                self.agent_state = AgentState::Running { agent, library: None, pending };
                 None
             }
             Err(error) => {
-                self.stage = Stage::Resting { until: self.next_try() };
+                self.agent_state = AgentState::Resting { until: self.next_try() };
                 Some(IxmlState::Unusable(format!("its agent cannot be started: {error}")))
             }
         }
     }
 
-    async fn ask(&mut self, chips: &[PciAddress], span: Span) -> Option<IxmlState> {
-        let Stage::Running { agent, question, .. } = &mut self.stage else { return None };
-        *question = Some(span.question());
-        match timeout_at(span.deadline, agent.send(&request_line(chips))).await {
-            Ok(Err(_gone)) => Some(self.bury(&AgentError::Ended, span).await),
+    async fn send_request(
+        &mut self,
+        chips: &[PciAddress],
+        attempt: ReadAttempt,
+    ) -> Option<IxmlState> {
+        let AgentState::Running { agent, pending, .. } = &mut self.agent_state else { return None };
+        *pending = Some(attempt.pending());
+        match timeout_at(attempt.deadline, agent.send(&request_line(chips))).await {
+            Ok(Err(_gone)) => Some(self.agent_failed(&AgentError::Ended, attempt).await),
             // Should half a line be all that went through, there will be no answer.
             Ok(Ok(())) | Err(_) => None,
         }
     }
 
-    async fn hear(&mut self, question: Question, span: Span) -> Option<IxmlState> {
-        let Stage::Running { agent, .. } = &mut self.stage else { return None };
-        match timeout_at(question.due, agent.receive()).await {
-            Err(_) => Some(self.wait_on(question)),
-            Ok(Err(no_answer)) => Some(self.bury(&no_answer, span).await),
+    async fn receive_reply(
+        &mut self,
+        pending: PendingRequest,
+        attempt: ReadAttempt,
+    ) -> Option<IxmlState> {
+        let AgentState::Running { agent, .. } = &mut self.agent_state else { return None };
+        match timeout_at(pending.due, agent.receive()).await {
+            Err(_) => Some(self.reply_is_overdue(pending)),
+            Ok(Err(agent_error)) => Some(self.agent_failed(&agent_error, attempt).await),
             Ok(Ok(line)) => match parse_message(&line) {
-                Ok(message) => self.take(message, question, span),
-                Err(error) => Some(self.unusable(&format!("its agent said {error}"))),
+                Ok(message) => self.handle_message(message, pending, attempt),
+                Err(error) => Some(self.unusable(&format!("its agent's reply is {error}"))),
             },
         }
     }
 
-    fn take(&mut self, message: AgentMessage, question: Question, span: Span) -> Option<IxmlState> {
-        let Stage::Running { library, question: open, .. } = &mut self.stage else { return None };
+    fn handle_message(
+        &mut self,
+        message: AgentMessage,
+        pending: PendingRequest,
+        attempt: ReadAttempt,
+    ) -> Option<IxmlState> {
+        let AgentState::Running { library, pending: open, .. } = &mut self.agent_state else {
+            return None;
+        };
         *open = None;
         match (message, library) {
             (AgentMessage::Ready(path), library @ None) => {
@@ -186,10 +201,10 @@ impl IxmlSource {
                 self.failures = 0;
                 self.last = Some(Arc::clone(&reading));
                 // A late answer is no longer what is asked for, but shows that asking is of use.
-                (span.begun <= question.asked).then_some(IxmlState::Reading(reading))
+                (attempt.begun <= pending.asked).then_some(IxmlState::Reading(reading))
             }
             (AgentMessage::NotFound(tried), None) => {
-                self.end_agent();
+                self.stop_agent();
                 Some(IxmlState::NotFound(tried.into()))
             }
             (AgentMessage::Unusable(library, failure), _) => {
@@ -201,46 +216,48 @@ impl IxmlSource {
         }
     }
 
-    /// The answer is overdue; too long, and its agent is given up.
-    fn wait_on(&mut self, question: Question) -> IxmlState {
-        let waited = question.asked.elapsed();
+    /// The reply is overdue; after `answer_timeout` its agent is killed.
+    fn reply_is_overdue(&mut self, pending: PendingRequest) -> IxmlState {
+        let waited = pending.asked.elapsed();
         if waited >= self.settings.retry.answer_timeout {
-            info!(?waited, "libixml is given up and started again later");
-            self.end_agent();
+            info!(?waited, "libixml does not answer; its agent is killed and restarted later");
+            self.stop_agent();
         }
         let since = match self.state {
             IxmlState::Stalled { since, .. } => since,
-            _ => question.asked.into_std(),
+            _ => pending.asked.into_std(),
         };
         IxmlState::Stalled { since, last: self.last.clone() }
     }
 
-    /// The agent is no more, or as good as that.
-    async fn bury(&mut self, no_answer: &AgentError, span: Span) -> IxmlState {
-        let Stage::Running { agent, .. } = &mut self.stage else { return self.state.clone() };
-        let how = match no_answer {
-            AgentError::Ended => timeout_at(span.deadline, agent.wait()).await.ok(),
+    /// The agent ended or is not usable.
+    async fn agent_failed(&mut self, agent_error: &AgentError, attempt: ReadAttempt) -> IxmlState {
+        let AgentState::Running { agent, .. } = &mut self.agent_state else {
+            return self.state.clone();
+        };
+        let how = match agent_error {
+            AgentError::Ended => timeout_at(attempt.deadline, agent.wait()).await.ok(),
             AgentError::Unreadable(_) => None,
         };
         self.unusable(&match how {
             Some(Ok(status)) => format!("its agent died, {status}"),
-            _ => format!("its agent: {no_answer}"),
+            _ => format!("its agent: {agent_error}"),
         })
     }
 
     fn unusable(&mut self, reason: &str) -> IxmlState {
-        self.end_agent();
+        self.stop_agent();
         // What a broken agent says may be as long as a line.
         IxmlState::Unusable(reason.chars().take(LONGEST_REASON).collect())
     }
 
-    fn end_agent(&mut self) {
+    fn stop_agent(&mut self) {
         let until = self.next_try();
-        let resting = Stage::Resting { until };
-        self.stage = match std::mem::replace(&mut self.stage, resting) {
-            Stage::Running { mut agent, .. } => {
+        let resting = AgentState::Resting { until };
+        self.agent_state = match std::mem::replace(&mut self.agent_state, resting) {
+            AgentState::Running { mut agent, .. } => {
                 agent.kill();
-                Stage::Ending { agent, until }
+                AgentState::Ending { agent, until }
             }
             other => other,
         };
@@ -249,7 +266,7 @@ impl IxmlSource {
     fn next_try(&mut self) -> Instant {
         self.failures = self.failures.saturating_add(1);
         let pause = self.settings.retry.delay(self.failures);
-        debug!(?pause, failures = self.failures, "libixml will be tried again");
+        debug!(?pause, failures = self.failures, "retrying libixml later");
         Instant::now() + pause
     }
 
@@ -266,8 +283,8 @@ impl IxmlSource {
     }
 }
 
-impl Span {
-    fn question(self) -> Question {
-        Question { asked: Instant::now(), due: self.deadline }
+impl ReadAttempt {
+    fn pending(self) -> PendingRequest {
+        PendingRequest { asked: Instant::now(), due: self.deadline }
     }
 }

@@ -438,7 +438,7 @@ async fn an_agent_that_cannot_be_started_or_talks_nonsense_is_unusable() {
     .await;
     check_program(
         "/bin/echo",
-        "libixml cannot be used: its agent said not a line of this version: expected value at line \
+        "libixml cannot be used: its agent's reply is not a line of this version: expected value at line \
          1 column 1",
     )
     .await;
