@@ -17,8 +17,10 @@ use crate::host::files::FileVersion;
 use crate::model::config::Config;
 use crate::wire::config_yaml::effective_json;
 
-/// How often to look at the file when nothing is heard.
-const LOOK: Duration = Duration::from_millis(800);
+/// How often to check the file without inotify.
+const POLL_INTERVAL: Duration = Duration::from_millis(800);
+/// How often to check it while inotify reports its changes.
+const WATCHED_INTERVAL: Duration = Duration::from_secs(10);
 
 /// So many looks in a row may take a file for the same because its stamp is. The time of a change is
 /// only as fine as the kernel's tick, so two changes in one may share a stamp.
@@ -65,12 +67,14 @@ impl ConfigWatch {
         let mut watch = None;
         self.telemetry.config_followed(WatchMethod::Polls);
         while !stop.is_cancelled() {
+            // What changed before the watch began, inotify does not report: check soon.
+            let next_check = self.interval(watch.as_ref());
             if watch.is_none() && self.inotify {
                 watch = self.watch();
             }
             tokio::select! {
                 () = stop.cancelled() => break,
-                () = tokio::time::sleep(LOOK) => {}
+                () = tokio::time::sleep(next_check) => {}
                 () = self.requests.notified() => self.seen = None,
                 result = DirectoryWatch::changed_or_never(watch.as_ref()) => {
                     self.seen = None;
@@ -83,6 +87,14 @@ impl ConfigWatch {
                 self.look().await;
             }
         }
+    }
+
+    /// How often to check the file. What was refused may fit other hardware, of which inotify
+    /// reports nothing.
+    fn interval(&self, watch: Option<&DirectoryWatch>) -> Duration {
+        let is_reported = watch.is_some() && self.source.is_within_directory();
+        let is_accepted = self.last_complaint.is_empty();
+        if is_reported && is_accepted { WATCHED_INTERVAL } else { POLL_INTERVAL }
     }
 
     /// False where the file's stamp says that nothing changed. What was refused is looked at in any
@@ -102,7 +114,7 @@ impl ConfigWatch {
     }
 
     fn watch(&self) -> Option<DirectoryWatch> {
-        let opened = DirectoryWatch::open(self.source.directory()?);
+        let opened = DirectoryWatch::open_with_contents(self.source.directory()?);
         self.telemetry.config_followed(WatchMethod::of(&opened));
         opened.ok()
     }
