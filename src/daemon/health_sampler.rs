@@ -1,4 +1,4 @@
-//! Looks at the chips at intervals, shortly, and hands what it saw to the inventory's owner.
+//! Samples the chips' health at intervals and hands the samples to the inventory's owner.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use tracing::{debug, warn};
 
 use super::inventory_owner::{HealthReport, SnapshotReceiver};
 use super::slow::{self, warn_if_slow};
-use crate::host::health_sample::{self, Known};
+use crate::host::health_sample::{HealthFiles, Known};
 use crate::host::root::Root;
 use crate::model::config::Config;
 
-/// Looks every `health.interval` until `stop`. Another interval counts from the last look on.
+/// Samples every `health.interval` until `stop`. Another interval counts from the last sample on.
 pub async fn run(
     root: Arc<Root>,
     mut config: watch::Receiver<Arc<Config>>,
@@ -21,7 +21,7 @@ pub async fn run(
     reports: mpsc::Sender<HealthReport>,
     stop: CancellationToken,
 ) {
-    let mut last = Instant::now();
+    let (mut last, mut files) = (Instant::now(), HealthFiles::default());
     loop {
         let interval = config.borrow_and_update().health.interval;
         tokio::select! {
@@ -31,7 +31,11 @@ pub async fn run(
         }
         let (chips, began) = (known(&snapshots), Instant::now());
         let root = Arc::clone(&root);
-        let sampling = tokio::task::spawn_blocking(move || health_sample::look(&root, &chips));
+        let mut reads = std::mem::take(&mut files);
+        let sampling = tokio::task::spawn_blocking(move || {
+            let sample = reads.sample(&root, &chips);
+            (reads, sample)
+        });
         let sampled = warn_if_slow(sampling, slow::LIMIT, || {
             warn!(
                 after = ?slow::LIMIT,
@@ -40,7 +44,8 @@ pub async fn run(
         });
         let sampled = sampled.await;
         last = Instant::now();
-        let Ok(sample) = sampled else { continue };
+        let Ok((read, sample)) = sampled else { continue };
+        files = read;
         debug!(chips = sample.len(), took = ?began.elapsed(), "health sample taken");
         if reports.send(HealthReport::Sysfs(sample)).await.is_err() {
             return;

@@ -5,6 +5,7 @@ pub mod cdi_dir;
 pub mod clock;
 pub mod config_file;
 pub mod files;
+pub mod kept_file;
 pub mod root;
 pub mod sysfs;
 
