@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(report: Option<HealthReport>, since: Instant, milliseconds: u128) {
+    fn check(report: Option<&HealthReport>, since: Instant, milliseconds: u128) {
         assert!(matches!(report, Some(HealthReport::Sysfs(_))));
         assert_eq!(since.elapsed().as_millis(), milliseconds);
     }
@@ -116,7 +116,7 @@ mod tests {
         while_sampling(active, &Arc::default(), async |seen, began| {
             yield_now().await;
             config.send_replace(every(Duration::from_secs(1)));
-            check(seen.recv().await, began, 1000);
+            check(seen.recv().await.as_ref(), began, 1000);
         })
         .await;
     }
@@ -128,11 +128,11 @@ mod tests {
         while_sampling(active, &requests, async |seen, began| {
             tokio::time::sleep(Duration::from_secs(10)).await;
             requests.notify_one();
-            check(seen.recv().await, began, 10_000);
+            check(seen.recv().await.as_ref(), began, 10_000);
             for number in 1..=3 {
                 requests.notify_one();
                 requests.notify_one();
-                check(seen.recv().await, began, 10_000 + 100 * number);
+                check(seen.recv().await.as_ref(), began, 10_000 + 100 * number);
             }
         })
         .await;

@@ -48,6 +48,7 @@ impl KeptFile {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "these tests make the files that are read")]
 mod tests {
     use std::fs;
 

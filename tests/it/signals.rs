@@ -120,10 +120,8 @@ fn observation(code: ReasonCode, is_ill: bool, number: u64) -> Input {
         ReasonCode::LinkBelowMaximum => changed(is_ill, &[WIDTH]),
         ReasonCode::AerFatal => sample(&fatal(count)),
         ReasonCode::AerNonFatal => sample(&non_fatal(count)),
-        ReasonCode::PcieErrorRecovery => Input::Error(match is_ill {
-            true => PciErrorEvent::RecoveryBegan,
-            false => PciErrorEvent::RecoverySucceeded,
-        }),
+        ReasonCode::PcieErrorRecovery if is_ill => Input::Error(PciErrorEvent::RecoveryBegan),
+        ReasonCode::PcieErrorRecovery => Input::Error(PciErrorEvent::RecoverySucceeded),
         ReasonCode::IxmlGpuLost => answered(is_ill, 15),
         ReasonCode::IxmlResetRequired => answered(is_ill, 16),
         ReasonCode::IxmlCallFailed => answered(is_ill, 10),
