@@ -28,6 +28,8 @@ const PAUSE: Duration = Duration::from_millis(80);
 const IDLE: Duration = Duration::from_secs(60);
 /// Health samples alone, and often.
 const HEALTH_ONLY: &str = "discovery: {rescan: 1h}\nhealth: {interval: 500ms}\n";
+/// Only events lead to scans and samples, and a fault is over as soon as it is not seen any more.
+const RECOVERED_AT_ONCE: &str = "discovery: {rescan: 1h}\nhealth: {interval: 1h, recovery: 0s}\n";
 const SCANS: usize = 100;
 
 fn main() {
@@ -51,6 +53,7 @@ async fn measure() {
     let (removals, additions) = latencies(&node).await;
     row("removal of a board", removals, 50);
     row("addition of a board", additions, 100);
+    row("error recovery of a chip", recoveries(&prepare(RECOVERED_AT_ONCE).await).await, 20);
     println!();
     println!("| cost | value |");
     println!("|---|---|");
@@ -105,6 +108,23 @@ async fn latencies(node: &NodeRig) -> (Vec<Duration>, Vec<Duration>) {
         additions.push(began.elapsed());
     }
     (removals, additions)
+}
+
+/// From `BEGIN_RECOVERY` of a chip to the list without its board.
+async fn recoveries(node: &NodeRig) -> Vec<Duration> {
+    let (kernel, _daemon) = (Kernel::open(), start(node).await);
+    let mut times = Vec::new();
+    for round in 0..ROUNDS {
+        let board = &node.boards[round % node.boards.len()];
+        tokio::time::sleep(PAUSE).await;
+        let began = Instant::now();
+        node.chips(board).error_event(&kernel, "BEGIN_RECOVERY");
+        node.until_board(board, false).await;
+        times.push(began.elapsed());
+        node.chips(board).error_event(&kernel, "SUCCESSFUL_RECOVERY");
+        node.until_board(board, true).await;
+    }
+    times
 }
 
 fn row(what: &str, mut times: Vec<Duration>, target: u64) {

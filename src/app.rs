@@ -25,6 +25,7 @@ use crate::daemon::pod_resources_watch::{PodResourcesSettings, PodResourcesWatch
 use crate::daemon::sessions::{Sessions, SessionsView};
 use crate::daemon::status_service::StatusService;
 use crate::daemon::telemetry::Telemetry;
+use crate::daemon::uevent_listener::UeventEffects;
 use crate::daemon::{health_sampler, http, uevent_listener};
 use crate::decide::node::removed::Retention;
 use crate::decide::node::state::NodeState;
@@ -130,7 +131,8 @@ pub fn build(settings: DaemonSettings) -> Running {
     let mut tasks = Tasks { config, snapshots, telemetry, inotify, stop, set };
     tasks.own_inventory(owner);
     tasks.watch_pods(settings.pod_resources_socket, settings.retention, pods_sender);
-    let ixml = tasks.watch_health(settings.root, settings.ixml, health_sender);
+    let samples = Arc::new(Notify::new());
+    let ixml = tasks.watch_health(settings.root, settings.ixml, &samples, health_sender.clone());
     let (sessions, cdi) = tasks.serve(settings.kubelet_directory, store, writer);
     let config_file = settings.config_source.as_ref().map(|source| source.path().to_owned());
     let service = tasks.status_service(config_file, &sessions, ixml.as_ref(), pings);
@@ -138,7 +140,8 @@ pub fn build(settings: DaemonSettings) -> Running {
     let reload = Arc::new(Notify::new());
     tasks.follow_config(settings.config_source, config_sender, &reload);
     if settings.uevents {
-        tasks.follow_uevents(&triggers);
+        let triggers = triggers.clone();
+        tasks.follow_uevents(UeventEffects { triggers, samples, health: health_sender });
     }
     let Tasks { snapshots, stop, set, .. } = tasks;
     Running { snapshots, sessions, cdi, ixml, http, triggers, reload, stop, tasks: set }
@@ -194,6 +197,7 @@ impl Tasks {
         &mut self,
         root: Arc<Root>,
         ixml: Option<IxmlSettings>,
+        requests: &Arc<Notify>,
         reports: mpsc::Sender<HealthReport>,
     ) -> Option<watch::Receiver<IxmlState>> {
         let state = ixml.map(|settings| {
@@ -204,8 +208,9 @@ impl Tasks {
             state
         });
         let (config, snapshots) = (self.config.clone(), self.snapshots.clone());
+        let requests = Arc::clone(requests);
         self.spawn("health sampler", |stop| {
-            health_sampler::run(root, config, snapshots, reports, stop)
+            health_sampler::run(root, config, snapshots, requests, reports, stop)
         });
         state
     }
@@ -277,11 +282,10 @@ impl Tasks {
         self.spawn("configuration", |stop| watch.run(stop));
     }
 
-    fn follow_uevents(&mut self, triggers: &mpsc::Sender<RescanTrigger>) {
+    fn follow_uevents(&mut self, effects: UeventEffects) {
         let (config, telemetry) = (self.config.clone(), self.telemetry.clone());
-        let triggers = triggers.clone();
         self.spawn("uevent listener", |stop| {
-            uevent_listener::run(config, triggers, telemetry, stop)
+            uevent_listener::run(config, effects, telemetry, stop)
         });
     }
 }

@@ -17,8 +17,10 @@ use crate::host::files::FileVersion;
 use crate::model::config::Config;
 use crate::wire::config_yaml::effective_json;
 
-/// How often to check the file without a hint.
+/// How often to check the file without inotify.
 const POLL_INTERVAL: Duration = Duration::from_millis(800);
+/// How often to check it while inotify reports its changes.
+const WATCHED_INTERVAL: Duration = Duration::from_secs(10);
 
 /// So many checks in a row trust an unchanged stamp. Its time is only as fine as the kernel's tick,
 /// so two changes in one tick share a stamp.
@@ -59,12 +61,14 @@ impl ConfigWatch {
         let mut watch = None;
         self.telemetry.config_followed(WatchMethod::Polls);
         while !stop.is_cancelled() {
+            // What changed before the watch began, inotify does not report: check soon.
+            let next_check = self.interval(watch.as_ref());
             if watch.is_none() && self.inotify {
                 watch = self.watch();
             }
             tokio::select! {
                 () = stop.cancelled() => break,
-                () = tokio::time::sleep(POLL_INTERVAL) => {}
+                () = tokio::time::sleep(next_check) => {}
                 () = self.requests.notified() => self.seen = None,
                 result = DirectoryWatch::changed_or_never(watch.as_ref()) => {
                     self.seen = None;
@@ -79,8 +83,16 @@ impl ConfigWatch {
         }
     }
 
-    /// False where the file's stamp is unchanged. A refused file is read in any case: it may fit
-    /// other hardware.
+    /// How often to check the file. What was refused may fit other hardware, of which inotify
+    /// reports nothing.
+    fn interval(&self, watch: Option<&DirectoryWatch>) -> Duration {
+        let is_reported = watch.is_some() && self.source.is_within_directory();
+        let is_accepted = self.last_problem.is_empty();
+        if is_reported && is_accepted { WATCHED_INTERVAL } else { POLL_INTERVAL }
+    }
+
+    /// False where the file's stamp says that nothing changed. What was refused is looked at in any
+    /// case: with other hardware it may fit.
     fn may_have_changed(&mut self) -> bool {
         let stamp = self.source.stamp();
         match &mut self.seen {
@@ -96,7 +108,7 @@ impl ConfigWatch {
     }
 
     fn watch(&self) -> Option<DirectoryWatch> {
-        let opened = DirectoryWatch::open(self.source.directory()?);
+        let opened = DirectoryWatch::open_with_contents(self.source.directory()?);
         self.telemetry.config_followed(WatchMethod::of(&opened));
         opened.ok()
     }

@@ -1,37 +1,53 @@
 //! Samples the health of the chips in /sys at intervals and reports it to the inventory's owner.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::inventory_owner::{HealthReport, SnapshotReceiver};
 use super::slow::{self, warn_if_slow};
-use crate::host::health_sample::{self, SampledChip};
+use crate::host::health_sample::{HealthFiles, SampledChip};
 use crate::host::root::Root;
 use crate::model::config::Config;
 
-/// Samples every `health.interval` until `stop`. A changed interval counts from the last sample.
+/// Between two samples, however many are asked for.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Samples every `health.interval` until `stop`. Another interval counts from the last sample on, and a
+/// request ends it.
 pub async fn run(
     root: Arc<Root>,
     mut config: watch::Receiver<Arc<Config>>,
     snapshots: SnapshotReceiver,
+    requests: Arc<Notify>,
     reports: mpsc::Sender<HealthReport>,
     stop: CancellationToken,
 ) {
-    let mut last = Instant::now();
+    let (mut last, mut files) = (Instant::now(), HealthFiles::default());
+    let mut is_requested = false;
     loop {
         let interval = config.borrow_and_update().health.interval;
+        let interval = if is_requested { SHORTEST_INTERVAL.min(interval) } else { interval };
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep_until(last + interval) => {}
+            () = requests.notified(), if !is_requested => {
+                is_requested = true;
+                continue;
+            }
             Ok(()) = config.changed() => continue,
         }
         let (chips, began) = (sampled_chips(&snapshots), Instant::now());
         let root = Arc::clone(&root);
-        let sampling = tokio::task::spawn_blocking(move || health_sample::sample(&root, &chips));
+        let mut reads = std::mem::take(&mut files);
+        let sampling = tokio::task::spawn_blocking(move || {
+            let sample = reads.sample(&root, &chips);
+            (reads, sample)
+        });
         let sampled = warn_if_slow(sampling, slow::SLOW_SAMPLE_LIMIT, || {
             warn!(
                 after = ?slow::SLOW_SAMPLE_LIMIT,
@@ -39,8 +55,9 @@ pub async fn run(
             );
         });
         let sampled = sampled.await;
-        last = Instant::now();
-        let Ok(sample) = sampled else { continue };
+        (last, is_requested) = (Instant::now(), false);
+        let Ok((read, sample)) = sampled else { continue };
+        files = read;
         debug!(chips = sample.len(), took = ?began.elapsed(), "health sample taken");
         if reports.send(HealthReport::Sysfs(sample)).await.is_err() {
             return;
@@ -69,24 +86,55 @@ mod tests {
         Arc::new(config)
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_shorter_interval_counts_without_waiting_for_the_longer_one_to_pass() {
+    /// The sampler of a machine without chips, while `story` goes on; times are since its start.
+    async fn while_sampling(
+        config: watch::Receiver<Arc<Config>>,
+        requests: &Arc<Notify>,
+        story: impl AsyncFnOnce(&mut mpsc::Receiver<HealthReport>, Instant),
+    ) {
         let root = Arc::new(Root::unpack(&Machine::default()).unwrap());
-        let (config, active) = watch::channel(every(Duration::from_secs(3600)));
         let (_, snapshots) = watch::channel(None);
         let (reports, mut seen) = mpsc::channel(1);
+        let (requests, stop) = (Arc::clone(requests), CancellationToken::new());
         let began = Instant::now();
-        let monitor = run(root, active, snapshots, reports, CancellationToken::new());
-        let first_report = async {
-            yield_now().await;
-            config.send_replace(every(Duration::from_secs(1)));
-            seen.recv().await
-        };
         tokio::select! {
             biased;
-            () = monitor => panic!("it ended"),
-            report = first_report => assert!(matches!(report, Some(HealthReport::Sysfs(_)))),
+            () = run(root, config, snapshots, requests, reports, stop) => panic!("it ended"),
+            () = story(&mut seen, began) => {}
         }
-        assert_eq!(began.elapsed().as_secs(), 1);
+    }
+
+    #[track_caller]
+    fn check(report: Option<&HealthReport>, since: Instant, milliseconds: u128) {
+        assert!(matches!(report, Some(HealthReport::Sysfs(_))));
+        assert_eq!(since.elapsed().as_millis(), milliseconds);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shorter_interval_counts_without_waiting_for_the_longer_one_to_pass() {
+        let (config, active) = watch::channel(every(Duration::from_secs(3600)));
+        while_sampling(active, &Arc::default(), async |seen, began| {
+            yield_now().await;
+            config.send_replace(every(Duration::from_secs(1)));
+            check(seen.recv().await.as_ref(), began, 1000);
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sample_that_is_asked_for_is_taken_at_once_and_many_are_bounded() {
+        let (_config, active) = watch::channel(every(Duration::from_secs(3600)));
+        let requests = Arc::new(Notify::new());
+        while_sampling(active, &requests, async |seen, began| {
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            requests.notify_one();
+            check(seen.recv().await.as_ref(), began, 10_000);
+            for number in 1..=3 {
+                requests.notify_one();
+                requests.notify_one();
+                check(seen.recv().await.as_ref(), began, 10_000 + 100 * number);
+            }
+        })
+        .await;
     }
 }

@@ -28,6 +28,8 @@ use crate::host::sysfs::ScanError;
 use crate::model::config::Config;
 use crate::model::health_sample::HealthSample;
 use crate::model::ixml::IxmlReading;
+use crate::model::pci::PciAddress;
+use crate::model::pci_error::PciErrorEvent;
 use crate::model::pod_usage::PodUsage;
 use crate::model::rescan::RescanTrigger;
 use crate::model::sysfs::SysfsScan;
@@ -45,6 +47,8 @@ pub enum HealthReport {
     Sysfs(HealthSample),
     /// The reading of libixml; none once it is not used any more.
     Ixml(Option<Arc<IxmlReading>>),
+    /// The kernel announced error recovery of a chip, or its end.
+    ErrorEvent(PciAddress, PciErrorEvent),
 }
 
 /// Which pods hold devices, as the kubelet reports it.
@@ -246,6 +250,7 @@ impl InventoryOwner {
                 }
             }
             HealthReport::Ixml(reading) => self.state.ixml(reading, now),
+            HealthReport::ErrorEvent(chip, event) => self.state.error_event(chip, event, now),
         }
     }
 

@@ -30,6 +30,9 @@ use crate::wire::v1beta1::device_plugin_server::DevicePluginServer;
 
 /// How often to observe without a hint.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// The same while the kubelet has our list and inotify reports every change of the directory: a
+/// stream or a server that ends is a hint of its own, so nothing depends on this interval.
+const WATCHED_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a server may take to end its streams before its connections are cut.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(250);
 
@@ -276,10 +279,16 @@ impl Driver {
         });
     }
 
+    /// How long to wait for a hint. Only inotify and streams give hints: the end of a newer
+    /// instance that has our place, for example, does not.
+    fn longest_wait(&self) -> Duration {
+        let is_reported = self.watch.is_some() && self.machine.is_streaming();
+        if is_reported { WATCHED_INTERVAL } else { POLL_INTERVAL }
+    }
+
     async fn wait(&mut self, until: Option<Duration>, stop: &CancellationToken) {
-        let latest = self.now() + POLL_INTERVAL;
+        let latest = self.now() + self.longest_wait();
         let until = self.started + until.unwrap_or(latest).min(latest);
-        let streams = self.server.as_mut().map(|server| &mut server.streams);
         tokio::select! {
             () = stop.cancelled() => {}
             () = tokio::time::sleep_until(until) => {}
@@ -288,7 +297,7 @@ impl Driver {
                     self.watch = None;
                 }
             }
-            () = stream_changed(streams) => {}
+            () = server_changed(self.server.as_mut()) => {}
             Some(ended) = self.registering.join_next() => {
                 // A cancelled call has no result.
                 if let Ok(result) = ended {
@@ -358,12 +367,14 @@ impl RunningServer {
     }
 }
 
-async fn stream_changed(streams: Option<&mut watch::Receiver<Streams>>) {
-    if let Some(streams) = streams
-        && streams.changed().await.is_ok()
-    {
-        return;
+/// Waits until a stream opens or ends, or the server ends; for ever where there is none.
+async fn server_changed(server: Option<&mut RunningServer>) {
+    let Some(RunningServer { streams, task, .. }) = server else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        Ok(()) = streams.changed() => {}
+        Some(_) = task.join_next() => {}
+        else => std::future::pending().await,
     }
-    // The sender is dropped when the server ends by itself; the poll notices that.
-    std::future::pending::<()>().await;
 }

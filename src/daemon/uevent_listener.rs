@@ -1,33 +1,52 @@
-//! The kernel's uevents as rescan triggers. A lost uevent only delays a change: the owner also
-//! rescans at intervals.
+//! The kernel's uevents as triggers: of scans, where a device came, left or changed its driver; of
+//! health samples otherwise. Losing them costs time, never truth: the owner also scans by itself.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, trace, warn};
 
+use super::inventory_owner::HealthReport;
 use super::telemetry::Telemetry;
 use crate::host::uevents::{Received, Uevent, Uevents};
 use crate::model::config::Config;
+use crate::model::pci::PciAddress;
+use crate::model::pci_error::PciErrorEvent;
 use crate::model::rescan::RescanTrigger;
+use crate::parse::uevent::{parse_error_event, pci_function};
 
 /// How often to rescan, and to reopen netlink, while uevents are unavailable.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// The least time between two warnings of lost uevents.
 const OVERFLOW_WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
+/// What uevents lead to.
+#[derive(Clone, Debug)]
+pub struct UeventEffects {
+    /// Scans of the machine.
+    pub triggers: mpsc::Sender<RescanTrigger>,
+    /// Health samples of the chips.
+    pub samples: Arc<Notify>,
+    /// Error recovery of a chip.
+    pub health: mpsc::Sender<HealthReport>,
+}
+
 /// Listens until `stop`; polls while netlink cannot be opened or fails.
 pub async fn run(
     config: watch::Receiver<Arc<Config>>,
-    triggers: mpsc::Sender<RescanTrigger>,
+    effects: UeventEffects,
     telemetry: Telemetry,
     stop: CancellationToken,
 ) {
+    let triggers = effects.triggers.clone();
+    let mut listener = Listener { config, effects, telemetry, recovering: BTreeSet::new() };
+    let telemetry = listener.telemetry.clone();
     let mut polls = false;
     while !stop.is_cancelled() {
         let error = match Uevents::open() {
@@ -40,7 +59,7 @@ pub async fn run(
                 notify(&triggers, RescanTrigger::Poll);
                 tokio::select! {
                     () = stop.cancelled() => return,
-                    error = forward(&mut uevents, &config, &triggers, &telemetry) => error,
+                    error = listener.listen(&mut uevents) => error,
                 }
             }
             Err(error) => error,
@@ -54,42 +73,92 @@ pub async fn run(
     }
 }
 
-/// Triggers a rescan for each relevant event, until the socket fails.
-async fn forward(
-    uevents: &mut Uevents,
-    config: &watch::Receiver<Arc<Config>>,
-    triggers: &mpsc::Sender<RescanTrigger>,
-    telemetry: &Telemetry,
-) -> io::Error {
-    let mut warned = None;
-    loop {
-        let received = match uevents.receive().await {
-            Ok(received) => received,
-            Err(error) => return error,
+struct Listener {
+    config: watch::Receiver<Arc<Config>>,
+    effects: UeventEffects,
+    telemetry: Telemetry,
+    /// Chips whose error recovery was announced. An end of it that nobody announces is reported for
+    /// these alone, so that a storm of other events costs nothing.
+    recovering: BTreeSet<PciAddress>,
+}
+
+impl Listener {
+    /// Forwards what matters, until the socket fails.
+    async fn listen(&mut self, uevents: &mut Uevents) -> io::Error {
+        let mut warned = None;
+        loop {
+            let received = match uevents.receive().await {
+                Ok(received) => received,
+                Err(error) => return error,
+            };
+            self.telemetry.node.uevents.inc_by(received.events.len() as u64);
+            if received.overflow {
+                self.telemetry.node.uevent_overflows.inc();
+                log_overflow(&mut warned);
+            }
+            self.forward(received).await;
+            // Reading queued events never waits: a storm must leave the thread to the rescan.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn forward(&mut self, received: Received) {
+        let Received { events, overflow, malformed } = received;
+        if malformed > 0 {
+            debug!(malformed, "malformed uevents; rescanning");
+        }
+        let config = Arc::clone(&self.config.borrow());
+        let mut needs_scan = overflow || malformed > 0;
+        for event in events {
+            trace!(?event, "uevent");
+            if !is_relevant(&event, &config) {
+                continue;
+            }
+            if is_structural(&event) {
+                needs_scan = true;
+            } else {
+                self.effects.samples.notify_one();
+            }
+            self.report_recovery(&event).await;
+        }
+        if needs_scan {
+            notify(&self.effects.triggers, RescanTrigger::Uevent);
+        }
+    }
+
+    async fn report_recovery(&mut self, event: &Uevent) {
+        let Some(chip) = pci_function(&event.device_path).filter(|_| event.subsystem == PCI) else {
+            return;
         };
-        telemetry.node.uevents.inc_by(received.events.len() as u64);
-        if received.overflow {
-            telemetry.node.uevent_overflows.inc();
-            log_overflow(&mut warned);
-        }
-        let config = Arc::clone(&config.borrow());
-        if needs_rescan(&received, &config) {
-            notify(triggers, RescanTrigger::Uevent);
-        }
-        // Reading queued events never waits: a storm must leave the thread to the rescan.
-        tokio::task::yield_now().await;
+        let announced = event.error_event.as_deref().and_then(parse_error_event);
+        let is_restart = matches!(&*event.action, "add" | "bind" | "remove");
+        let reported = match announced {
+            Some(PciErrorEvent::RecoveryBegan | PciErrorEvent::RecoveryFailed) => {
+                self.recovering.insert(chip);
+                announced
+            }
+            Some(_) => {
+                self.recovering.remove(&chip);
+                announced
+            }
+            None if is_restart && self.recovering.remove(&chip) => Some(PciErrorEvent::Restarted),
+            None => None,
+        };
+        let Some(reported) = reported else { return };
+        info!(event = "PcieErrorRecovery", %chip, state = ?reported, "PCIe error recovery of a chip");
+        // The receiver is gone only while the daemon stops.
+        let _ = self.effects.health.send(HealthReport::ErrorEvent(chip, reported)).await;
     }
 }
 
-fn needs_rescan(received: &Received, config: &Config) -> bool {
-    let Received { events, overflow, malformed } = received;
-    for event in events {
-        trace!(?event, "uevent");
-    }
-    if *malformed > 0 {
-        debug!(malformed, "malformed uevents; rescanning");
-    }
-    *overflow || *malformed > 0 || events.iter().any(|event| is_relevant(event, config))
+/// The subsystem of PCI functions.
+const PCI: &str = "pci";
+
+/// Whether a device may have come, left, or changed its driver or its node. Another event of a PCI
+/// function that has an id says something of its state alone.
+fn is_structural(event: &Uevent) -> bool {
+    let is_state = matches!(&*event.action, "change" | "offline" | "online");
+    !is_state || event.subsystem != PCI || event.pci_id.is_none()
 }
 
 fn log_overflow(warned: &mut Option<Instant>) {

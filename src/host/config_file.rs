@@ -59,6 +59,18 @@ impl ConfigSource {
         self.path.parent()
     }
 
+    /// Whether the file that is read, links followed, is in that directory or below it; true where
+    /// there is no file. Then no version of it comes without a change of the directory, unless
+    /// somebody writes below it, which the kubelet never does.
+    #[must_use]
+    pub fn is_within_directory(&self) -> bool {
+        let directory = self.directory().and_then(|directory| files::real_path(directory).ok());
+        match (files::real_path(&self.path), directory) {
+            (Ok(file), Some(directory)) => file.starts_with(directory),
+            _ => true,
+        }
+    }
+
     /// The version of the file, which changes with it; none where there is no file.
     #[must_use]
     pub fn stamp(&self) -> Option<FileVersion> {

@@ -12,6 +12,14 @@ use tokio::io::unix::AsyncFd;
 
 use super::readiness::readiness;
 
+/// Entries that come, go or are replaced, and the end of the directory itself.
+const ENTRIES: AddWatchFlags = AddWatchFlags::IN_CREATE
+    .union(AddWatchFlags::IN_DELETE)
+    .union(AddWatchFlags::IN_MOVED_TO)
+    .union(AddWatchFlags::IN_MOVED_FROM)
+    .union(AddWatchFlags::IN_DELETE_SELF)
+    .union(AddWatchFlags::IN_MOVE_SELF);
+
 /// An inotify instance with one watch.
 #[derive(Debug)]
 pub struct DirectoryWatch {
@@ -26,15 +34,20 @@ impl DirectoryWatch {
     /// As `inotify_init1` and `inotify_add_watch`: `EMFILE` and `ENOSPC` where the node's limits
     /// are used up, `ENOENT` where the directory is not there.
     pub fn open(directory: &Path) -> io::Result<Self> {
+        Self::open_for(directory, ENTRIES)
+    }
+
+    /// The same, and for files that were written in place.
+    ///
+    /// # Errors
+    /// As [`DirectoryWatch::open`].
+    pub fn open_with_contents(directory: &Path) -> io::Result<Self> {
+        Self::open_for(directory, ENTRIES | AddWatchFlags::IN_CLOSE_WRITE)
+    }
+
+    fn open_for(directory: &Path, changes: AddWatchFlags) -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        let entries = AddWatchFlags::IN_CREATE
-            | AddWatchFlags::IN_DELETE
-            | AddWatchFlags::IN_MOVED_TO
-            | AddWatchFlags::IN_MOVED_FROM
-            | AddWatchFlags::IN_DELETE_SELF
-            | AddWatchFlags::IN_MOVE_SELF
-            | AddWatchFlags::IN_ONLYDIR;
-        inotify.add_watch(directory, entries)?;
+        inotify.add_watch(directory, changes | AddWatchFlags::IN_ONLYDIR)?;
         let ready = readiness(&inotify)?;
         Ok(Self { inotify, ready })
     }

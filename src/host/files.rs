@@ -18,7 +18,7 @@ const LONGEST_ATTRIBUTE: u64 = 8192;
 
 /// The smallest page of any kernel. A read of an attribute that gives less was all of it
 /// (Documentation/filesystems/sysfs.rst: the first read fills the buffer, a page).
-const PAGE: usize = 4096;
+pub(super) const PAGE: usize = 4096;
 
 /// Reads a small file. Never waits for a writer, should it turn out to be a FIFO.
 ///
@@ -64,7 +64,11 @@ pub fn exists(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
 
-fn open_attribute(path: &Path) -> io::Result<File> {
+/// Opens a small file for reading. Never waits for a writer, should it turn out to be a FIFO.
+///
+/// # Errors
+/// As `open`.
+pub(super) fn open_attribute(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)
 }
 
@@ -168,6 +172,14 @@ pub fn read_text(path: &Path) -> io::Result<String> {
 /// As `open` and `write`.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::write(path, bytes)
+}
+
+/// The path without any link in it.
+///
+/// # Errors
+/// As `realpath`.
+pub fn real_path(path: &Path) -> io::Result<PathBuf> {
+    fs::canonicalize(path)
 }
 
 /// Whether `path` names a directory, links followed.

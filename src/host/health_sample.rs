@@ -1,8 +1,11 @@
-//! A health sample of known chips: few files, few bytes, nothing that wakes a driver.
+//! Health samples of chips that are known: few files, few bytes, nothing that wakes a driver.
 
+use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 
 use super::files;
+use super::kept_file::KeptFile;
 use super::root::Root;
 use crate::model::health_sample::{ChipHealthSample, HealthSample};
 use crate::model::pci::PciAddress;
@@ -12,29 +15,86 @@ use crate::parse::sysfs::PCI_DEVICES;
 /// A chip to sample, and its node's path on the host.
 pub type SampledChip = (PciAddress, Option<String>);
 
-/// Samples each chip.
-#[must_use]
-pub fn sample(root: &Root, chips: &[SampledChip]) -> HealthSample {
-    chips.iter().map(|(chip, node)| (*chip, look_at(root, *chip, node.as_deref()))).collect()
+/// The files of so many chips stay open, three of each: systemd gives a process room for 1024.
+const KEPT_OPEN: usize = 64;
+
+/// The files that health samples read, by chip. They stay open between two samples.
+#[derive(Debug, Default)]
+pub struct HealthFiles {
+    chips: BTreeMap<PciAddress, ChipFiles>,
 }
 
-fn look_at(root: &Root, chip: PciAddress, node: Option<&str>) -> ChipHealthSample {
-    let directory = root.path().join(PCI_DEVICES).join(chip.to_string());
-    let driver = files::read_link(&directory.join("driver"));
-    let driver = driver.ok().and_then(|target| Some(target.rsplit('/').next()?.to_owned()));
-    // The first four bytes are vendor and device; each costs the chip a read on the bus.
-    let config = files::read_start(&directory.join("config"), 4);
-    let is_gone = matches!(&config, Err(error) if error.kind() == io::ErrorKind::NotFound);
-    let errors = |name: &str| {
-        let bytes = files::read_attribute(&directory.join(name)).ok()?;
-        attribute::parse_error_total(&bytes)
-    };
-    ChipHealthSample {
-        is_there: !is_gone || files::is_directory(&directory).unwrap_or(false),
-        driver,
-        has_node: node.map(|node| files::exists(&root.path().join(node.trim_start_matches('/')))),
-        answers: config.ok().map(|bytes| attribute::config_space_answers(&bytes)),
-        fatal_errors: errors("aer_dev_fatal"),
-        non_fatal_errors: errors("aer_dev_nonfatal"),
+#[derive(Debug)]
+struct ChipFiles {
+    directory: PathBuf,
+    driver: PathBuf,
+    config: KeptFile,
+    fatal_errors: KeptFile,
+    non_fatal_errors: KeptFile,
+}
+
+impl HealthFiles {
+    /// Samples each of these chips. May block where a chip hangs.
+    #[must_use]
+    pub fn sample(&mut self, root: &Root, chips: &[SampledChip]) -> HealthSample {
+        self.chips.retain(|chip, _| chips.iter().any(|(known, _)| known == chip));
+        let samples = chips.iter().enumerate().map(|(index, (chip, node))| {
+            let files = self.chips.entry(*chip).or_insert_with(|| ChipFiles::of(root, *chip));
+            let sample = files.sample(root, node.as_deref());
+            if index >= KEPT_OPEN {
+                files.close();
+            }
+            (*chip, sample)
+        });
+        samples.collect()
     }
+}
+
+impl ChipFiles {
+    fn of(root: &Root, chip: PciAddress) -> Self {
+        let directory = root.path().join(PCI_DEVICES).join(chip.to_string());
+        let file = |name: &str| KeptFile::new(directory.join(name));
+        Self {
+            driver: directory.join("driver"),
+            config: file("config"),
+            fatal_errors: file("aer_dev_fatal"),
+            non_fatal_errors: file("aer_dev_nonfatal"),
+            directory,
+        }
+    }
+
+    fn sample(&mut self, root: &Root, node: Option<&str>) -> ChipHealthSample {
+        let driver = files::read_link(&self.driver);
+        // By path, since open files say nothing of what is there now.
+        let may_be_gone = matches!(&driver, Err(error) if error.kind() == io::ErrorKind::NotFound);
+        let driver = driver.ok().and_then(|target| Some(target.rsplit('/').next()?.to_owned()));
+        ChipHealthSample {
+            is_there: !may_be_gone || files::is_directory(&self.directory).unwrap_or(false),
+            driver,
+            has_node: node
+                .map(|node| files::exists(&root.path().join(node.trim_start_matches('/')))),
+            answers: self.answers(),
+            fatal_errors: error_total(&mut self.fatal_errors),
+            non_fatal_errors: error_total(&mut self.non_fatal_errors),
+        }
+    }
+
+    /// The first four bytes are vendor and device; each costs the chip a read on the bus.
+    fn answers(&mut self) -> Option<bool> {
+        let mut ids = [0; 4];
+        let length = self.config.read_start(&mut ids).ok()?;
+        Some(attribute::config_space_answers(&ids[..length]))
+    }
+
+    fn close(&mut self) {
+        for file in [&mut self.config, &mut self.fatal_errors, &mut self.non_fatal_errors] {
+            file.close();
+        }
+    }
+}
+
+fn error_total(file: &mut KeptFile) -> Option<u64> {
+    let mut bytes = [0; files::PAGE];
+    let length = file.read_start(&mut bytes).ok()?;
+    attribute::parse_error_total(&bytes[..length])
 }

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod config_file;
 pub mod cpu_affinity;
 pub mod files;
+pub mod kept_file;
 pub mod root;
 pub mod sysfs;
 

@@ -33,6 +33,9 @@ pub struct Uevent {
     pub device_path: String,
     /// `1E3E:0002`; PCI functions have it, other devices do not.
     pub pci_id: Option<String>,
+    /// `ERROR_EVENT`, as the kernel spells it, where it recovers the function from an error. Its
+    /// `DEVICE_ONLINE` says nothing more: 1 with `SUCCESSFUL_RECOVERY`, 0 with the others.
+    pub error_event: Option<String>,
 }
 
 /// What came since the last call.
@@ -140,5 +143,6 @@ fn uevent(event: &udev::Event) -> Uevent {
         subsystem: text(device.subsystem()).unwrap_or_default(),
         device_path: device.devpath().to_string_lossy().into_owned(),
         pci_id: text(device.property_value("PCI_ID")),
+        error_event: text(device.property_value("ERROR_EVENT")),
     }
 }

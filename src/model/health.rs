@@ -57,6 +57,8 @@ pub enum ReasonCode {
     AerFatal,
     /// The counter of non-fatal PCIe errors rose (`aer_dev_nonfatal`).
     AerNonFatal,
+    /// The kernel recovers the chip from a PCIe error, or could not (`ERROR_EVENT`).
+    PcieErrorRecovery,
     /// The PCIe link runs below what both ends support.
     LinkBelowMaximum,
     /// libixml reports the chip as lost (`GPU_IS_LOST`).
@@ -129,6 +131,7 @@ impl ReasonCode {
         Self::ConfigSpaceUnreadable,
         Self::AerFatal,
         Self::AerNonFatal,
+        Self::PcieErrorRecovery,
         Self::LinkBelowMaximum,
         Self::IxmlGpuLost,
         Self::IxmlResetRequired,
@@ -156,6 +159,7 @@ impl ReasonCode {
             Self::ConfigSpaceUnreadable => "ConfigSpaceUnreadable",
             Self::AerFatal => "AerFatal",
             Self::AerNonFatal => "AerNonFatal",
+            Self::PcieErrorRecovery => "PcieErrorRecovery",
             Self::LinkBelowMaximum => "LinkBelowMaximum",
             Self::IxmlGpuLost => "IxmlGpuLost",
             Self::IxmlResetRequired => "IxmlResetRequired",
@@ -198,7 +202,9 @@ impl ReasonCode {
             | Self::LinkBelowMaximum
             | Self::Removed
             | Self::HeldByPod => Certainty::State,
-            Self::ConfigSpaceUnreadable | Self::AerFatal => Certainty::Hard,
+            Self::ConfigSpaceUnreadable | Self::AerFatal | Self::PcieErrorRecovery => {
+                Certainty::Hard
+            }
             Self::IxmlGpuLost
             | Self::IxmlResetRequired
             | Self::IxmlSyshub

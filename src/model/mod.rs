@@ -4,6 +4,7 @@
 mod serde_text;
 
 pub mod pci;
+pub mod pci_error;
 
 pub mod machine;
 

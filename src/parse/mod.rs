@@ -4,6 +4,7 @@ pub mod attribute;
 pub mod duration;
 pub mod env_bool;
 pub mod ixml_bus_id;
+pub mod uevent;
 
 pub mod allocations;
 pub mod config;

@@ -234,6 +234,38 @@ async fn without_inotify_a_change_is_noticed_within_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn with_inotify_a_change_is_noticed_at_once_also_of_a_file_that_is_written_in_place() {
+    let mut volume = ConfigMap::mounted("");
+    let mut watching = Watching::start(&volume.source(), true);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    volume.swap(SPLIT);
+    assert_eq!(watching.change().await.1, Duration::ZERO);
+
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("ix-config");
+    fs::write(&path, "").unwrap();
+    let source = ConfigSource::new(Some(&path), Overrides::default());
+    let mut watching = Watching::start(&source, true);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    fs::write(&path, SPLIT).unwrap();
+    assert_eq!(watching.change().await.1, Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_a_link_has_elsewhere_is_noticed_within_a_second() {
+    let (directory, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (path, file) = (directory.path().join("ix-config"), elsewhere.path().join("file"));
+    fs::write(&file, "").unwrap();
+    symlink(&file, &path).unwrap();
+    let source = ConfigSource::new(Some(&path), Overrides::default());
+    let mut watching = Watching::start(&source, true);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    fs::write(&file, SPLIT).unwrap();
+    let (_, after) = watching.change().await;
+    assert!(after <= Duration::from_secs(1), "{after:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_is_answered_at_once() {
     let mut volume = ConfigMap::mounted("");
     let mut watching = Watching::start(&volume.source(), false);

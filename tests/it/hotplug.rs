@@ -1,10 +1,6 @@
 //! Boards that come and go: the real kernel's uevents, the real libudev, the built daemon. The list
 //! at the kubelet follows.
 
-use std::io;
-use std::os::unix::process::CommandExt as _;
-use std::process::Command;
-
 use ix_device_plugin::model::board::Board;
 use ix_device_plugin::wire::v1beta1::{AllocateRequest, ContainerAllocateRequest};
 use nix::sys::signal::Signal;
@@ -14,6 +10,7 @@ use crate::support::kernel::{Kernel, in_a_network_of_its_own, on_a_runtime};
 use crate::support::node_rig::NodeRig;
 use crate::support::plugin_client::connect;
 use crate::support::process::{PluginProcess, SCANS};
+use crate::support::seccomp::{Forbidden, forbid};
 use crate::support::test_node::{ONLY_EVENTS, TestNode};
 
 /// Four boards of one chip, or eight of two, that are scanned after events only.
@@ -152,11 +149,68 @@ fn a_malformed_event_does_not_end_the_listening() {
 }
 
 #[test]
+fn a_chip_that_the_kernel_recovers_from_an_error_is_unhealthy_as_soon_as_its_uevent_came() {
+    in_a_network_of_its_own(async || {
+        let at_once = "discovery: {rescan: 1h}\nhealth: {interval: 1h, recovery: 0s}\n";
+        let node = TestNode::fixture(X8).config(at_once).prepare().await;
+        let kernel = Kernel::open();
+        let daemon = node.process().await;
+        let (board, scans) = (&node.boards[3], daemon.scans().await);
+        let chips = node.chips(board);
+        for begun in ["BEGIN_RECOVERY", "FAILED_RECOVERY"] {
+            chips.error_event(&kernel, begun);
+            node.until_board(board, false).await;
+            chips.error_event(&kernel, "SUCCESSFUL_RECOVERY");
+            node.until_board(board, true).await;
+        }
+        chips.error_event(&kernel, "FAILED_RECOVERY");
+        node.until_board(board, false).await;
+        assert_eq!(daemon.scans().await, scans, "nothing came, left or changed its driver");
+        chips.came(&kernel);
+        node.until_board(board, true).await;
+    });
+}
+
+#[test]
+fn an_event_of_a_chip_that_changes_nothing_on_the_bus_leads_to_a_health_sample() {
+    in_a_network_of_its_own(async || {
+        let (node, kernel) = (node(X4).await, Kernel::open());
+        let daemon = node.process().await;
+        let (board, scans) = (&node.boards[1], daemon.scans().await);
+        node.machine.stop_answering(board.address).unwrap();
+        node.chips(board).changed(&kernel);
+        node.until_board(board, false).await;
+        assert_eq!(daemon.scans().await, scans);
+        // What a sample shows to have changed on the bus leads to a scan.
+        let other = &node.boards[2];
+        node.machine.unplug(other).unwrap();
+        node.chips(other).changed(&kernel);
+        node.until_board(other, false).await;
+        assert_eq!(daemon.metric("rescans_total", "health").await, 1);
+    });
+}
+
+#[test]
+fn where_no_inotify_instance_is_left_the_kubelets_directory_is_polled() {
+    on_a_runtime(async {
+        let node = node(X4).await;
+        let mut command = node.command();
+        forbid(&mut command, Forbidden::Inotify);
+        let daemon = PluginProcess::start(&mut command);
+        node.until_healthy(node.boards.len()).await;
+        assert_eq!(daemon.metric("source_up", "inotify").await, 0);
+        std::fs::remove_file(node.socket()).unwrap();
+        node.until("another registration", |view| view.register_calls >= 2).await;
+        node.until_healthy(node.boards.len()).await;
+    });
+}
+
+#[test]
 fn without_netlink_the_machine_is_scanned_at_intervals_and_the_log_says_so_once() {
     on_a_runtime(async {
         let node = node(X4).await;
         let mut command = node.command();
-        forbid_netlink(&mut command);
+        forbid(&mut command, Forbidden::Netlink);
         let daemon = PluginProcess::start(&mut command);
         node.until_healthy(node.boards.len()).await;
         // Each poll tries netlink again; none but the first says that it failed.
@@ -180,41 +234,4 @@ fn sighup_leads_to_a_scan() {
         daemon.signal(Signal::SIGHUP);
         node.until_board(board, false).await;
     });
-}
-
-/// A seccomp profile under which a netlink socket cannot be opened.
-fn forbid_netlink(command: &mut Command) {
-    #[expect(unsafe_code, reason = "a filter is set between fork and exec")]
-    // SAFETY: the closure makes two system calls and touches nothing that the parent may hold.
-    unsafe {
-        command.pre_exec(install_filter)
-    };
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "system calls have small numbers")]
-fn install_filter() -> io::Result<()> {
-    const fn statement(code: u32, k: u32) -> libc::sock_filter {
-        libc::sock_filter { code: code as u16, jt: 0, jf: 0, k }
-    }
-    const fn skip_unless_equal(k: u32, jf: u8) -> libc::sock_filter {
-        libc::sock_filter { code: (libc::BPF_JMP | libc::BPF_JEQ) as u16, jt: 0, jf, k }
-    }
-    const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
-    // As struct seccomp_data: the call's number is at 0, the first argument's lower half at 16.
-    let mut filter = [
-        statement(LOAD, 0),
-        skip_unless_equal(libc::SYS_socket as u32, 3),
-        statement(LOAD, 16),
-        skip_unless_equal(libc::AF_NETLINK as u32, 1),
-        statement(libc::BPF_RET, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
-        statement(libc::BPF_RET, libc::SECCOMP_RET_ALLOW),
-    ];
-    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
-    #[expect(unsafe_code, reason = "prctl is a C function")]
-    // SAFETY: `program` and the filter behind it outlive the calls, which only read them.
-    let set = unsafe {
-        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
-            && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) == 0
-    };
-    if set { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

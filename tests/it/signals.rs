@@ -15,6 +15,7 @@ use ix_device_plugin::model::ixml::{
     CallFailure, ChipReading, EccErrors, HealthBits, IxmlCall, IxmlReading, ReturnCode,
 };
 use ix_device_plugin::model::pci::PciAddress;
+use ix_device_plugin::model::pci_error::PciErrorEvent;
 use ix_device_plugin::parse::config::parse_config;
 use ix_device_plugin::parse::node_file::parse_node_file;
 use ix_device_plugin::parse::sysfs::parse_sysfs_scan;
@@ -47,6 +48,7 @@ enum Input {
     Scan(String, Box<Config>),
     Sample(HealthSample),
     Ixml(IxmlReading),
+    Error(PciErrorEvent),
 }
 
 /// A scan of four boards, with these texts of its file replaced where they stand first.
@@ -118,6 +120,8 @@ fn observation(code: ReasonCode, is_ill: bool, number: u64) -> Input {
         ReasonCode::LinkBelowMaximum => changed(is_ill, &[WIDTH]),
         ReasonCode::AerFatal => sample(&fatal(count)),
         ReasonCode::AerNonFatal => sample(&non_fatal(count)),
+        ReasonCode::PcieErrorRecovery if is_ill => Input::Error(PciErrorEvent::RecoveryBegan),
+        ReasonCode::PcieErrorRecovery => Input::Error(PciErrorEvent::RecoverySucceeded),
         ReasonCode::IxmlGpuLost => answered(is_ill, 15),
         ReasonCode::IxmlResetRequired => answered(is_ill, 16),
         ReasonCode::IxmlCallFailed => answered(is_ill, 10),
@@ -146,6 +150,7 @@ fn take(state: &mut NodeState, input: Input, now: Duration) {
             let _ = state.sampled(sample, now);
         }
         Input::Ixml(reading) => state.ixml(Some(Arc::new(reading)), now),
+        Input::Error(event) => state.error_event(CHIP, event, now),
     }
 }
 

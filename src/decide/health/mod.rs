@@ -2,6 +2,7 @@
 //! over time.
 
 pub mod board_history;
+pub mod error_recoveries;
 pub mod ixml_signals;
 pub mod sample_signals;
 pub mod scan_signals;

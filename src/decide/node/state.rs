@@ -19,6 +19,7 @@ use super::list_limit::ListLimit;
 use super::removed::{Present, RemovedDevices, Retention};
 use super::snapshot::NodeSnapshot;
 use crate::decide::health::board_history::BoardHistory;
+use crate::decide::health::error_recoveries::{self, ErrorRecoveries};
 use crate::decide::health::tracker::{HealthTracker, board_of_chip};
 use crate::decide::health::{ixml_signals, sample_signals, scan_signals};
 use crate::decide::machine::observe::observe;
@@ -30,6 +31,7 @@ use crate::model::health_sample::HealthSample;
 use crate::model::ixml::IxmlReading;
 use crate::model::observed::ObservedNode;
 use crate::model::pci::PciAddress;
+use crate::model::pci_error::PciErrorEvent;
 use crate::model::pod_usage::PodUsage;
 use crate::model::sysfs::SysfsScan;
 
@@ -57,6 +59,7 @@ pub struct NodeState {
     tracker: HealthTracker,
     last_sample: HealthSample,
     last_ixml: Option<Arc<IxmlReading>>,
+    recoveries: ErrorRecoveries,
     removed: RemovedDevices,
     holdings: Holdings,
     list_limit: ListLimit,
@@ -77,6 +80,7 @@ impl NodeState {
             tracker: HealthTracker::default(),
             last_sample: HealthSample::new(),
             last_ixml: None,
+            recoveries: ErrorRecoveries::default(),
             removed: RemovedDevices::new(retention),
             holdings: Holdings::default(),
             list_limit: ListLimit::default(),
@@ -142,7 +146,18 @@ impl NodeState {
         if is_outdated { RescanAdvice::Rescan } else { RescanAdvice::NotNeeded }
     }
 
-    /// The reading of libixml; none once it is not used any more.
+    /// The kernel announced error recovery of a chip, or its end.
+    pub fn error_event(&mut self, chip: PciAddress, event: PciErrorEvent, now: Duration) {
+        self.advance(now);
+        // What has begun lasts until this moment, from which its recovery time counts.
+        self.observe_recoveries(now);
+        if self.recoveries.event(chip, event) {
+            self.observe_recoveries(now);
+            self.conclude(now);
+        }
+    }
+
+    /// What libixml reports; none once it is not asked any more.
     pub fn ixml(&mut self, reading: Option<Arc<IxmlReading>>, now: Duration) {
         self.advance(now);
         let Some(observed) = &self.observed else { return };
@@ -217,6 +232,15 @@ impl NodeState {
         let (boards, rules) = (board_of_chip(observed), &self.config.health);
         self.tracker.observe(now, &boards, scan_signals::SCOPE, &signals, rules);
         self.last_sample.retain(|chip, _| boards.contains_key(chip));
+        self.recoveries.keep(&boards);
+        self.observe_recoveries(now);
+    }
+
+    fn observe_recoveries(&mut self, now: Duration) {
+        let Some(observed) = &self.observed else { return };
+        let (boards, rules) = (board_of_chip(observed), &self.config.health);
+        let signals = self.recoveries.signals();
+        self.tracker.observe(now, &boards, error_recoveries::SCOPE, &signals, rules);
     }
 
     /// Makes the snapshot anew.

@@ -19,6 +19,8 @@ const RESEAT_AFTER_FATAL: &str =
     "find the error in `dmesg` (AER); if it returns, reseat or replace the board";
 const RESEAT: &str =
     "find the errors in `dmesg` (AER); if more come, reseat the board and check its slot";
+const AWAIT_RECOVERY: &str = "nothing while the kernel recovers it; if recovery fails, reset or \
+                              power-cycle the node, and find the error in `dmesg` (AER)";
 const CHECK_LINK: &str = "check again under load, for an idle link may be slow; if it stays slow, \
                           reseat the board and check the slot's width and the firmware settings";
 const DRAIN: &str = "drain the node, reset or power-cycle it, and find the cause in `dmesg`";
@@ -50,6 +52,7 @@ impl ReasonCode {
             Self::ConfigSpaceUnreadable => POWER_CYCLE,
             Self::AerFatal => RESEAT_AFTER_FATAL,
             Self::AerNonFatal | Self::IxmlPcie => RESEAT,
+            Self::PcieErrorRecovery => AWAIT_RECOVERY,
             Self::LinkBelowMaximum => CHECK_LINK,
             Self::IxmlGpuLost => DRAIN,
             Self::IxmlResetRequired => RESET,

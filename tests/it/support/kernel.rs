@@ -193,6 +193,21 @@ impl Chips {
         }
     }
 
+    /// What the kernel says of error recovery of the first chip (drivers/pci/pci-driver.c,
+    /// `pci_uevent_ers`).
+    pub(crate) fn error_event(&self, kernel: &Kernel, event: &str) {
+        let Named { device_path, id, .. } = &self.0[0];
+        let is_online = if event == "SUCCESSFUL_RECOVERY" { "1" } else { "0" };
+        let keys = [("ERROR_EVENT", event), ("DEVICE_ONLINE", is_online)];
+        let keys = [&[("SUBSYSTEM", "pci"), ("PCI_ID", id)], &keys[..]].concat();
+        kernel.send("change", device_path, &keys);
+    }
+
+    /// An event of the first chip that says nothing but that something changed.
+    pub(crate) fn changed(&self, kernel: &Kernel) {
+        kernel.pci("change", &self.0[0].device_path, &self.0[0].id);
+    }
+
     /// What the driver's own class says, and nobody else.
     pub(crate) fn class_devices(&self, kernel: &Kernel, action: &str) {
         self.0.iter().for_each(|chip| chip.class_device(kernel, action));

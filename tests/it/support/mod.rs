@@ -19,6 +19,7 @@ pub(crate) mod kernel;
 pub(crate) mod mounts;
 pub(crate) mod node_rig;
 pub(crate) mod plugin;
+pub(crate) mod seccomp;
 pub(crate) mod test_node;
 
 use std::io::Write as _;

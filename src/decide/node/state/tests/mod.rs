@@ -190,6 +190,56 @@ fn a_sample_that_differs_from_the_scan_asks_for_another() {
 }
 
 #[test]
+fn a_chip_that_the_kernel_recovers_is_unhealthy_at_once_and_until_it_was_well_for_a_while() {
+    let mut state = scanned(singles(&[3, 4]));
+    let chip = at("03:00.0");
+    state.error_event(chip, PciErrorEvent::RecoveryBegan, second(10));
+    let ill = ["0000:03:00.0 PcieErrorRecovery", "0000:04:00.0"];
+    assert_eq!(lines(&mut state, second(10)), ill);
+    // Neither samples nor scans see it, and neither ends it.
+    let _ = state.sampled(well(&singles(&[3, 4])), second(15));
+    state.scanned(Arc::new(singles(&[3, 4])), &DiscoveryRules::default(), second(20));
+    assert_eq!(lines(&mut state, second(1000)), ill);
+    state.error_event(chip, PciErrorEvent::RecoverySucceeded, second(1000));
+    assert_eq!(lines(&mut state, second(1000)), ill);
+    assert_eq!(lines(&mut state, second(1030)), ["0000:03:00.0", "0000:04:00.0"]);
+}
+
+#[test]
+fn a_failed_recovery_counts_until_the_chip_or_its_driver_comes_anew() {
+    let chip = at("03:00.0");
+    let failed = || {
+        let mut state = scanned(singles(&[3, 4]));
+        state.error_event(chip, PciErrorEvent::RecoveryBegan, second(1));
+        state.error_event(chip, PciErrorEvent::RecoveryFailed, second(2));
+        state
+    };
+    let ill = ["0000:03:00.0 PcieErrorRecovery", "0000:04:00.0"];
+    assert_eq!(lines(&mut failed(), second(1000)), ill);
+
+    let mut state = failed();
+    state.error_event(chip, PciErrorEvent::Restarted, second(1000));
+    assert_eq!(lines(&mut state, second(1001)), ill);
+    assert_eq!(lines(&mut state, second(1030)), ["0000:03:00.0", "0000:04:00.0"]);
+
+    let mut state = failed();
+    let rules = DiscoveryRules::default();
+    state.scanned(Arc::new(singles(&[4])), &rules, second(1000));
+    state.scanned(Arc::new(singles(&[3, 4])), &rules, second(1001));
+    assert_eq!(lines(&mut state, second(1001)), ["0000:03:00.0", "0000:04:00.0"]);
+}
+
+#[test]
+fn a_recovery_that_was_announced_before_the_first_scan_counts_with_it() {
+    let config = Arc::new(Config::default());
+    let mut state = NodeState::new(Arc::clone(&config), Retention::default());
+    state.error_event(at("03:00.0"), PciErrorEvent::RecoveryFailed, second(1));
+    assert_eq!(state.snapshot(second(1)), None);
+    state.scanned(Arc::new(singles(&[3])), &config.discovery, second(2));
+    assert_eq!(lines(&mut state, second(2)), ["0000:03:00.0 PcieErrorRecovery"]);
+}
+
+#[test]
 fn chips_that_no_resource_offers_are_a_warning() {
     let mut config = Config::default();
     config.resources[0].selector.model = Some("BI-V100".to_owned());
