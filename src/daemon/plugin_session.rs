@@ -367,7 +367,7 @@ impl RunningServer {
     }
 }
 
-/// Waits until a stream opens or ends, or the server ends; for ever where there is none.
+/// Waits until a stream opens or ends, or the server ends; never returns where there is no server.
 async fn server_changed(server: Option<&mut RunningServer>) {
     let Some(RunningServer { streams, task, .. }) = server else {
         return std::future::pending().await;

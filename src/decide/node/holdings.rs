@@ -133,7 +133,7 @@ impl Holdings {
             for device in &mut resource.devices {
                 let offered = Offered { resource: &name, is_shared, device, inventory };
                 let other = chips.iter().find(|((held_as, id), _, chips)| {
-                    offered.conflicts_with(&Held { resource: held_as, id: *id, chips })
+                    offered.conflicts_with(&HeldId { resource: held_as, id: *id, chips })
                 });
                 let Some(((held_as, id), holding, _)) = other else { continue };
                 let is_certain = holding.confirmed.is_some();
@@ -208,7 +208,7 @@ struct Offered<'a> {
 }
 
 /// An id that a pod holds, and the chips behind it.
-struct Held<'a> {
+struct HeldId<'a> {
     resource: &'a str,
     id: DeviceId,
     chips: &'a BTreeSet<PciAddress>,
@@ -217,7 +217,7 @@ struct Held<'a> {
 impl Offered<'_> {
     /// Whether the holder keeps the device from being allocated. The kubelet itself keeps the same
     /// id from being allocated twice.
-    fn conflicts_with(&self, held: &Held<'_>) -> bool {
+    fn conflicts_with(&self, held: &HeldId<'_>) -> bool {
         if !self.device.chips.iter().any(|chip| held.chips.contains(chip)) {
             return false;
         }

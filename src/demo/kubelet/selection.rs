@@ -7,18 +7,18 @@ use super::pod_devices::PodDevices;
 use super::pods::{AdmissionCause, ContainerRequest};
 use super::resources::ResourceTable;
 
-type Ids = BTreeSet<String>;
+type IdSet = BTreeSet<String>;
 
 /// Devices that one container may get.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct AllocatableIds {
     needed: usize,
     /// On NUMA nodes that the topology manager asks for; empty under its policy `none`.
-    aligned: Ids,
+    aligned: IdSet,
     /// On other NUMA nodes.
-    unaligned: Ids,
+    unaligned: IdSet,
     /// All others; under the policy `none` this is everything that is free.
-    no_affinity: Ids,
+    no_affinity: IdSet,
 }
 
 /// What `GetPreferredAllocation` is asked.
@@ -84,12 +84,16 @@ impl AllocatableIds {
     /// for, no device is aligned.
     fn sort<'a>(
         needed: usize,
-        available: Ids,
+        available: IdSet,
         affinity: Option<&BTreeSet<i64>>,
         numa_nodes: impl Fn(&str) -> &'a [i64],
     ) -> Self {
-        let mut sorted =
-            Self { needed, aligned: Ids::new(), unaligned: Ids::new(), no_affinity: Ids::new() };
+        let mut sorted = Self {
+            needed,
+            aligned: IdSet::new(),
+            unaligned: IdSet::new(),
+            no_affinity: IdSet::new(),
+        };
         for id in available {
             let (nodes, affinity) = (numa_nodes(&id), affinity);
             match affinity {
@@ -107,7 +111,7 @@ impl AllocatableIds {
     /// the choice of the rest once all aligned ones are taken. Under the policy `none` that is
     /// always, even where every device is needed.
     pub(super) fn question(&self) -> Option<PreferenceCall> {
-        let sorted = |ids: &Ids| ids.iter().cloned().collect();
+        let sorted = |ids: &IdSet| ids.iter().cloned().collect();
         let size = self.needed;
         if self.needed < self.aligned.len() {
             return Some(PreferenceCall {
@@ -125,14 +129,14 @@ impl AllocatableIds {
 
     /// The choice, sorted. Of `preferred` counts what is available, up to what is needed; a short
     /// answer is topped up.
-    pub(super) fn choose(&self, preferred: &Ids) -> Vec<String> {
+    pub(super) fn choose(&self, preferred: &IdSet) -> Vec<String> {
         let steps = if self.needed < self.aligned.len() {
             vec![preferred & &self.aligned, self.aligned.clone()]
         } else {
             let rest = [self.unaligned.clone(), self.no_affinity.clone()];
             [vec![self.aligned.clone(), preferred & &self.all()], rest.to_vec()].concat()
         };
-        let mut chosen = Ids::new();
+        let mut chosen = IdSet::new();
         for id in steps.into_iter().flatten() {
             if chosen.len() < self.needed {
                 chosen.insert(id);
@@ -141,7 +145,7 @@ impl AllocatableIds {
         chosen.into_iter().collect()
     }
 
-    fn all(&self) -> Ids {
+    fn all(&self) -> IdSet {
         &(&self.aligned | &self.unaligned) | &self.no_affinity
     }
 }
@@ -150,7 +154,7 @@ impl AllocatableIds {
 mod tests {
     use super::*;
 
-    fn ids(text: &str) -> Ids {
+    fn ids(text: &str) -> IdSet {
         text.split_whitespace().map(str::to_owned).collect()
     }
 

@@ -66,8 +66,9 @@ impl World {
     }
 
     fn take(&mut self, step: Step) {
-        // No two things happen at the same moment.
+        // No two things happen at the same moment, and time passes before each.
         self.now += 1;
+        self.removed_devices.expire(second(self.now));
         match step {
             Step::Leave(board) => self.leave(board),
             Step::Return(board, other) => {
