@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use crate::architecture::{Source, sources};
 
 /// What is checked for retired words, below the top of the repository.
-const CHECKED: [&str; 1] = ["src/**/*.rs"];
+const CHECKED: [&str; 5] =
+    ["src/**/*.rs", "README.md", "CHANGELOG.md", "deploy/**/*", "udev-rules/*"];
 
 /// Retired phrases, in lower case, each with its replacement.
 const RETIRED: [(&str, &str); 23] = [
