@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use ix_device_plugin::decide::machine::observe::build;
+use ix_device_plugin::decide::machine::observe::observe;
 use ix_device_plugin::model::config::Config;
 use ix_device_plugin::parse::node_file::{parse_node_file, write_node_file};
 use ix_device_plugin::parse::sysfs::parse_sysfs_scan;
@@ -15,5 +15,5 @@ fuzz_target!(|text: &str| {
     };
     assert_eq!(parse_node_file(&write_node_file(&machine)).as_ref(), Ok(&machine));
     let config = Config::default();
-    let _ = build(&parse_sysfs_scan(&machine, &config.discovery), &config);
+    let _ = observe(&parse_sysfs_scan(&machine, &config.discovery), &config);
 });
