@@ -4,8 +4,7 @@
 
 use ix_device_plugin::parse::attribute::{
     config_space_answers, parse_class, parse_device_number, parse_id, parse_link_speed,
-    parse_link_width, parse_numa_node, parse_text, udev_model,
-    uevent_value,
+    parse_link_width, parse_numa_node, parse_text, udev_model, uevent_value,
 };
 use libfuzzer_sys::fuzz_target;
 
