@@ -20,13 +20,13 @@ use super::removed::{Present, RemovedDevices, Retention};
 use super::snapshot::NodeSnapshot;
 use crate::decide::health::board_history::BoardHistory;
 use crate::decide::health::error_recoveries::{self, ErrorRecoveries};
-use crate::decide::health::tracker::{HealthTracker, board_of_chip};
+use crate::decide::health::tracker::{ChipReasons, HealthTracker, board_of_chip};
 use crate::decide::health::{ixml_signals, sample_signals, scan_signals};
 use crate::decide::machine::observe::observe;
 use crate::model::allocation::Allocations;
 use crate::model::config::{Config, DiscoveryRules};
 use crate::model::device::DeviceId;
-use crate::model::health::Health;
+use crate::model::health::{Health, ReasonCode};
 use crate::model::health_sample::HealthSample;
 use crate::model::ixml::IxmlReading;
 use crate::model::observed::ObservedNode;
@@ -63,7 +63,6 @@ pub struct NodeState {
     removed: RemovedDevices,
     holdings: Holdings,
     list_limit: ListLimit,
-    since: BTreeMap<(String, DeviceId), (Health, Duration)>,
     snapshot: Option<Arc<NodeSnapshot>>,
 }
 
@@ -84,7 +83,6 @@ impl NodeState {
             removed: RemovedDevices::new(retention),
             holdings: Holdings::default(),
             list_limit: ListLimit::default(),
-            since: BTreeMap::new(),
             snapshot: None,
         }
     }
@@ -139,8 +137,7 @@ impl NodeState {
         let Some(observed) = &self.observed else { return RescanAdvice::NotNeeded };
         let is_outdated = sample_signals::is_outdated(observed, &sample);
         let signals = sample_signals::signals(&self.last_sample, &sample);
-        let (boards, rules) = (board_of_chip(observed), &self.config.health);
-        self.tracker.observe(now, &boards, sample_signals::SCOPE, &signals, rules);
+        self.track(sample_signals::SCOPE, &signals, now);
         self.last_sample = sample;
         self.conclude(now);
         if is_outdated { RescanAdvice::Rescan } else { RescanAdvice::NotNeeded }
@@ -160,12 +157,12 @@ impl NodeState {
     /// What libixml reports; none once it is not asked any more.
     pub fn ixml(&mut self, reading: Option<Arc<IxmlReading>>, now: Duration) {
         self.advance(now);
-        let Some(observed) = &self.observed else { return };
+        if self.observed.is_none() {
+            return;
+        }
         let before = self.last_ixml.as_deref();
         let signals = reading.as_ref().map(|now| ixml_signals::signals(before, now));
-        let (boards, rules) = (board_of_chip(observed), &self.config.health);
-        let signals = signals.unwrap_or_default();
-        self.tracker.observe(now, &boards, ixml_signals::SCOPE, &signals, rules);
+        self.track(ixml_signals::SCOPE, &signals.unwrap_or_default(), now);
         self.last_ixml = reading;
         self.conclude(now);
     }
@@ -237,10 +234,14 @@ impl NodeState {
     }
 
     fn observe_recoveries(&mut self, now: Duration) {
+        self.track(error_recoveries::SCOPE, &self.recoveries.signals(), now);
+    }
+
+    /// What one source of signals shows of the observed chips.
+    fn track(&mut self, scope: &[ReasonCode], signals: &ChipReasons, now: Duration) {
         let Some(observed) = &self.observed else { return };
         let (boards, rules) = (board_of_chip(observed), &self.config.health);
-        let signals = self.recoveries.signals();
-        self.tracker.observe(now, &boards, error_recoveries::SCOPE, &signals, rules);
+        self.tracker.observe(now, &boards, scope, signals, rules);
     }
 
     /// Makes the snapshot anew.
@@ -264,7 +265,6 @@ impl NodeState {
         self.removed.add_to(resources, self.holdings.source());
         self.list_limit.apply(resources, warnings);
         snapshot.since = self.since(&snapshot, now);
-        self.since.clone_from(&snapshot.since);
         self.snapshot = Some(Arc::new(snapshot));
     }
 
@@ -274,9 +274,11 @@ impl NodeState {
         snapshot: &NodeSnapshot,
         now: Duration,
     ) -> BTreeMap<(String, DeviceId), (Health, Duration)> {
+        let last = self.snapshot.as_ref().map(|snapshot| &snapshot.since);
         let since = snapshot.devices().map(|(resource, device)| {
             let key = (resource.name.clone(), device.id);
-            let before = self.since.get(&key).filter(|(health, _)| *health == device.health);
+            let before = last.and_then(|last| last.get(&key));
+            let before = before.filter(|(health, _)| *health == device.health);
             let since = before.copied().unwrap_or((device.health, now));
             (key, since)
         });

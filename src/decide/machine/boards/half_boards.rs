@@ -10,7 +10,7 @@ use crate::model::pci::{PciAddress, PciId};
 use crate::model::warning::WarningCode;
 
 /// The numbers of chips that whole boards have, by device id.
-type WholeBoards = BTreeMap<PciId, BTreeSet<usize>>;
+type ChipCounts = BTreeMap<PciId, BTreeSet<usize>>;
 
 impl Assembly<'_> {
     /// Chips of boards that lack others. Called when every whole board is found, for those show how
@@ -41,7 +41,7 @@ impl Assembly<'_> {
     }
 
     /// How many chips a board of this id has, and what shows it.
-    fn expected_chips(&self, id: PciId, siblings: &WholeBoards) -> Option<(usize, Evidence)> {
+    fn expected_chips(&self, id: PciId, siblings: &ChipCounts) -> Option<(usize, Evidence)> {
         if let Some(chips) = chips_per_board(id, self.rules) {
             return Some((chips, Evidence::DeviceId));
         }
@@ -52,10 +52,10 @@ impl Assembly<'_> {
 
     /// The numbers of chips that whole boards of each id have. A lone chip is no whole board of one:
     /// else two half boards would each prove the other whole.
-    fn chips_of_whole_boards(&self) -> WholeBoards {
+    fn chips_of_whole_boards(&self) -> ChipCounts {
         let ids: BTreeMap<_, _> =
             self.scan.chips.iter().map(|chip| (chip.function.address, chip.id)).collect();
-        let mut counts: WholeBoards = BTreeMap::new();
+        let mut counts: ChipCounts = BTreeMap::new();
         let groups = self.result.groups.iter();
         for group in groups.filter(|group| group.chips.len() == group.expected_chips) {
             for id in group.chips.iter().filter_map(|chip| ids.get(chip)) {

@@ -82,16 +82,20 @@ impl Draft {
         (known.iter().map(|(id, _)| *id).collect(), must.map(|(id, _)| *id).collect())
     }
 
+    fn request<'a>(
+        &self,
+        available: &'a [DeviceId],
+        must_include: &'a [DeviceId],
+    ) -> PreferenceRequest<'a> {
+        PreferenceRequest { available, must_include, size: self.size }
+    }
+
     /// Fails unless the choice is the oracle's, in every criterion and every id.
     fn check_choice(&self) -> Result<(), TestCaseError> {
         let node = self.node();
         let (available, must_include) = self.lists();
         let oracle = Oracle::new(&node, &available, &must_include, self.size);
-        let request = PreferenceRequest {
-            available: &available,
-            must_include: &must_include,
-            size: self.size,
-        };
+        let request = self.request(&available, &must_include);
         prop_assert_eq!(prefer(&node.supply(), &request), oracle.best());
         Ok(())
     }
@@ -126,11 +130,7 @@ impl Draft {
         let node = self.node();
         let (available, must_include) = self.lists();
         let oracle = Oracle::new(&node, &available, &must_include, self.size);
-        let request = PreferenceRequest {
-            available: &available,
-            must_include: &must_include,
-            size: self.size,
-        };
+        let request = self.request(&available, &must_include);
         let explanation = explain(&node.supply(), &request);
         prop_assert_eq!(&explanation.choice, &oracle.best());
         let runner_up = explanation.runner_up.map(|other| other.choice);
