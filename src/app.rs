@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use crate::daemon::allocation_store::{self, AllocationPaths, AllocationStore, AllocationWriter};
 use crate::daemon::cdi_writer::{CdiView, CdiWriter};
 use crate::daemon::config_watch::ConfigWatch;
+use crate::daemon::cordon_watch::CordonWatch;
 use crate::daemon::inventory_owner::{
     HealthReport, ImpossibleConfig, Inputs, InventoryOwner, Ping, PodsReport, SnapshotReceiver,
 };
@@ -116,6 +117,7 @@ pub fn build(settings: DaemonSettings) -> Running {
     let (pings, ping_queue) = mpsc::channel(PING_QUEUE);
     let paths = AllocationPaths::of(&settings.kubelet_directory);
     let (store, writer) = allocation_store::open(paths, telemetry.started());
+    let (cordon_watch, cordons) = CordonWatch::open(&settings.kubelet_directory, settings.inotify);
     let inputs = Inputs {
         config: config.clone(),
         triggers: trigger_queue,
@@ -123,6 +125,7 @@ pub fn build(settings: DaemonSettings) -> Running {
         pods,
         pings: ping_queue,
         allocations: store.clone(),
+        cordons,
     };
     let state = NodeState::new(Arc::clone(&config.borrow()), settings.retention);
     let root = Arc::clone(&settings.root);
@@ -130,6 +133,7 @@ pub fn build(settings: DaemonSettings) -> Running {
     let (stop, set, inotify) = (CancellationToken::new(), JoinSet::new(), settings.inotify);
     let mut tasks = Tasks { config, snapshots, telemetry, inotify, stop, set };
     tasks.own_inventory(owner);
+    tasks.spawn("cordons", |stop| cordon_watch.run(stop));
     tasks.watch_pods(settings.pod_resources_socket, settings.retention, pods_sender);
     let samples = Arc::new(Notify::new());
     let ixml = tasks.watch_health(settings.root, settings.ixml, &samples, health_sender.clone());

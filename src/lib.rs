@@ -47,6 +47,8 @@
 //!   [`daemon::inventory_owner`] → `NodeState::pods` → snapshot.
 //! - A configuration change: [`host::config_file`] → [`daemon::config_watch`] →
 //!   [`daemon::inventory_owner`] → `NodeState::configured` → snapshot.
+//! - A cordon: [`host::cordon_file`] → [`daemon::cordon_watch`] → [`daemon::inventory_owner`] →
+//!   `NodeState::cordoned` → snapshot.
 //! - Health samples: [`host::health_sample`] → [`daemon::health_sampler`], and [`host::ixml`] →
 //!   [`daemon::ixml_source`] → [`daemon::ixml_monitor`] → [`daemon::inventory_owner`].
 //!

@@ -2,6 +2,7 @@
 
 mod args;
 mod config;
+mod cordon;
 mod demo;
 mod discover;
 mod doctor;
@@ -25,6 +26,7 @@ use crate::demo::story::Story;
 pub use self::args::{
     ConfigArgs, FileArgs, LogArgs, LogFormat, MachineArgs, OverrideArgs, OverrideParser,
 };
+pub use self::cordon::{CordonArgs, CordonFileArgs, UncordonArgs};
 pub use self::doctor::{DoctorArgs, DoctorFormat};
 pub use self::explain::{AllocationArgs, ExplainFormat, ExplainVerb, Ids};
 pub use self::http::{ClientArgs, HttpChoice, ProbeVerb, ServerArgs, StatusArgs, StatusFormat};
@@ -133,6 +135,19 @@ pub enum Verb {
   ix-device-plugin status
   ix-device-plugin status -o json --http 10.0.0.7:9476")]
     Status(StatusArgs),
+    /// Keep a board or chip from new pods; pods that have it keep it.
+    ///
+    /// The device is Unhealthy with the reason Cordoned within a second, also after restarts and
+    /// reboots, until it is uncordoned. `status` shows which pods still hold it. Works in the pod and
+    /// on the node, whether the plugin runs or not.
+    #[command(after_long_help = "Examples:
+  ix-device-plugin cordon 0000:13:00.0 --reason RMA-1234
+  ix-device-plugin cordon --list")]
+    Cordon(CordonArgs),
+    /// Give a cordoned board or chip to new pods again.
+    #[command(after_long_help = "Examples:
+  ix-device-plugin uncordon 0000:13:00.0")]
+    Uncordon(UncordonArgs),
     /// Show the boards and chips of a machine, and the devices that the kubelet would get.
     ///
     /// Each conclusion comes with its evidence: why chips count as one board, how a device node was
@@ -355,6 +370,8 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
         Verb::Run(args) => run::run(&args),
         Verb::Probe(verb) => http::probe(verb),
         Verb::Status(args) => http::status(&args),
+        Verb::Cordon(args) => cordon::cordon(args),
+        Verb::Uncordon(args) => cordon::uncordon(&args),
         Verb::Discover(args) => discover::discover(&args),
         Verb::Doctor(args) => doctor::doctor(&args),
         Verb::Topology(args) => discover::topology(&args),

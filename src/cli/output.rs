@@ -34,6 +34,12 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// Prints a warning to standard error.
+pub(super) fn warn(text: &str) {
+    // `eprintln!` would panic if standard error is closed.
+    drop(writeln!(io::stderr(), "warning: {text}"));
+}
+
 /// Standard output that remembers whether its reader closed the other end.
 pub(super) struct StandardOutput {
     inner: StdoutLock<'static>,

@@ -28,10 +28,11 @@ use tracing::{debug, info, warn};
 
 use crate::decide::allocation::records::{contains, forget, merge};
 use crate::decide::backoff::backoff;
-use crate::host::allocation_file::{self, AllocationFile};
 use crate::host::files::{self, FileVersion};
+use crate::host::state_file::{self, StateFile};
 use crate::model::allocation::{AllocationRecord, AllocationRecords, Allocations};
 use crate::model::device::DeviceId;
+use crate::parse::allocations::{parse_allocations, write_allocations};
 
 /// How long a container's start waits for the file. A full disk must not block it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -180,13 +181,14 @@ fn load(path: &Path) -> OnDisk {
 
 /// The file as it is now, where `last` is what it was.
 fn read(path: &Path, last: OnDisk) -> io::Result<OnDisk> {
-    Ok(match allocation_file::read(path, last.version)? {
+    Ok(match state_file::read(path, last.version, parse_allocations)? {
         None => last,
-        Some(AllocationFile::Absent) => OnDisk::default(),
-        Some(AllocationFile::Valid(version, records)) => {
+        Some(StateFile::Absent) => OnDisk::default(),
+        Some(StateFile::Valid(version, records)) => {
             OnDisk { version: Some(version), records: Arc::new(records) }
         }
-        Some(AllocationFile::Damaged(error, moved_to)) => {
+        Some(StateFile::Damaged(error)) => {
+            let moved_to = state_file::set_aside(path)?;
             let (path, moved_to) = (path.display(), moved_to.display());
             warn!(%path, %moved_to, %error, "allocation records are damaged; file moved aside");
             OnDisk::default()
@@ -211,7 +213,7 @@ fn synchronise(
     if records == *on_disk.records {
         return Ok(on_disk);
     }
-    let version = allocation_file::write(path, &records)?;
+    let version = state_file::write(path, &write_allocations(&records))?;
     Ok(OnDisk { version: Some(version), records: Arc::new(records) })
 }
 

@@ -26,6 +26,7 @@ use crate::host::root::Root;
 use crate::host::scan::scan;
 use crate::host::sysfs::ScanError;
 use crate::model::config::Config;
+use crate::model::cordon::CordonList;
 use crate::model::health_sample::HealthSample;
 use crate::model::ixml::IxmlReading;
 use crate::model::pci::PciAddress;
@@ -83,6 +84,8 @@ pub struct Inputs {
     pub pings: mpsc::Receiver<Ping>,
     /// What was allocated.
     pub allocations: AllocationStore,
+    /// What operators keep from new pods.
+    pub cordons: watch::Receiver<CordonList>,
 }
 
 /// Owns the node's state.
@@ -111,10 +114,12 @@ impl InventoryOwner {
     #[must_use]
     pub fn new(
         root: Arc<Root>,
-        inputs: Inputs,
-        state: NodeState,
+        mut inputs: Inputs,
+        mut state: NodeState,
         telemetry: Telemetry,
     ) -> (Self, SnapshotReceiver) {
+        // Before the first list: a cordoned device is offered to nobody after a restart either.
+        state.cordoned(inputs.cordons.borrow_and_update().clone(), Duration::ZERO);
         let (snapshots, receiver) = watch::channel(None);
         let interval = state.config().discovery.rescan;
         let schedule = ScanSchedule::new(interval, u64::from(std::process::id()));
@@ -155,6 +160,7 @@ impl InventoryOwner {
             Ok(()) = self.inputs.pods.changed() => self.pods_changed(),
             Some(report) = self.inputs.health.recv() => self.health_changed(report),
             Ok(()) = self.inputs.config.changed() => self.config_changed(),
+            Ok(()) = self.inputs.cordons.changed() => self.cordons_changed(),
             Some(trigger) = self.inputs.triggers.recv() => self.hint(trigger),
         }
     }
@@ -270,6 +276,12 @@ impl InventoryOwner {
         self.state.recorded(&self.inputs.allocations.allocations());
         self.state.configured(config, self.now());
         self.hint(RescanTrigger::Configuration);
+    }
+
+    fn cordons_changed(&mut self) {
+        let cordons = self.inputs.cordons.borrow_and_update().clone();
+        self.state.recorded(&self.inputs.allocations.allocations());
+        self.state.cordoned(cordons, self.now());
     }
 
     fn publish(&mut self) -> Result<(), ImpossibleConfig> {

@@ -6,6 +6,7 @@ use tracing::{info, warn};
 
 use crate::decide::node::snapshot::NodeSnapshot;
 use crate::model::board::Board;
+use crate::model::cordon::CordonUsage;
 use crate::model::device::{Device, Resource};
 use crate::model::health::{Health, Reason};
 
@@ -17,10 +18,21 @@ pub fn log_changes(
 ) {
     log_boards(last, now);
     log_devices(last, now, clocks);
+    log_drained(last, now);
     let known = last.map_or(&[][..], |last| &last.warnings);
     for warning in &now.warnings {
         if !known.iter().any(|known| known.is_same(warning)) {
             warn!(event = warning.code.name(), "{warning}");
+        }
+    }
+}
+
+/// Cordons that no pod holds any more, also those that none held.
+fn log_drained(last: Option<&NodeSnapshot>, now: &NodeSnapshot) {
+    let before = last.map_or(&[][..], |last| &last.cordons);
+    for state in now.cordons.iter().filter(|state| state.usage == CordonUsage::Drained) {
+        if !before.contains(state) {
+            info!(event = "CordonDrained", device = %state.id, "no pod holds the cordoned device");
         }
     }
 }

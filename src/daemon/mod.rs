@@ -8,6 +8,7 @@ pub mod timer;
 pub mod allocation_store;
 pub mod cdi_writer;
 pub mod config_watch;
+pub mod cordon_watch;
 pub mod health_sampler;
 pub mod inventory_owner;
 pub mod ixml_monitor;

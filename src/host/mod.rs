@@ -1,13 +1,14 @@
 //! The only code that touches the machine. What decides something belongs further down.
 
-pub mod allocation_file;
 pub mod cdi_dir;
 pub mod clock;
 pub mod config_file;
+pub mod cordon_file;
 pub mod cpu_affinity;
 pub mod files;
 pub mod kept_file;
 pub mod root;
+pub mod state_file;
 pub mod sysfs;
 
 pub mod health_sample;

@@ -93,6 +93,8 @@ pub enum ReasonCode {
     /// A pod holds its chips under another id, resource, granularity or kind of sharing, as an
     /// earlier configuration offered them. Nothing to configure.
     HeldByPod,
+    /// An operator keeps it from new pods. Nothing to configure.
+    Cordoned,
 }
 
 /// What a signal leads to.
@@ -176,6 +178,7 @@ impl ReasonCode {
             Self::IxmlCallFailed => "IxmlCallFailed",
             Self::Removed => "Removed",
             Self::HeldByPod => "HeldByPod",
+            Self::Cordoned => "Cordoned",
         }
     }
 
@@ -201,7 +204,8 @@ impl ReasonCode {
             | Self::DeviceNodeMissing
             | Self::LinkBelowMaximum
             | Self::Removed
-            | Self::HeldByPod => Certainty::State,
+            | Self::HeldByPod
+            | Self::Cordoned => Certainty::State,
             Self::ConfigSpaceUnreadable | Self::AerFatal | Self::PcieErrorRecovery => {
                 Certainty::Hard
             }

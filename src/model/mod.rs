@@ -21,6 +21,7 @@ pub mod topology;
 
 pub mod allocation;
 pub mod cdi;
+pub mod cordon;
 pub mod health_sample;
 pub mod inventory;
 pub mod observed;

@@ -55,6 +55,8 @@ pub enum WarningCode {
     HolderUnknown,
     /// A pod holds a device node that belongs to another chip now.
     DeviceNodeReassigned,
+    /// The file of cordons is damaged or cannot be read.
+    CordonFileUnusable,
 }
 
 impl WarningCode {
@@ -71,6 +73,7 @@ impl WarningCode {
         "ListTooLarge",
         "HolderUnknown",
         "DeviceNodeReassigned",
+        "CordonFileUnusable",
     ];
 
     /// The stable name; signals share one, their reason code is in the sentence.
@@ -88,6 +91,7 @@ impl WarningCode {
             Self::ListTooLarge => "ListTooLarge",
             Self::HolderUnknown => "HolderUnknown",
             Self::DeviceNodeReassigned => "DeviceNodeReassigned",
+            Self::CordonFileUnusable => "CordonFileUnusable",
         }
     }
 }

@@ -1,7 +1,6 @@
-//! The file that keeps allocation records across restarts: a line with a checksum, then JSON.
+//! The file that keeps allocation records across restarts.
 
-use thiserror::Error;
-
+use super::state_file::{StateFileError, parse_state, write_state};
 use crate::model::allocation::AllocationRecords;
 
 const HEADER: &str = "ix-device-plugin allocations 1";
@@ -9,48 +8,18 @@ const HEADER: &str = "ix-device-plugin allocations 1";
 /// The header of `iluvatar-gpu.handouts`, the same file under its former name.
 const FORMER_HEADER: &str = "ix-device-plugin handouts 1";
 
-/// Why a text is not a file of allocation records.
-#[derive(Debug, Error)]
-pub enum AllocationRecordsError {
-    /// Another file, or one of another version.
-    #[error("it does not begin with `{HEADER}`")]
-    Unknown,
-    /// Truncated or changed.
-    #[error("its checksum is {actual:08x}, but its header has {expected}")]
-    Damaged {
-        /// The checksum of the JSON.
-        actual: u32,
-        /// The checksum in the header.
-        expected: String,
-    },
-    /// The checksum is right, but the JSON is not what this version writes.
-    #[error("its content is invalid: {0}")]
-    Malformed(#[from] serde_json::Error),
-}
-
 /// Parses what [`write_allocations`] wrote, under its present or its former name.
 ///
 /// # Errors
-/// [`AllocationRecordsError`]; such a text is refused as a whole.
-pub fn parse_allocations(text: &str) -> Result<AllocationRecords, AllocationRecordsError> {
-    let (first, body) = text.split_once('\n').ok_or(AllocationRecordsError::Unknown)?;
-    let rest = first.strip_prefix(HEADER).or_else(|| first.strip_prefix(FORMER_HEADER));
-    let expected = rest.and_then(|rest| rest.strip_prefix(' '));
-    let expected = expected.ok_or(AllocationRecordsError::Unknown)?;
-    let actual = crc32fast::hash(body.as_bytes());
-    if expected != format!("{actual:08x}") {
-        return Err(AllocationRecordsError::Damaged { actual, expected: expected.to_owned() });
-    }
-    Ok(serde_json::from_str(body)?)
+/// [`StateFileError`]; such a text is refused as a whole.
+pub fn parse_allocations(text: &str) -> Result<AllocationRecords, StateFileError> {
+    parse_state(text, &[HEADER, FORMER_HEADER])
 }
 
 /// Writes a text that [`parse_allocations`] parses.
 #[must_use]
-#[expect(clippy::missing_panics_doc, reason = "maps of strings always serialise")]
 pub fn write_allocations(records: &AllocationRecords) -> String {
-    let body = serde_json::to_string_pretty(records).expect("maps of strings always serialise");
-    let body = body + "\n";
-    format!("{HEADER} {:08x}\n{body}", crc32fast::hash(body.as_bytes()))
+    write_state(HEADER, records)
 }
 
 #[cfg(test)]

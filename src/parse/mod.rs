@@ -6,8 +6,11 @@ pub mod env_bool;
 pub mod ixml_bus_id;
 pub mod uevent;
 
+pub mod state_file;
+
 pub mod allocations;
 pub mod config;
+pub mod cordons;
 pub mod node_file;
 pub mod sysfs;
 

@@ -183,7 +183,7 @@ async fn a_damaged_file_is_moved_aside_and_allocations_go_on() {
     let mut stage = one_pod("").await;
     stage.start_pod("pod").await.unwrap();
     stage.kill();
-    let (path, aside) = (stage.file(FILE_NAME), stage.file("iluvatar-gpu.damaged"));
+    let (path, aside) = (stage.file(FILE_NAME), stage.file("iluvatar-gpu.allocations.damaged"));
     fs::write(&path, "ix-device-plugin alloc").unwrap();
 
     stage.reconfigure("");
@@ -513,7 +513,7 @@ async fn a_damaged_file_under_the_former_name_is_moved_aside() {
     fs::write(&former, text.replace("iluvatar3", "iluvatar4")).unwrap();
     let (store, _task) = store(&directory);
     assert_eq!(node_of(&store, "0000:15:00.0"), None);
-    assert!(!former.exists() && directory.path().join("iluvatar-gpu.damaged").exists());
+    assert!(!former.exists() && directory.path().join("iluvatar-gpu.handouts.damaged").exists());
     let warnings = log.lines("WARN");
     assert_eq!(warnings.len(), 1);
     assert!(warnings[0].starts_with("allocation records are damaged"), "{warnings:?}");

@@ -71,7 +71,7 @@ fn typed(flag: &clap::Arg) -> Vec<String> {
         "log-format" => "json",
         "story" => "pods",
         "available" | "must-include" => "0000:13:00.0",
-        "verbose" => return vec![name],
+        "verbose" | "list" => return vec![name],
         _ if flag.is_require_equals_set() => return vec![format!("{name}=true")],
         // The only format that each verb with one has, beside one for people.
         "output" if flag.get_possible_values().is_empty() => "discover",
@@ -97,7 +97,11 @@ fn required(verb: &clap::Command, flag: &clap::Arg) -> Vec<String> {
         None if arg.is_positional() => vec!["some-file".to_owned()],
         None => typed(arg),
     };
-    needed.flat_map(value).collect()
+    let needed = needed.flat_map(value);
+    // Only together with other flags than `--list`.
+    let is_id = |arg: &clap::Arg| arg.get_id() == "id" && !arg.is_required_set();
+    let has_id = verb.get_arguments().any(is_id) && flag.get_long() != Some("list");
+    needed.chain(has_id.then(|| "0000:13:00.0".to_owned())).collect()
 }
 
 #[test]
@@ -189,7 +193,8 @@ fn examples(words: &[String]) -> Vec<Vec<String>> {
 
 #[test]
 fn every_verb_has_examples_and_those_that_only_read_run() {
-    let needs_a_daemon = ["run", "probe", "status"];
+    // Or a file of the kubelet's.
+    let needs_a_daemon = ["run", "probe", "status", "cordon", "uncordon"];
     let directory = TempDir::new().unwrap();
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
     std::os::unix::fs::symlink(&fixtures, directory.path().join("fixtures")).unwrap();

@@ -13,6 +13,7 @@ mod bad_nodes;
 mod cli;
 mod config;
 mod config_schema;
+mod cordon;
 mod demo;
 mod deploy;
 mod doctor;

@@ -56,6 +56,9 @@ fn every_command_that_only_looks_runs_on_a_shipped_machine() {
         let mut command = binary();
         command.current_dir(directory.path()).args(words);
         command.env("IX_ROOT", repository("fixtures/nodes/bi-v150-x8.node"));
+        if words[0].ends_with("cordon") {
+            command.env("IX_KUBELET_DIR", directory.path());
+        }
         let Ran { code, stdout, stderr } = ran(&command.output().unwrap());
         assert_eq!((code, &*stderr), (Some(0), ""), "{words:?}");
         assert!(!stdout.is_empty() || words.contains(&"snapshot".to_owned()), "{words:?}");

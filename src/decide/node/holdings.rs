@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use crate::decide::allocation::records::{RenumberedChip, renumbered};
 use crate::model::allocation::{AllocationRecord, Allocations};
+use crate::model::cordon::CordonUsage;
 use crate::model::device::{Device, DeviceId, Resource};
 use crate::model::health::{Health, Reason, ReasonCode};
 use crate::model::inventory::Inventory;
@@ -111,6 +112,24 @@ impl Holdings {
     pub fn unavailable(&mut self) {
         if self.source == PodResourcesState::Pending {
             self.source = PodResourcesState::Unavailable;
+        }
+    }
+
+    /// Who holds any of these chips, under whatever id. What was allocated and is not confirmed yet
+    /// counts as unknown.
+    #[must_use]
+    pub fn usage(&self, chips: &BTreeSet<PciAddress>, inventory: &Inventory) -> CordonUsage {
+        if self.source != PodResourcesState::Answering {
+            return CordonUsage::Unknown;
+        }
+        let held = self.held.iter().filter(|((_, id), holding)| {
+            holding.chips(*id, inventory).iter().any(|chip| chips.contains(chip))
+        });
+        let holders = held.map(|(_, holding)| Some(holding.confirmed.as_ref()?.0.clone()));
+        match holders.collect::<Option<BTreeSet<_>>>() {
+            None => CordonUsage::Unknown,
+            Some(holders) if holders.is_empty() => CordonUsage::Drained,
+            Some(holders) => CordonUsage::Held(holders),
         }
     }
 

@@ -52,7 +52,12 @@ fn conclude_board(
             Severity::Ignore => {}
         }
     }
-    reasons.extend(chips.iter().flat_map(|chip| chip.reasons.iter().cloned()));
+    for reason in chips.iter().flat_map(|chip| &chip.reasons) {
+        // A cordoned board has one reason, whatever the number of its chips.
+        if !reasons.contains(reason) {
+            reasons.push(reason.clone());
+        }
+    }
     let numa_nodes: BTreeSet<_> = chips.iter().filter_map(|chip| chip.numa_node).collect();
     Board {
         address: board.address,

@@ -10,4 +10,6 @@ pub mod list_limit;
 pub mod removed;
 pub mod snapshot;
 
+pub mod cordons;
+
 pub mod state;

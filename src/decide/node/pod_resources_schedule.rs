@@ -63,6 +63,9 @@ impl PodResourcesSchedule {
     pub fn follow(&mut self, snapshot: Option<&NodeSnapshot>) -> bool {
         let devices =
             snapshot.into_iter().flat_map(|snapshot| snapshot.removed().chain(snapshot.withheld()));
+        // Whether a cordoned device is drained can wait for a kubelet that answers.
+        let answering = snapshot.filter(|_| self.ever_answered);
+        let devices = devices.chain(answering.into_iter().flat_map(NodeSnapshot::draining));
         let about = devices.map(|(resource, device)| (resource.name.clone(), device.id)).collect();
         let before = std::mem::replace(&mut self.about, about);
         let is_over = self.about.is_empty() && !before.is_empty();

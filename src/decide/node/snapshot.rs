@@ -1,6 +1,6 @@
 //! The published state of the node, which every loop of the daemon reads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use super::advertise::{Advertised, advertise, unoffered_warning};
 use crate::decide::allocation::cdi::spec;
 use crate::model::cdi::CdiSpec;
 use crate::model::config::{CdiRules, Config, ContainerRules};
+use crate::model::cordon::{CordonState, CordonUsage};
 use crate::model::device::{Device, DeviceId, Resource};
 use crate::model::health::Health;
 use crate::model::inventory::Inventory;
@@ -31,6 +32,8 @@ pub struct NodeSnapshot {
     pub warnings: Vec<Warning>,
     /// Chips that no resource offers, ascending.
     pub unoffered: Vec<PciAddress>,
+    /// What operators keep from new pods, ascending by id.
+    pub cordons: Vec<CordonState>,
     /// Since when each device has its health; see [`Self::since`].
     pub(super) since: BTreeMap<(String, DeviceId), (Health, Duration)>,
 }
@@ -51,6 +54,7 @@ impl NodeSnapshot {
             container: config.container,
             cdi: config.cdi.clone(),
             unoffered,
+            cordons: Vec::new(),
             since: BTreeMap::new(),
         }
     }
@@ -77,6 +81,13 @@ impl NodeSnapshot {
     /// Devices that are withheld because a pod holds their chips in another way.
     pub fn withheld(&self) -> impl Iterator<Item = (&Resource, &Device)> {
         self.devices().filter(|(_, device)| device.is_withheld())
+    }
+
+    /// Cordoned devices that a pod holds, or may hold.
+    pub fn draining(&self) -> impl Iterator<Item = (&Resource, &Device)> {
+        let cordons = self.cordons.iter().filter(|state| state.usage != CordonUsage::Drained);
+        let chips: BTreeSet<_> = cordons.flat_map(|state| &state.cordon.chips).collect();
+        self.devices().filter(move |(_, it)| it.chips.iter().any(|chip| chips.contains(chip)))
     }
 
     /// Devices whose hardware left and that are listed because a pod holds them, or may.

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::cordons;
 use super::holdings::{Holdings, PodResourcesState};
 use super::inventory::conclude;
 use super::list_limit::ListLimit;
@@ -25,6 +26,7 @@ use crate::decide::health::{ixml_signals, sample_signals, scan_signals};
 use crate::decide::machine::observe::observe;
 use crate::model::allocation::Allocations;
 use crate::model::config::{Config, DiscoveryRules};
+use crate::model::cordon::CordonList;
 use crate::model::device::DeviceId;
 use crate::model::health::{Health, ReasonCode};
 use crate::model::health_sample::HealthSample;
@@ -62,6 +64,7 @@ pub struct NodeState {
     recoveries: ErrorRecoveries,
     removed: RemovedDevices,
     holdings: Holdings,
+    cordons: CordonList,
     list_limit: ListLimit,
     snapshot: Option<Arc<NodeSnapshot>>,
 }
@@ -82,6 +85,7 @@ impl NodeState {
             recoveries: ErrorRecoveries::default(),
             removed: RemovedDevices::new(retention),
             holdings: Holdings::default(),
+            cordons: CordonList::default(),
             list_limit: ListLimit::default(),
             snapshot: None,
         }
@@ -191,6 +195,13 @@ impl NodeState {
         }
     }
 
+    /// What operators keep from new pods.
+    pub fn cordoned(&mut self, cordons: CordonList, now: Duration) {
+        self.advance(now);
+        self.cordons = cordons;
+        self.conclude(now);
+    }
+
     /// What holds at `now`; none before the first scan.
     pub fn snapshot(&mut self, now: Duration) -> Option<Arc<NodeSnapshot>> {
         self.advance(now);
@@ -247,9 +258,11 @@ impl NodeState {
     /// Makes the snapshot anew.
     fn conclude(&mut self, now: Duration) {
         let Some(observed) = &self.observed else { return };
-        let verdicts = self.tracker.verdicts(&self.config.health);
+        let mut verdicts = self.tracker.verdicts(&self.config.health);
+        cordons::add_to(&self.cordons.cordons, &mut verdicts);
         let inventory = conclude(observed, &verdicts, &self.config.health);
         let mut snapshot = NodeSnapshot::new(inventory, &self.config);
+        snapshot.warnings.extend(cordons::warning(&self.cordons));
         // What is not listed cannot leave the list.
         self.list_limit.apply(&mut snapshot.resources, &mut snapshot.warnings);
         self.removed.observe(Present::new(&snapshot.inventory, &snapshot.resources), now);
@@ -264,6 +277,8 @@ impl NodeState {
         self.holdings.withhold(resources, inventory, warnings);
         self.removed.add_to(resources, self.holdings.source());
         self.list_limit.apply(resources, warnings);
+        let cordons = &self.cordons.cordons;
+        snapshot.cordons = cordons::states(cordons, &self.holdings, &snapshot.inventory);
         snapshot.since = self.since(&snapshot, now);
         self.snapshot = Some(Arc::new(snapshot));
     }

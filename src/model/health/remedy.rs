@@ -38,6 +38,8 @@ const WAIT_FOR_POD: &str =
     "nothing: it is healthy again once that pod ends; delete the pod if it must be sooner";
 const RETURN_BOARD: &str = "nothing, if the board was taken out: it leaves the list once no pod \
                             holds it; else `echo 1 > /sys/bus/pci/rescan`";
+const UNCORDON: &str = "`ix-device-plugin uncordon ID` once it may be allocated again; \
+                        `cordon --list` shows the ids";
 
 impl ReasonCode {
     /// What an operator can do: one sentence without a full stop, with the commands and files to
@@ -68,6 +70,7 @@ impl ReasonCode {
             Self::IxmlCallFailed => CHECK_DRIVER,
             Self::Removed => RETURN_BOARD,
             Self::HeldByPod => WAIT_FOR_POD,
+            Self::Cordoned => UNCORDON,
         }
     }
 }

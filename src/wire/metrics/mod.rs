@@ -95,6 +95,10 @@ pub const METRICS: &[MetricRow] = &[
     row!(Gauge "device_unhealthy" [RESOURCE, ("device", LabelValues::Of("id without replica")),
         ("reason", LabelValues::Of("reason code"))] readings::device_unhealthy,
         "1 for each reason why a device is unhealthy; healthy devices have no series"),
+    row!(Gauge "cordoned_pods" [("cordon", LabelValues::Of("address of a cordoned board or chip"))]
+        readings::cordoned_pods,
+        "Pods that still hold a cordoned board or chip: 0 once it is drained, absent while \
+         PodResources is unavailable"),
     row!(Counter "registrations_total" [RESOURCE, words::<RegistrationResult>("result")]
         readings::registrations,
         "Calls of Register; `refused` includes connection failures, `timeout` means no answer \

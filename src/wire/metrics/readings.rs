@@ -7,6 +7,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use super::input::{MetricsInput, Samples, Value};
 use super::meters::{CounterByLabel, EccKind, LabelValue, ResourceMeters, Source};
 use crate::model::board::Chip;
+use crate::model::cordon::{CordonState, CordonUsage};
 use crate::model::device::{Device, Resource};
 use crate::model::health::Health;
 use crate::model::warning::WarningCode;
@@ -40,6 +41,20 @@ pub(super) fn device_unhealthy(input: &MetricsInput<'_>, samples: &mut Samples) 
                 samples.level([("resource", name), ("device", &id), ("reason", code)], 1);
             }
         }
+    }
+}
+
+pub(super) fn cordoned_pods(input: &MetricsInput<'_>, samples: &mut Samples) {
+    for CordonState { id, usage, .. } in input.snapshot.iter().flat_map(|it| &it.cordons) {
+        let pods = match usage {
+            CordonUsage::Unknown => continue,
+            CordonUsage::Drained => BTreeSet::new(),
+            CordonUsage::Held(holders) => {
+                holders.iter().map(|holder| (&holder.namespace, &holder.pod)).collect()
+            }
+        };
+        let count = u32::try_from(pods.len()).unwrap_or(u32::MAX);
+        samples.level([("cordon", &id.to_string())], count);
     }
 }
 

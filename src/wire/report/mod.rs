@@ -7,6 +7,7 @@ mod distance;
 
 pub mod allocation;
 pub mod allocation_text;
+pub mod cordon_status;
 pub mod doctor;
 pub mod document;
 pub mod dot;

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use humantime::format_rfc3339_seconds;
 use serde::{Deserialize, Serialize};
 
+use super::cordon_status::{CordonStatus, cordon_status};
 use crate::decide::kubelet::probes::{ProbeResult, SessionState};
 use crate::decide::node::snapshot::NodeSnapshot;
 use crate::model::config::Config;
@@ -80,6 +81,9 @@ pub struct Status {
     pub(super) configuration: ConfigStatus,
     pub(super) machine: MachineStatus,
     pub(super) resources: Vec<ResourceStatus>,
+    /// Absent where the plugin that answered is too old to have them.
+    #[serde(default)]
+    pub(super) cordons: Vec<CordonStatus>,
     pub(super) sources: BTreeMap<String, SourceStatus>,
 }
 
@@ -201,6 +205,7 @@ pub fn status(facts: &StatusInput<'_>) -> Status {
         configuration: config_status(facts),
         machine: machine_status(facts),
         resources: resources(facts),
+        cordons: facts.snapshot.iter().flat_map(|it| &it.cordons).map(cordon_status).collect(),
         sources: facts
             .sources
             .iter()

@@ -1,6 +1,7 @@
 //! `status -o table`: the document as a person reads it.
 
 use super::columns::columns;
+use super::cordon_status::cordon_line;
 use super::paint::Paint;
 use super::status::{ConfigStatus, DeviceStatus, ResourceStatus, SourceStatus, Status};
 use super::table::{remedies, section};
@@ -21,6 +22,7 @@ pub fn status_table(status: &Status, paint: Paint) -> String {
     text.push_str(&devices(status, paint));
     text.push_str(&section("Unhealthy", unhealthy(status), paint));
     text.push_str(&section("Remedies", remedies(reasons(status)), paint));
+    text.push_str(&section("Cordoned", status.cordons.iter().map(cordon_line), paint));
     text.push_str(&section("Warnings", warnings(status), paint));
     text.push_str(&section("Configuration", configuration(&status.configuration), paint));
     text.push_str(&section("Machine", machine(status), paint));

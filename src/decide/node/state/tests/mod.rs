@@ -1,5 +1,6 @@
 //! What the state says after each story; `holders` are stories of pods, `random` any story at all.
 
+mod cordons;
 mod holders;
 mod random;
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::cordon::{Cordon, CordonList};
 
 /// Lower chips of the boards of the machine.
 const BUSES: [u8; 4] = [0x14, 0x24, 0x34, 0x44];
@@ -23,6 +24,8 @@ enum Event {
     Admit(usize),
     /// The pod with this number ends.
     End(usize),
+    /// An operator keeps the lower chips of this set, and no others, from new pods.
+    Cordon(u8),
     /// The kubelet answers, or is known not to.
     Answer,
     Pass(u64),
@@ -36,6 +39,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (0..configs().len()).prop_map(Event::Configure),
         4 => any::<usize>().prop_map(Event::Admit),
         2 => any::<usize>().prop_map(Event::End),
+        1 => (0..16_u8).prop_map(Event::Cordon),
         2 => Just(Event::Answer),
         1 => (0..100_u64).prop_map(Event::Pass),
     ]
@@ -108,6 +112,7 @@ impl World {
                 self.pods.remove(number % self.pods.len());
             }
             Event::End(_) => {}
+            Event::Cordon(set) => self.state.cordoned(cordons(*set), now),
             Event::Answer => self.answer(),
             Event::Pass(seconds) => self.now += seconds,
         }
@@ -155,6 +160,12 @@ impl World {
         }
         holders
     }
+}
+
+fn cordons(set: u8) -> CordonList {
+    let chips = chosen(set).map(|bus| at(&format!("{bus:02x}:00.0")));
+    let cordons = chips.map(|chip| (chip, Cordon { chips: [chip].into(), reason: None }));
+    CordonList { cordons: cordons.collect(), problem: None }
 }
 
 fn chosen(set: u8) -> impl Iterator<Item = u8> {
@@ -225,6 +236,29 @@ proptest! {
     }
 
     #[test]
+    fn a_device_is_cordoned_exactly_while_one_of_its_chips_is(
+        events in prop::collection::vec(event(), 1..60)
+    ) {
+        let mut world = World::new();
+        let mut cordoned = CordonList::default();
+        for event in &events {
+            world.take(event);
+            if let Event::Cordon(set) = event {
+                cordoned = cordons(*set);
+            }
+            let snapshot = world.snapshot();
+            // What left has no chips; it is cordoned again once it is back.
+            for (_, device) in snapshot.devices().filter(|(_, device)| !device.is_removed()) {
+                let has_cordon = device.chips.iter().any(|it| cordoned.cordons.contains_key(it));
+                let is_cordoned = device.reasons.iter().any(|it| it.code == ReasonCode::Cordoned);
+                prop_assert_eq!(is_cordoned, has_cordon, "{:?}", device);
+            }
+            let shown = snapshot.cordons.iter().map(|state| &state.id);
+            prop_assert!(shown.eq(cordoned.cordons.keys()));
+        }
+    }
+
+    #[test]
     fn nothing_that_is_held_leaves_the_list_of_its_resource_without_the_kubelets_word(
         events in prop::collection::vec(event(), 1..60)
     ) {
@@ -257,6 +291,7 @@ proptest! {
         for event in &events {
             world.take(event);
         }
+        world.take(&Event::Cordon(0));
         world.take(&Event::Lost(0));
         world.take(&Event::Silent(0));
         world.take(&Event::Scan(0b1111));

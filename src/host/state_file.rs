@@ -1,7 +1,8 @@
-//! The file of allocation records, beside the sockets. A kubelet that starts removes sockets only.
+//! Files that keep state across restarts, beside the sockets. A kubelet that starts removes sockets only.
 
 #![expect(clippy::disallowed_methods, reason = "host/ is the door to the file system")]
 
+use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -10,43 +11,40 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::OFlag;
 
 use super::files::{self, FileVersion};
-use crate::model::allocation::AllocationRecords;
-use crate::parse::allocations::{AllocationRecordsError, parse_allocations, write_allocations};
+use crate::parse::state_file::StateFileError;
 
 /// What is at the file's path.
 #[derive(Debug)]
-pub enum AllocationFile {
+pub enum StateFile<T> {
     /// Nothing.
     Absent,
-    /// Records, and the version of the file that holds them.
-    Valid(FileVersion, AllocationRecords),
-    /// A damaged file, and where it was moved.
-    Damaged(AllocationRecordsError, PathBuf),
+    /// The state, and the version of the file that holds it.
+    Valid(FileVersion, T),
+    /// A damaged file; see [`set_aside`].
+    Damaged(StateFileError),
 }
 
-/// Reads the file, unless it still has the version `last`; none then. A damaged one is renamed, so
-/// that it can be examined and the next write does not replace it. Never waits for a writer, should
+/// Reads the file, unless it still has the version `last`; none then. Never waits for a writer, should
 /// the file be a FIFO.
 ///
 /// # Errors
-/// As `stat`, `open`, `read` and `rename`.
-pub fn read(path: &Path, last: Option<FileVersion>) -> io::Result<Option<AllocationFile>> {
-    let read = read_changed(path, last);
-    let (version, bytes) = match read {
+/// As `stat`, `open` and `read`.
+pub fn read<T>(
+    path: &Path,
+    last: Option<FileVersion>,
+    parse: impl FnOnce(&str) -> Result<T, StateFileError>,
+) -> io::Result<Option<StateFile<T>>> {
+    let (version, bytes) = match read_changed(path, last) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Ok(Some(AllocationFile::Absent));
+            return Ok(Some(StateFile::Absent));
         }
         Ok(None) => return Ok(None),
         Ok(Some(read)) => read,
         Err(error) => return Err(error),
     };
-    Ok(Some(match parse_allocations(&String::from_utf8_lossy(&bytes)) {
-        Ok(records) => AllocationFile::Valid(version, records),
-        Err(error) => {
-            let aside = path.with_extension("damaged");
-            fs::rename(path, &aside)?;
-            AllocationFile::Damaged(error, aside)
-        }
+    Ok(Some(match parse(&String::from_utf8_lossy(&bytes)) {
+        Ok(state) => StateFile::Valid(version, state),
+        Err(error) => StateFile::Damaged(error),
     }))
 }
 
@@ -66,12 +64,30 @@ fn read_changed(
     Ok(Some((version, bytes)))
 }
 
+/// Renames a damaged file, so that it can be examined and the next write does not replace it.
+///
+/// # Errors
+/// As `rename`.
+pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    let aside = aside_of(path);
+    fs::rename(path, &aside)?;
+    Ok(aside)
+}
+
+/// Where [`set_aside`] puts a file.
+#[must_use]
+pub fn aside_of(path: &Path) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(".damaged");
+    name.into()
+}
+
 /// Replaces the file in one step: a reader, or a crash at any point, finds the old or the new one
 /// whole, also while another instance writes.
 ///
 /// # Errors
 /// As `open`, `write`, `fdatasync` and `rename`; the old file stays.
-pub fn write(path: &Path, records: &AllocationRecords) -> io::Result<FileVersion> {
+pub fn write(path: &Path, text: &str) -> io::Result<FileVersion> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     let new = |at: &Path| OpenOptions::new().write(true).create_new(true).mode(0o644).open(at);
     // A random name: in containers all instances may have the same process id, and two that wrote
@@ -80,7 +96,7 @@ pub fn write(path: &Path, records: &AllocationRecords) -> io::Result<FileVersion
     let mut unplaced =
         tempfile::Builder::new().prefix(name).suffix(".new").make_in(directory, new)?;
     let file = unplaced.as_file_mut();
-    file.write_all(write_allocations(records).as_bytes())?;
+    file.write_all(text.as_bytes())?;
     file.sync_data()?;
     let placed = unplaced.persist(path).map_err(|failed| failed.error)?;
     files::open_version(&placed)
@@ -94,7 +110,19 @@ mod tests {
     use nix::unistd::mkfifo;
 
     use super::*;
-    use crate::model::allocation::{AllocatedChip, AllocationRecord};
+    use crate::model::allocation::{AllocatedChip, AllocationRecord, AllocationRecords};
+    use crate::parse::allocations::{parse_allocations, write_allocations};
+
+    fn read(
+        path: &Path,
+        last: Option<FileVersion>,
+    ) -> io::Result<Option<StateFile<AllocationRecords>>> {
+        super::read(path, last, parse_allocations)
+    }
+
+    fn write(path: &Path, records: &AllocationRecords) -> io::Result<FileVersion> {
+        super::write(path, &write_allocations(records))
+    }
 
     /// So many devices, all with nodes of this name.
     fn records(count: u8, node: &str) -> AllocationRecords {
@@ -127,7 +155,7 @@ mod tests {
             scope.spawn(|| {
                 while !is_over.load(Ordering::Relaxed) {
                     match read(&path, None).unwrap().unwrap() {
-                        AllocationFile::Valid(_, read) => assert!(written.contains(&read)),
+                        StateFile::Valid(_, read) => assert!(written.contains(&read)),
                         other => panic!("not a whole file: {other:?}"),
                     }
                 }
@@ -154,20 +182,20 @@ mod tests {
     fn a_file_is_read_once_until_it_changes() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("gpu.allocations");
-        assert!(matches!(read(&path, None).unwrap(), Some(AllocationFile::Absent)));
+        assert!(matches!(read(&path, None).unwrap(), Some(StateFile::Absent)));
         let version = write(&path, &records(1, "/dev/iluvatar0")).unwrap();
         assert!(read(&path, Some(version)).unwrap().is_none());
         // While it is open, its inode is given to no other file.
         let _held = fs::File::open(&path).unwrap();
         write(&path, &records(1, "/dev/iluvatar1")).unwrap();
-        let Some(AllocationFile::Valid(newer, read_records)) = read(&path, Some(version)).unwrap()
+        let Some(StateFile::Valid(newer, read_records)) = read(&path, Some(version)).unwrap()
         else {
             panic!("it changed");
         };
         assert_eq!(read_records, records(1, "/dev/iluvatar1"));
         assert!(read(&path, Some(newer)).unwrap().is_none());
         fs::remove_file(&path).unwrap();
-        assert!(matches!(read(&path, Some(newer)).unwrap(), Some(AllocationFile::Absent)));
+        assert!(matches!(read(&path, Some(newer)).unwrap(), Some(StateFile::Absent)));
     }
 
     #[test]
@@ -175,7 +203,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("gpu.allocations");
         mkfifo(&path, Mode::S_IRWXU).unwrap();
-        assert!(matches!(read(&path, None).unwrap(), Some(AllocationFile::Damaged(..))));
-        assert_eq!(names_in(directory.path()), ["gpu.damaged"]);
+        assert!(matches!(read(&path, None).unwrap(), Some(StateFile::Damaged(_))));
+        set_aside(&path).unwrap();
+        assert_eq!(names_in(directory.path()), ["gpu.allocations.damaged"]);
     }
 }
