@@ -13,9 +13,11 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use ix_device_plugin::parse::node_file::write_node_file;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use support::kernel::{Kernel, on_a_runtime, raise_loopback};
+use support::machines::Plan;
 use support::node_rig::NodeRig;
 use support::process::PluginProcess;
 use support::test_node::{ONLY_EVENTS, TestNode};
@@ -45,7 +47,9 @@ fn main() {
 }
 
 async fn measure() {
-    println!("16 chips on 8 boards, log at debug level, {ROUNDS} rounds");
+    println!(
+        "16 chips on 8 boards where nothing else is said, log at debug level, {ROUNDS} rounds"
+    );
     println!();
     println!("| from the event to the list at the kubelet | p50 | p99 | slowest | target |");
     println!("|---|---|---|---|---|");
@@ -53,6 +57,9 @@ async fn measure() {
     let (removals, additions) = latencies(&node).await;
     row("removal of a board", removals, 50);
     row("addition of a board", additions, 100);
+    let (removals, additions) = latencies(&prepare_large().await).await;
+    row("removal of a board, 256 chips", removals, 50);
+    row("addition of a board, 256 chips", additions, 100);
     row("error recovery of a chip", recoveries(&prepare(RECOVERED_AT_ONCE).await).await, 20);
     println!();
     println!("| cost | value |");
@@ -64,6 +71,12 @@ async fn measure() {
 
 async fn prepare(config: &str) -> NodeRig {
     TestNode::fixture(NODE).config(config).prepare().await
+}
+
+/// A generated machine of 256 chips on 128 boards.
+async fn prepare_large() -> NodeRig {
+    let machine = Plan::of_dual_boards(256).build().0;
+    TestNode::new(&write_node_file(&machine)).config(ONLY_EVENTS).prepare().await
 }
 
 /// The plugin, which logs each scan and each health sample.

@@ -129,7 +129,8 @@ pub fn build(settings: DaemonSettings) -> Running {
     };
     let state = NodeState::new(Arc::clone(&config.borrow()), settings.retention);
     let root = Arc::clone(&settings.root);
-    let (owner, snapshots) = InventoryOwner::new(root, inputs, state, telemetry.clone());
+    let (owner, snapshots) =
+        InventoryOwner::new(Arc::clone(&root), inputs, state, telemetry.clone());
     let (stop, set, inotify) = (CancellationToken::new(), JoinSet::new(), settings.inotify);
     let mut tasks = Tasks { config, snapshots, telemetry, inotify, stop, set };
     tasks.own_inventory(owner);
@@ -145,7 +146,8 @@ pub fn build(settings: DaemonSettings) -> Running {
     tasks.follow_config(settings.config_source, config_sender, &reload);
     if settings.uevents {
         let triggers = triggers.clone();
-        tasks.follow_uevents(UeventEffects { triggers, samples, health: health_sender });
+        let effects = UeventEffects { triggers, samples, health: health_sender };
+        tasks.follow_uevents(root, effects);
     }
     let Tasks { snapshots, stop, set, .. } = tasks;
     Running { snapshots, sessions, cdi, ixml, http, triggers, reload, stop, tasks: set }
@@ -286,10 +288,10 @@ impl Tasks {
         self.spawn("configuration", |stop| watch.run(stop));
     }
 
-    fn follow_uevents(&mut self, effects: UeventEffects) {
+    fn follow_uevents(&mut self, root: Arc<Root>, effects: UeventEffects) {
         let (config, telemetry) = (self.config.clone(), self.telemetry.clone());
         self.spawn("uevent listener", |stop| {
-            uevent_listener::run(config, effects, telemetry, stop)
+            uevent_listener::run(root, config, effects, telemetry, stop)
         });
     }
 }

@@ -24,8 +24,9 @@
 //!
 //! # A uevent becomes a list
 //!
-//! 1. [`host::uevents`] receives it; [`daemon::uevent_listener`] sends a trigger.
-//! 2. [`daemon::inventory_owner`] starts a scan: the event is a hint, only a scan counts.
+//! 1. [`host::uevents`] receives it; [`daemon::uevent_listener`] sends a trigger. It also reports a
+//!    chip that /sys no longer lists, which [`daemon::inventory_owner`] takes out at once.
+//! 2. [`daemon::scanner`] starts a scan: the event is a hint, a scan confirms it.
 //! 3. [`host::scan`] reads /sys and /dev; [`parse::sysfs`] makes a [`model::sysfs::SysfsScan`] of it.
 //! 4. [`decide::machine::observe`] makes a [`model::observed::ObservedNode`]: boards, nodes, distances.
 //! 5. [`decide::node::state::NodeState`] adds health, history and what pods hold, and returns a

@@ -1,6 +1,5 @@
 //! Loops that own something. Each waits for `stop`; none holds a lock or a borrow across an await.
 
-pub mod dra_telemetry;
 pub mod slow;
 pub mod telemetry;
 pub mod timer;
@@ -15,16 +14,12 @@ pub mod ixml_monitor;
 pub mod ixml_source;
 pub mod log_changes;
 pub mod pod_resources_watch;
+pub mod scanner;
 pub mod uevent_listener;
 
 pub mod plugin_service;
 pub mod plugin_session;
 pub mod sessions;
-
-pub mod dra_registration_service;
-pub mod socket_server;
-
-pub mod dra_session;
 
 pub mod http;
 pub mod status_service;

@@ -14,6 +14,8 @@ use tracing::{debug, info, trace, warn};
 
 use super::inventory_owner::HealthReport;
 use super::telemetry::Telemetry;
+use crate::host::root::Root;
+use crate::host::sysfs::is_listed;
 use crate::host::uevents::{Received, Uevent, Uevents};
 use crate::model::config::Config;
 use crate::model::pci::PciAddress;
@@ -33,19 +35,20 @@ pub struct UeventEffects {
     pub triggers: mpsc::Sender<RescanTrigger>,
     /// Health samples of the chips.
     pub samples: Arc<Notify>,
-    /// Error recovery of a chip.
+    /// Error recovery of a chip, and chips that left.
     pub health: mpsc::Sender<HealthReport>,
 }
 
 /// Listens until `stop`; polls while netlink cannot be opened or fails.
 pub async fn run(
+    root: Arc<Root>,
     config: watch::Receiver<Arc<Config>>,
     effects: UeventEffects,
     telemetry: Telemetry,
     stop: CancellationToken,
 ) {
     let triggers = effects.triggers.clone();
-    let mut listener = Listener { config, effects, telemetry, recovering: BTreeSet::new() };
+    let mut listener = Listener { root, config, effects, telemetry, recovering: BTreeSet::new() };
     let telemetry = listener.telemetry.clone();
     let mut polls = false;
     while !stop.is_cancelled() {
@@ -74,6 +77,7 @@ pub async fn run(
 }
 
 struct Listener {
+    root: Arc<Root>,
     config: watch::Receiver<Arc<Config>>,
     effects: UeventEffects,
     telemetry: Telemetry,
@@ -116,6 +120,7 @@ impl Listener {
             }
             if is_structural(&event) {
                 needs_scan = true;
+                self.report_departure(&event).await;
             } else {
                 self.effects.samples.notify_one();
             }
@@ -123,6 +128,15 @@ impl Listener {
         }
         if needs_scan {
             notify(&self.effects.triggers, RescanTrigger::Uevent);
+        }
+    }
+
+    /// A chip that left leaves the list at once; the scan that follows shows what else changed.
+    async fn report_departure(&self, event: &Uevent) {
+        let chip = pci_function(&event.device_path)
+            .filter(|_| event.subsystem == PCI && event.action == "remove");
+        if let Some(chip) = chip.filter(|chip| !is_listed(&self.root, *chip)) {
+            let _ = self.effects.health.send(HealthReport::ChipLeft(chip)).await;
         }
     }
 
@@ -155,7 +169,7 @@ impl Listener {
 const PCI: &str = "pci";
 
 /// Whether a device may have come, left, or changed its driver or its node. Another event of a PCI
-/// function that has an id says something of its state alone.
+/// function that has an id concerns its state alone.
 fn is_structural(event: &Uevent) -> bool {
     let is_state = matches!(&*event.action, "change" | "offline" | "online");
     !is_state || event.subsystem != PCI || event.pci_id.is_none()

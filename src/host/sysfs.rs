@@ -86,6 +86,14 @@ pub fn capture(root: &Root, rules: &DiscoveryRules, detail: Detail) -> Result<Ma
     Ok(capture.machine)
 }
 
+/// Whether the kernel lists this function now. It takes a function off the list before it reports
+/// that the function left (`device_del` in drivers/base/core.c).
+#[must_use]
+pub fn is_listed(root: &Root, function: PciAddress) -> bool {
+    let link = root.path().join(PCI_DEVICES).join(function.to_string());
+    files::exists(&link)
+}
+
 /// A listed function: its directory and the ports above it.
 struct FoundFunction {
     path: String,
@@ -483,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bus_that_cannot_be_listed_is_an_error_that_says_so() {
+    fn a_bus_that_cannot_be_listed_is_an_error_that_names_it() {
         let bus = "sys/bus/pci/devices";
         let tree = Tree::new().without(bus);
         let shown = tree.path(bus).display().to_string();
@@ -584,7 +592,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fifo_in_place_of_an_attribute_does_not_hang_the_look() {
+    fn a_fifo_in_place_of_an_attribute_does_not_hang_the_scan() {
         let tree = Tree::new();
         for path in [format!("{CHIP}/vendor"), "dev/iluvatar7".to_owned()] {
             let path = tree.path(&path);

@@ -28,6 +28,24 @@ pub struct SysfsScan {
     pub unreadable: Vec<Skipped>,
 }
 
+impl SysfsScan {
+    /// Whether the kernel announces the device node of this chip, so that no other chip's node is
+    /// inferred from how many there are.
+    #[must_use]
+    pub fn announces_node_of(&self, chip: PciAddress) -> bool {
+        let mut chips = self.chips.iter().filter(|other| other.function.address == chip);
+        self.class_devices.iter().any(|device| device.chip == Some(chip))
+            || chips.any(|chip| !chip.child_nodes.is_empty())
+    }
+
+    /// Takes out a chip that left, with its class devices.
+    pub fn remove_chip(&mut self, chip: PciAddress) {
+        self.chips.retain(|other| other.function.address != chip);
+        self.functions.retain(|function| function.address != chip);
+        self.class_devices.retain(|device| device.chip != Some(chip));
+    }
+}
+
 /// A device of a class in /sys/class that is named as the driver names its nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClassDevice {

@@ -122,6 +122,19 @@ impl NodeState {
         self.conclude(now);
     }
 
+    /// The kernel reported that a chip left, and /sys does not list it any more: at once what the next
+    /// scan will show. Where nodes are inferred from their number, that scan is needed.
+    pub fn chip_left(&mut self, chip: PciAddress, now: Duration) {
+        let Some(scan) = self.scan.as_mut().filter(|scan| scan.announces_node_of(chip)) else {
+            return;
+        };
+        Arc::make_mut(scan).remove_chip(chip);
+        self.advance(now);
+        self.observe();
+        self.observe_signals(now);
+        self.conclude(now);
+    }
+
     /// The configuration changed. It is applied at once unless a scan has to read more for it.
     pub fn configured(&mut self, config: Arc<Config>, now: Duration) {
         self.advance(now);

@@ -127,7 +127,7 @@ fn the_reason_names_the_pod_and_what_it_holds() {
 }
 
 #[test]
-fn where_the_kubelet_does_not_tell_the_change_is_applied_with_a_warning_that_names_the_chips() {
+fn without_pod_resources_the_change_is_applied_with_a_warning_that_names_the_chips() {
     let mut story = Story::new(&[(GPU, BOARD, None)], GPU, &["0000:14:00.0"]);
     story.state.pods_unavailable(second(2));
     story.changes_to(&[(GPU, CHIP, None)], 3);
@@ -176,7 +176,7 @@ fn a_kubelet_that_has_just_started_releases_only_what_it_showed_itself() {
 }
 
 #[test]
-fn what_was_allocated_before_this_process_started_counts_as_held_until_the_kubelet_tells() {
+fn what_was_allocated_before_this_process_started_counts_as_held_until_the_kubelet_answers() {
     let story = Story::new(&[(GPU, BOARD, None)], GPU, &["0000:14:00.0"]);
     let records = Arc::clone(&story.allocations.records);
     let mut state = NodeState::new(config_of(&[(GPU, CHIP, None)]), Retention::default());

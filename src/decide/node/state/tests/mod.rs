@@ -1,4 +1,4 @@
-//! What the state says after each story; `holders` are stories of pods, `random` any story at all.
+//! The snapshot after each story; `holders` are stories of pods, `random` any story at all.
 
 mod cordons;
 mod holders;
@@ -121,7 +121,39 @@ fn a_board_whose_chips_are_both_lost_is_unhealthy() {
 }
 
 #[test]
-fn what_libixml_says_while_no_scan_ends_is_believed() {
+fn a_chip_that_left_is_off_the_list_before_any_scan() {
+    let mut state = scanned(singles(&[3, 4, 5]));
+    state.chip_left(at("04:00.0"), second(1));
+    let after = lines(&mut state, second(1));
+    assert_eq!(after, ["0000:03:00.0", "0000:04:00.0 Removed", "0000:05:00.0"]);
+    state.scanned(Arc::new(singles(&[3, 5])), &DiscoveryRules::default(), second(2));
+    assert_eq!(lines(&mut state, second(2)), after);
+}
+
+#[test]
+fn half_of_a_board_that_left_makes_the_board_unhealthy_before_any_scan() {
+    let mut state = scanned(duals(&[0x14, 0x34]));
+    state.chip_left(at("17:00.0"), second(1));
+    assert_eq!(lines(&mut state, second(1)), ["0000:14:00.0 ChipMissing", "0000:34:00.0"]);
+}
+
+#[test]
+fn where_nodes_are_inferred_a_chip_that_left_waits_for_the_scan() {
+    let scan = ScanBuilder::default()
+        .chip("00:01.0 03:00.0", SINGLE)
+        .chip("00:02.0 04:00.0", SINGLE)
+        .node("/dev/iluvatar0", 0)
+        .node("/dev/iluvatar1", 1)
+        .scan();
+    let mut state = scanned(scan);
+    let before = lines(&mut state, second(0));
+    state.chip_left(at("03:00.0"), second(1));
+    state.chip_left(at("09:00.0"), second(1));
+    assert_eq!(lines(&mut state, second(1)), before);
+}
+
+#[test]
+fn libixml_readings_count_while_no_scan_ends() {
     let mut state = scanned(duals(&[0x14, 0x34]));
     // A scan hangs from second 1 on: it is no input, so nothing of it is here.
     state.ixml(Some(lost(&["14:00.0"])), second(2));

@@ -14,6 +14,8 @@ const BUSES: [u8; 4] = [0x14, 0x24, 0x34, 0x44];
 enum Event {
     /// A scan that shows the boards of this set.
     Scan(u8),
+    /// The lower chip of the board with this number left.
+    Leave(usize),
     /// libixml reports the lower chips of this set as lost, and no others.
     Lost(u8),
     /// A sample in which the lower chips of this set do not answer.
@@ -34,6 +36,7 @@ enum Event {
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         2 => (0..16_u8).prop_map(Event::Scan),
+        1 => (0..BUSES.len()).prop_map(Event::Leave),
         1 => (0..16_u8).prop_map(Event::Lost),
         1 => (0..16_u8).prop_map(Event::Silent),
         2 => (0..configs().len()).prop_map(Event::Configure),
@@ -90,6 +93,10 @@ impl World {
         let now = second(self.now);
         match event {
             Event::Scan(set) => self.scan(*set),
+            Event::Leave(board) => {
+                self.state.recorded(&self.allocations);
+                self.state.chip_left(at(&format!("{:02x}:00.0", BUSES[*board])), now);
+            }
             Event::Lost(set) => {
                 let lost = chosen(*set).map(|bus| format!("{bus:02x}:00.0")).collect::<Vec<_>>();
                 let lost_chips: Vec<_> = lost.iter().map(String::as_str).collect();
@@ -209,7 +216,7 @@ proptest! {
     }
 
     #[test]
-    fn no_device_is_healthy_while_something_certain_says_otherwise(
+    fn no_device_is_healthy_while_a_certain_signal_is_against_it(
         events in prop::collection::vec(event(), 1..60)
     ) {
         let mut world = World::new();
@@ -218,6 +225,7 @@ proptest! {
             world.take(event);
             match event {
                 Event::Scan(set) => present = *set,
+                Event::Leave(board) => present &= !(1 << board),
                 Event::Lost(set) => lost = *set,
                 _ => {}
             }
