@@ -10,6 +10,7 @@ pub mod kept_file;
 pub mod root;
 pub mod state_file;
 pub mod sysfs;
+pub mod unpacked;
 
 pub mod health_sample;
 pub mod scan;
@@ -21,7 +22,6 @@ pub mod accept;
 
 pub mod authority_stream;
 pub mod directory_watch;
-pub mod held_stream;
 pub mod http_client;
 pub mod kubelet;
 pub mod pod_resources;

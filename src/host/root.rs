@@ -4,10 +4,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use tempfile::TempDir;
 use thiserror::Error;
 
 use super::files;
+use super::unpacked::UnpackedDirectory;
 use crate::model::machine::Machine;
 use crate::parse::node_file::{self, NodeFileError};
 
@@ -16,7 +16,7 @@ use crate::parse::node_file::{self, NodeFileError};
 pub struct Root {
     path: PathBuf,
     /// Kept so that the directory of an unpacked `.node` file goes away with the root.
-    unpacked: Option<TempDir>,
+    unpacked: Option<UnpackedDirectory>,
 }
 
 /// Why a path is no root.
@@ -54,7 +54,7 @@ impl Root {
     /// # Errors
     /// No room, no rights.
     pub fn unpack(machine: &Machine) -> io::Result<Self> {
-        let directory = tempfile::Builder::new().prefix("ix-device-plugin-").tempdir()?;
+        let directory = UnpackedDirectory::new()?;
         files::unpack(machine, directory.path())?;
         Ok(Self { path: directory.path().to_owned(), unpacked: Some(directory) })
     }
