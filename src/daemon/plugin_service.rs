@@ -217,7 +217,7 @@ impl DevicePlugin for PluginService {
             resource: self.resource.clone(),
             snapshots: WatchStream::new(self.sources.snapshots.clone()),
             last: None,
-            sent: self.meters.lists_sent.clone(),
+            lists_sent: self.meters.lists_sent.clone(),
             closing: Box::pin(self.closing.clone().cancelled_owned()),
             _open: OpenStream::new(Arc::clone(&self.streams), peer),
         }))
@@ -270,12 +270,14 @@ fn peer<T>(request: &Request<T>) -> Peer {
 }
 
 /// One ListAndWatch stream: the whole list, and again whenever it changes. It holds only the latest
-/// snapshot, so a slow reader delays no other stream and skips outdated lists.
+/// snapshot, so a slow reader delays no other stream and skips outdated lists. A list is made only to
+/// be sent, after comparing what the kubelet would see of both snapshots.
 pub struct ListStream {
     resource: String,
     snapshots: WatchStream<Option<Arc<NodeSnapshot>>>,
-    last: Option<ListAndWatchResponse>,
-    sent: Counter,
+    /// Of this snapshot the kubelet has the list.
+    last: Option<Arc<NodeSnapshot>>,
+    lists_sent: Counter,
     closing: Pin<Box<WaitForCancellationFutureOwned>>,
     _open: OpenStream,
 }
@@ -293,15 +295,23 @@ impl Stream for ListStream {
             else {
                 return Poll::Ready(None);
             };
-            let list = snapshot.as_deref().and_then(|snapshot| {
-                snapshot.resource(&self.resource).map(device_plugin::list_and_watch_response)
-            });
-            if list.is_some() && list != self.last {
-                self.last.clone_from(&list);
-                self.sent.inc();
-                return Poll::Ready(list.map(Ok));
+            if let Some(list) = snapshot.and_then(|snapshot| self.next_list(snapshot)) {
+                self.lists_sent.inc();
+                return Poll::Ready(Some(Ok(list)));
             }
         }
+    }
+}
+
+impl ListStream {
+    /// The list of `snapshot`, if the kubelet has another one.
+    fn next_list(&mut self, snapshot: Arc<NodeSnapshot>) -> Option<ListAndWatchResponse> {
+        let resource = snapshot.resource(&self.resource)?;
+        let last = self.last.as_ref().and_then(|last| last.resource(&self.resource));
+        let is_new = last.is_none_or(|last| !last.is_listed_like(resource));
+        let list = is_new.then(|| device_plugin::list_and_watch_response(resource));
+        self.last = Some(snapshot);
+        list
     }
 }
 

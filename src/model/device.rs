@@ -112,6 +112,18 @@ impl Resource {
         })
     }
 
+    /// Whether the kubelet gets the same list of both: ids, health and NUMA nodes are all that it sees.
+    #[must_use]
+    pub fn is_listed_like(&self, other: &Self) -> bool {
+        let replicas = |resource: &Self| resource.sharing.map(|sharing| sharing.replicas);
+        let is_same = |(one, other): (&Device, &Device)| {
+            (one.id, one.health, &one.numa_nodes) == (other.id, other.health, &other.numa_nodes)
+        };
+        replicas(self) == replicas(other)
+            && self.devices.len() == other.devices.len()
+            && self.devices.iter().zip(&other.devices).all(is_same)
+    }
+
     /// Ids of healthy devices, in the order of the list.
     pub fn healthy_ids(&self) -> impl Iterator<Item = DeviceId> {
         let healthy = self.listed().filter(|(_, device)| device.health == Health::Healthy);
