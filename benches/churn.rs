@@ -87,7 +87,7 @@ impl Run {
                 self.free.extend(leaving);
                 self.free.sort_unstable();
             }
-            self.look();
+            self.measure();
         }
         self.seen
     }
@@ -133,7 +133,7 @@ impl Run {
         mean.value()
     }
 
-    fn look(&mut self) {
+    fn measure(&mut self) {
         if self.free.is_empty() {
             return;
         }

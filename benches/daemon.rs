@@ -4,7 +4,7 @@
 #![expect(
     clippy::disallowed_methods,
     clippy::print_stdout,
-    reason = "a bench looks at the clock and at /proc, and prints"
+    reason = "a bench reads the clock and /proc, and prints"
 )]
 
 #[expect(dead_code, reason = "the tests make machines of more kinds")]

@@ -1,4 +1,4 @@
-//! How long a look takes: `cargo bench --bench discovery`.
+//! How long a scan takes: `cargo bench --bench discovery`.
 //!
 //! `scan` reads an unpacked machine and concludes; `build` concludes from what was read. 16 chips
 //! are the shipped machine, 64 and 256 are generated in its likeness.

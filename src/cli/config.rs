@@ -10,7 +10,7 @@ use crate::parse::config::Overrides;
 use crate::wire::config_schema::config_schema;
 use crate::wire::config_yaml::effective_yaml;
 
-/// Where the command line says that the configuration is.
+/// Where the configuration is, by the command line.
 pub(super) fn source(args: &ConfigArgs) -> ConfigSource {
     ConfigSource::new(args.file.config.as_deref(), args.overrides.overrides())
 }

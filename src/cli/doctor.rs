@@ -1,4 +1,4 @@
-//! `doctor`: checks a node and says what to do.
+//! `doctor`: checks a node and prints what to do.
 
 use std::path::PathBuf;
 

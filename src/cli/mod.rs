@@ -157,7 +157,7 @@ pub enum Verb {
   ix-device-plugin discover -o tree --root fixtures/nodes/bi-v150-x8.node
   ix-device-plugin discover -o json --splitboard")]
     Discover(DiscoverArgs),
-    /// Check this node, and say what is wrong and what to do.
+    /// Check this node, and print what is wrong and what to do.
     ///
     /// Works on this machine and, with --root, on the mounted root of another one or on a .node
     /// file. Checks that cannot run there are reported as skipped.

@@ -13,7 +13,7 @@ pub enum Failure {
     Failed(anyhow::Error),
     /// Exit code 3.
     Configuration(anyhow::Error),
-    /// The verb worked and its output says what is wrong; the exit code. Nothing more is printed.
+    /// The verb worked and its output names what is wrong; the exit code. Nothing more is printed.
     Found(u8),
 }
 

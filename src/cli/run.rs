@@ -75,7 +75,7 @@ async fn serve(settings: DaemonSettings, signals: Signals) -> Result<(), RunErro
     let (triggers, reload) = (bound.triggers.clone(), Arc::clone(&bound.reload));
     let reload = move || {
         reload.notify_one();
-        // A full channel already holds a reason to look.
+        // A full channel already holds a reason to scan.
         let _ = triggers.try_send(RescanTrigger::Request);
     };
     bound.run_until_stopped(signals.asked_to_stop(reload)).await

@@ -25,7 +25,7 @@ const LONGEST_REASON: usize = 500;
 pub struct IxmlSettings {
     /// Which library to ask.
     pub choice: IxmlChoice,
-    /// Where the environment says that libraries are.
+    /// Library directories of the environment.
     pub env: LibraryEnv,
     /// The program that is the agent when it is given the verb; this one, but in tests.
     pub program: PathBuf,
@@ -59,7 +59,7 @@ pub struct IxmlSource {
 enum AgentState {
     /// Nobody to ask until then.
     Resting { until: Instant },
-    /// An agent; its library is known once it said that it is ready.
+    /// An agent; its library is known once it is ready.
     Running { agent: AgentProcess, library: Option<PathBuf>, pending: Option<PendingRequest> },
     /// An agent that was killed. Nothing is started beside it: a call that hangs inside the kernel
     /// keeps it from ending, and would keep the next one too.
@@ -89,7 +89,7 @@ impl IxmlSource {
         Self { settings, agent_state, state: IxmlState::Off, last: None, failures: 0 }
     }
 
-    /// What the library says of these chips, or why it does not, at the latest after `deadline`.
+    /// The reading of these chips, or why there is none, at the latest after `deadline`.
     /// Name those that have their driver: the library looks for chips anew when the list changes,
     /// and cannot find one before that.
     ///
@@ -247,7 +247,7 @@ impl IxmlSource {
 
     fn unusable(&mut self, reason: &str) -> IxmlState {
         self.stop_agent();
-        // What a broken agent says may be as long as a line.
+        // The output of a broken agent may be as long as a line.
         IxmlState::Unusable(reason.chars().take(LONGEST_REASON).collect())
     }
 

@@ -1,4 +1,4 @@
-//! What the log says when the snapshot changes: one line for each device, board and warning.
+//! The log lines of a changed snapshot: one line for each device, board and warning.
 
 use std::time::{Duration, SystemTime};
 
@@ -76,7 +76,7 @@ fn log_devices(last: Option<&NodeSnapshot>, now: &NodeSnapshot, clocks: (Duratio
     }
 }
 
-/// Whether what is said of the device will stay: the kubelet's answer about one that left, or about
+/// Whether the health of the device is final: the kubelet's answer about one that left, or about
 /// one that is withheld, comes within milliseconds and is logged instead.
 fn is_settled(device: &Device) -> bool {
     !device.awaits_kubelet

@@ -15,6 +15,4 @@ pub mod node;
 pub mod ixml;
 pub mod kubelet;
 
-pub mod dra;
-
 pub mod doctor;

@@ -129,7 +129,7 @@ fn device_number(rdev: u64) -> DeviceNumber {
     DeviceNumber { major: number(major(rdev)), minor: number(minor(rdev)) }
 }
 
-/// What tells whether a file is still the one it was, without reading it.
+/// Shows whether a file is still the one it was, without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileVersion {
     file: (u64, u64),

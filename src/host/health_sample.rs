@@ -65,7 +65,7 @@ impl ChipFiles {
 
     fn sample(&mut self, root: &Root, node: Option<&str>) -> ChipHealthSample {
         let driver = files::read_link(&self.driver);
-        // By path, since open files say nothing of what is there now.
+        // By path, since open files do not show what is there now.
         let may_be_gone = matches!(&driver, Err(error) if error.kind() == io::ErrorKind::NotFound);
         let driver = driver.ok().and_then(|target| Some(target.rsplit('/').next()?.to_owned()));
         ChipHealthSample {

@@ -13,7 +13,7 @@ use tokio::io::unix::AsyncFd;
 /// As `dup` and `epoll_ctl`.
 pub(super) fn readiness(file: &impl AsFd) -> io::Result<AsyncFd<OwnedFd>> {
     let descriptor = file.as_fd().try_clone_to_owned()?;
-    #[expect(unsafe_code, reason = "tokio cannot tell from a type that it owns its descriptor")]
+    #[expect(unsafe_code, reason = "tokio cannot see from a type that it owns its descriptor")]
     // SAFETY: an OwnedFd is open for as long as it lives, always names the same descriptor, and the
     // AsyncFd is its only owner.
     let registered = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) };

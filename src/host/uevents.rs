@@ -34,7 +34,7 @@ pub struct Uevent {
     /// `1E3E:0002`; PCI functions have it, other devices do not.
     pub pci_id: Option<String>,
     /// `ERROR_EVENT`, as the kernel spells it, where it recovers the function from an error. Its
-    /// `DEVICE_ONLINE` says nothing more: 1 with `SUCCESSFUL_RECOVERY`, 0 with the others.
+    /// `DEVICE_ONLINE` adds nothing: 1 with `SUCCESSFUL_RECOVERY`, 0 with the others.
     pub error_event: Option<String>,
 }
 

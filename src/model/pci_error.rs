@@ -1,6 +1,6 @@
 //! Error recovery of a PCI function, as the kernel announces it.
 
-/// The value of `ERROR_EVENT` in a uevent of a PCI function, or what ends all that it says.
+/// The value of `ERROR_EVENT` in a uevent of a PCI function, or what ends its effect.
 ///
 /// Source: drivers/pci/pci-driver.c, `pci_uevent_ers`. The kernel has sent it since Linux 4.14 where
 /// it was built with AER or EEH.

@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_says_how_it_is_damaged() {
+    fn a_damaged_file_is_refused_with_the_damage() {
         let text = write_allocations(&AllocationRecords::new());
         assert_eq!(text, "ix-device-plugin allocations 1 dda1b006\n{}\n");
         let check = |text: &str, expected: &str| {

@@ -1,7 +1,7 @@
 //! The JSON Schema (draft 2020-12) of the configuration file, for editors and for checks before a
 //! file reaches a node. It is generated from the table that the reader uses.
 //!
-//! It says what shape a file has. What only the parser can check, for example that two resources
+//! It describes the shape of a file. What only the parser can check, for example that two resources
 //! overlap, it leaves open.
 
 use std::ops::RangeInclusive;

@@ -8,4 +8,4 @@
     reason = "generated code; the .proto file has the documentation"
 )]
 
-include!(concat!(env!("OUT_DIR"), "/podresources/v1/v1.rs"));
+tonic::include_proto!("v1");

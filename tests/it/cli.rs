@@ -276,7 +276,7 @@ fn check_error(arguments: &[&str], code: i32, message: &str) {
 }
 
 #[test]
-fn a_root_that_is_not_there_is_a_failure_that_says_so() {
+fn a_missing_root_is_a_failure_that_names_it() {
     let message = "error: cannot read the root no/such: No such file or directory (os error 2)\n";
     check_error(&["--root", "no/such", "discover"], 1, message);
     check_error(&["--root", "no/such", "topology"], 1, message);
@@ -478,7 +478,7 @@ fn unpacking_replaces_nothing() {
 }
 
 #[test]
-fn a_checked_machine_says_what_was_found() {
+fn a_checked_machine_prints_what_was_found() {
     let expected = "fixtures/nodes/vfio-and-unbound.node: ok: 2 boards, 2 chips, 2 skipped \
                     functions, no warnings\n";
     assert_eq!(stdout_of(&["fixture", "check", "fixtures/nodes/vfio-and-unbound.node"]), expected);

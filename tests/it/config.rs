@@ -59,7 +59,7 @@ fn every_good_file_has_the_effective_configuration_beside_it() {
 }
 
 #[test]
-fn the_annotated_file_says_what_the_default_is() {
+fn the_annotated_file_shows_the_defaults() {
     let (_, text) =
         files("good").into_iter().find(|(path, _)| path.ends_with("annotated.yaml")).unwrap();
     assert_eq!(parse_config(&text), Ok(Config::default()));

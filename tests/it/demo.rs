@@ -16,7 +16,7 @@ fn without_times(text: &str) -> String {
 }
 
 #[test]
-fn the_story_is_told_to_its_end() {
+fn the_story_plays_to_its_end() {
     let told = without_times(&stdout_of(&["demo"]));
     let mut settings = insta::Settings::clone_current();
     settings.set_prepend_module_to_snapshot(false);

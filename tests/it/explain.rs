@@ -34,7 +34,7 @@ fn four_of_split_chips_are_explained_as_two_boards_below_one_switch() {
 }
 
 #[test]
-fn what_must_be_included_and_what_is_unknown_is_said() {
+fn devices_that_must_be_included_and_unknown_ones_are_named() {
     let available = "0000:13:00.0,0000:1c:00.0,0000:99:00.0";
     check(
         "must-include",

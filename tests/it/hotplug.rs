@@ -206,7 +206,7 @@ fn where_no_inotify_instance_is_left_the_kubelets_directory_is_polled() {
 }
 
 #[test]
-fn without_netlink_the_machine_is_scanned_at_intervals_and_the_log_says_so_once() {
+fn without_netlink_the_machine_is_scanned_at_intervals_and_one_warning_is_logged() {
     on_a_runtime(async {
         let node = node(X4).await;
         let mut command = node.command();

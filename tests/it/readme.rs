@@ -49,7 +49,7 @@ fn needs_a_daemon(words: &[String]) -> bool {
 }
 
 #[test]
-fn every_command_that_only_looks_runs_on_a_shipped_machine() {
+fn every_command_that_only_reads_runs_on_a_shipped_machine() {
     let directory = tempfile::TempDir::new().unwrap();
     symlink(repository("fixtures"), directory.path().join("fixtures")).unwrap();
     for words in words_of("ix-device-plugin").iter().filter(|words| !needs_a_daemon(words)) {
@@ -183,7 +183,7 @@ fn the_reference_of_the_configuration_has_every_key() {
 }
 
 #[test]
-fn the_flags_of_run_and_their_variables_are_told() {
+fn the_flags_of_run_and_their_variables_are_listed() {
     let (text, help) = (readme(), stdout_of(&["run", "--help"]));
     let own = ["--kubelet-dir", "--pod-resources-socket", "--http", "--log-format"];
     for flag in own {

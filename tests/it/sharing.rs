@@ -51,7 +51,7 @@ async fn each_device_is_listed_once_for_each_replica() {
 }
 
 #[tokio::test]
-async fn a_shared_resource_can_have_a_name_that_says_so() {
+async fn a_shared_resource_can_have_a_name_that_shows_it() {
     let stage = shared("replicas: 2, renameByDefault: true").await;
     let view = stage.kubelet.view().borrow().clone();
     assert_eq!(view.resources.keys().collect::<Vec<_>>(), ["iluvatar.com/gpu.shared"]);

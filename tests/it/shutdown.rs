@@ -72,7 +72,7 @@ async fn sighup_leads_to_another_scan() {
 }
 
 #[tokio::test]
-async fn without_a_gpu_it_stays_up_lists_nothing_and_says_why() {
+async fn without_a_gpu_it_stays_up_lists_nothing_and_logs_why() {
     let node = TestNode::fixture("empty-host").prepare().await;
     let mut process = node.start_process();
     counts(&node, 0).await;

@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_allocation_says_why() {
+    fn a_refused_allocation_names_its_reason() {
         check_error(&resource(), &[], "iluvatar.com/gpu: the request names no device");
         check_error(
             &resource(),

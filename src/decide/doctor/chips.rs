@@ -118,7 +118,7 @@ fn of_reason(config: &Config, code: ReasonCode, sentence: String) -> Finding {
     Finding::warning(sentence, code.remedy()).at(level(config, code))
 }
 
-/// As grave as the configuration says.
+/// As grave as configured.
 fn level(config: &Config, code: ReasonCode) -> Level {
     match config.health.severity(code) {
         Severity::Unhealthy => Level::Failure,
@@ -136,7 +136,7 @@ mod tests {
     use crate::model::inventory::{SkipReason, Skipped};
 
     #[test]
-    fn a_node_without_chips_says_what_was_looked_for() {
+    fn a_node_without_chips_names_the_vendors_searched_for() {
         check(chips, &hardware(one()), &["ok: 1 chip on 1 board"]);
         check(
             chips,

@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_board_that_was_never_whole_is_what_the_scan_says() {
+    fn a_board_that_was_never_whole_is_what_the_scan_shows() {
         let mut node = Node::x8();
         node.seen = BoardHistory::default();
         node.unplug(LOWER);

@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chip_that_does_not_answer_is_said_so() {
+    fn a_chip_that_does_not_answer_has_that_reason() {
         let silent = ChipHealthSample { answers: Some(false), ..healthy() };
         let detail = "0000:13:00.0 does not answer: its configuration space is empty or all ones";
         check(Some(healthy()), silent, &[("ConfigSpaceUnreadable", detail)]);

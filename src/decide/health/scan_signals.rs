@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn each_reason_says_what_was_seen() {
+    fn each_reason_names_what_was_observed() {
         check(
             |chip| chip.answers = false,
             &["ConfigSpaceUnreadable: 0000:03:00.0 does not answer: its configuration space is \
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_board_that_lacks_a_chip_says_how_many_and_who_has_it() {
+    fn a_board_that_lacks_a_chip_names_how_many_are_missing_and_who_has_them() {
         let mut observed = observe(
             &ScanBuilder::default().chip("00:01.0 03:00.0", SINGLE).scan(),
             &Config::default(),

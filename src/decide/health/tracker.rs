@@ -493,7 +493,7 @@ mod tests {
     }
 
     #[test]
-    fn an_observation_says_nothing_of_signals_that_it_cannot_see() {
+    fn an_observation_leaves_signals_alone_that_it_cannot_see() {
         let mut node = Node::new();
         node.see(0, &[(1, ReasonCode::DriverNotBound)]);
         let (now, boards) = (Duration::from_secs(1), node.boards.clone());

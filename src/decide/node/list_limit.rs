@@ -64,7 +64,7 @@ pub struct ListLimit {
 
 impl ListLimit {
     /// Leaves devices out where a list would be too large: it keeps those that the last list that
-    /// fitted had, and says which are left out.
+    /// fitted had, and warns of those left out.
     pub fn apply(&mut self, resources: &mut [Resource], warnings: &mut Vec<Warning>) {
         self.fitting.retain(|name, _| resources.iter().any(|resource| resource.name == *name));
         for resource in resources {

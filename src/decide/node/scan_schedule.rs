@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_look_is_at_once_and_the_next_after_the_interval() {
+    fn the_first_scan_is_at_once_and_the_next_after_the_interval() {
         assert_eq!(ScanSchedule::new(ms(60_000), 1).next(), ms(0));
         assert_eq!(settled().next(), ms(60_005));
     }
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hint_during_a_look_leads_to_another_after_the_gap() {
+    fn a_hint_during_a_scan_leads_to_another_after_the_gap() {
         let mut rescan = settled();
         rescan.hint(ms(1000));
         rescan.hint(ms(1000));
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_storm_of_a_second_costs_a_handful_of_looks_and_the_last_hint_is_answered() {
+    fn a_storm_of_a_second_costs_a_handful_of_scans_and_the_last_hint_is_answered() {
         let mut rescan = settled();
         let mut scans = Vec::new();
         for now in 1000..=4000 {
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn looks_that_come_late_do_not_make_a_storm_cost_more_of_them() {
+    fn scans_that_come_late_do_not_make_a_storm_cost_more_of_them() {
         let mut rescan = settled();
         let mut scans = 0;
         let mut due = None;
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chip_without_its_node_is_looked_at_with_growing_delay_for_half_a_minute() {
+    fn a_chip_without_its_node_is_scanned_with_growing_delay_for_half_a_minute() {
         let mut rescan = settled();
         let mut now = ms(1000);
         let mut scans = 0;
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_look_is_tried_again_soon_and_never_faster_than_every_five_milliseconds() {
+    fn a_failed_scan_is_retried_soon_and_never_faster_than_every_five_milliseconds() {
         let mut rescan = settled();
         for failure in 1..20 {
             rescan.failed(ms(10_000));

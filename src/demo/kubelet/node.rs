@@ -178,7 +178,7 @@ impl Node {
     }
 
     /// The plugin sent its options: it is registered, and its stream is to be opened, until the
-    /// token says otherwise. None where the kubelet was restarted meanwhile.
+    /// token ends it. None where the kubelet was restarted meanwhile.
     pub(super) fn connected(
         &mut self,
         (id, cut): (ClientId, CancellationToken),

@@ -184,7 +184,7 @@ impl ResourceTable {
         self.listed(resource, device).map_or(&[], |device| &device.numa_nodes)
     }
 
-    /// The health that a pod sees of a device it holds: what the last list said, and Healthy where it did
+    /// The health that a pod sees of a device it holds: of the last list, and Healthy where it did
     /// not name the device. That is kubelet 1.36, manager.go, `UpdateAllocatedResourcesStatus`.
     pub(super) fn listed_health(&self, resource: &str, device: &str) -> Health {
         self.listed(resource, device).map_or(Health::Healthy, |device| device.health)
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_earlier_process_was_told_does_not_count() {
+    fn the_list_of_an_earlier_process_does_not_count() {
         let (mut resources, now) = (resources(true), Instant::now());
         let client = connect(&mut resources);
         list(&mut resources, client);
@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_stream_does_not_change_what_pods_are_told() {
+    fn a_lost_stream_does_not_change_the_health_that_pods_see() {
         let (mut resources, now) = (resources(true), Instant::now());
         let client = connect(&mut resources);
         list(&mut resources, client);

@@ -139,7 +139,7 @@ pub struct KubeletFacts {
 pub struct PluginDirectory {
     /// As the operator would type it.
     pub path: String,
-    /// Who says that it is this one.
+    /// What claims to be this one.
     pub source: PathSource,
     /// What is in it.
     pub content: PluginDirectoryContent,

@@ -32,7 +32,7 @@ use section::Section;
 
 use crate::model::config::Config;
 
-/// What flags and environment variables say in place of the file.
+/// What flags and environment variables set in place of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
     /// `--resource-name`, for `resourceName`.
@@ -77,7 +77,7 @@ pub fn parse_config_with(text: &str, overrides: &Overrides) -> Result<Config, Co
     reading.finish(config)
 }
 
-/// With a syntax error nothing else can be said.
+/// After a syntax error nothing else can be checked.
 fn syntax_problem(error: SyntaxError) -> ConfigProblems {
     let problem = Problem { path: String::new(), line: error.line, message: error.message };
     ConfigProblems::new(vec![problem], Vec::new())

@@ -112,7 +112,7 @@ fn syntax_error(text: &str, error: &serde_yaml::Error) -> SyntaxError {
     }
 }
 
-/// `yaml_serde` speaks to programmers where it does not hand on what libyaml says.
+/// `yaml_serde` addresses programmers where it does not pass on the message of libyaml.
 fn in_our_words(message: &str) -> String {
     let words = [
         (

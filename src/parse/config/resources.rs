@@ -172,7 +172,7 @@ fn read_selector(entry: &Section) -> Selector {
     let conditions = entry.section(&resource::MATCH);
     let addresses = conditions.find(&selector::ADDRESSES).map(|list| {
         let addresses = list.distinct(Cursor::address);
-        // No address at all would read as "any": the opposite of what an empty list says.
+        // No address at all would read as "any": the opposite of an empty list.
         if list.is_empty_list() {
             list.problem("the list is empty; name an address or remove the key");
         }
@@ -186,7 +186,7 @@ fn read_selector(entry: &Section) -> Selector {
 }
 
 /// Whether a board that one of the two offers is certain to be offered by the other, whatever
-/// the node has. More can only be said with the node's inventory.
+/// the node has. More needs the node's inventory.
 fn overlap(one: &Selector, other: &Selector) -> bool {
     covers(one, other) || covers(other, one) || name_the_same_chip(one, other)
 }

@@ -74,7 +74,7 @@ pub(super) fn read_entries<'a>(cursor: &Cursor<'a>) -> Vec<(&'a str, Cursor<'a>,
     entries
 }
 
-/// What to say of a key that is not one of the valid ones.
+/// The problem of a key that is not one of the valid ones.
 pub(super) fn unknown_key(key: &str, valid: &[&str]) -> String {
     if key == "<<" {
         return "merge keys are not supported; write the keys out".to_owned();

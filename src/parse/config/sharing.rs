@@ -5,7 +5,7 @@ use super::keys::{self, POLICY_WORDS, time_slicing};
 use super::section::Section;
 use crate::model::config::{MAX_REPLICAS, Sharing, SharingPolicy};
 
-/// What `sharing` says of every resource that does not say otherwise.
+/// `sharing` of every resource without its own.
 pub(super) struct SharingDefaults {
     replicas: Option<u32>,
     rename: bool,

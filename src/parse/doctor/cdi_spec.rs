@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_specification_says_why() {
+    fn what_is_no_specification_is_refused_with_the_reason() {
         let error = parse_cdi_spec("devices: []\n").unwrap_err();
         assert!(error.contains("kind"), "{error}");
         assert!(!error.contains('\n'), "{error}");

@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_file_says_why_in_one_line() {
+    fn a_broken_file_is_an_error_of_one_line() {
         for (engine, text) in [(Engine::Containerd, "version = \n"), (Engine::Docker, "{")] {
             let error = parse_runtime_settings(engine, text).unwrap_err();
             assert!(!error.is_empty() && !error.contains('\n'), "{error}");

@@ -45,7 +45,7 @@ pub enum Fault {
     /// RFC 9113 §4.2.
     #[error("{length} bytes of payload exceed the limit of {MAX_PAYLOAD}")]
     Length {
-        /// As its header says.
+        /// By its header.
         length: usize,
     },
     /// RFC 9113 §8.4.

@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_is_as_long_as_it_says() {
+    fn a_payload_has_the_length_of_its_header() {
         check_piece(flag::PADDED, b"", Err(BlockError::ShortPayload { length: 0 }));
         check_piece(flag::PADDED, b"\x04pad", Err(BlockError::ShortPayload { length: 4 }));
         check_piece(flag::PRIORITY, b"\0\0\0\0", Err(BlockError::ShortPayload { length: 4 }));

@@ -4,8 +4,6 @@
 pub mod input;
 pub mod meters;
 
-pub mod dra_meters;
-
 pub mod exposition;
 mod readings;
 

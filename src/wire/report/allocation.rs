@@ -46,8 +46,8 @@ struct ScoreDocument {
     load: u64,
     distance: u64,
     scatter: u64,
-    boards_broken: u64,
-    switches_broken: u64,
+    boards_used: u64,
+    switches_used: u64,
 }
 
 /// An explanation for scripts.
@@ -77,8 +77,8 @@ fn choice(choice: &Choice, effect: &Effect) -> ChoiceDocument {
             load: score.load,
             distance: score.distance,
             scatter: score.scatter,
-            boards_broken: score.boards,
-            switches_broken: score.switches,
+            boards_used: score.boards,
+            switches_used: score.switches,
         },
     }
 }
@@ -93,8 +93,8 @@ fn criterion(criterion: Criterion) -> &'static str {
         Criterion::Load => "load",
         Criterion::Distance => "distance",
         Criterion::Scatter => "scatter",
-        Criterion::Boards => "boardsBroken",
-        Criterion::Switches => "switchesBroken",
+        Criterion::Boards => "boardsUsed",
+        Criterion::Switches => "switchesUsed",
         Criterion::Addresses => "addresses",
     }
 }

@@ -26,7 +26,7 @@ pub struct StatusInput<'a> {
     pub now: SystemTime,
     /// Since the daemon started.
     pub uptime: Duration,
-    /// What `/readyz` says.
+    /// The answer of `/readyz`.
     pub readiness: ProbeResult,
     /// The active configuration.
     pub config: &'a Config,
@@ -76,7 +76,7 @@ pub struct Status {
     pub(super) started_at: String,
     pub(super) uptime_seconds: u64,
     pub(super) ready: bool,
-    /// What `/readyz` says.
+    /// The answer of `/readyz`.
     pub(super) readiness: Vec<String>,
     pub(super) configuration: ConfigStatus,
     pub(super) machine: MachineStatus,
@@ -177,7 +177,7 @@ pub(super) struct DeviceStatus {
 pub(super) struct ReasonStatus {
     pub(super) code: String,
     pub(super) detail: String,
-    /// What to do about it; empty where the plugin that answered is too old to say.
+    /// What to do about it; empty where the plugin that answered is too old to send it.
     #[serde(default)]
     pub(super) remedy: String,
 }

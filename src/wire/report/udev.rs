@@ -25,7 +25,7 @@ pub fn udev(report: &DiscoveryReport<'_>) -> String {
 }
 
 /// A rule for each chip, numbered by address. A chip that is missing now leaves its number to the
-/// next: the address in the rule still says which one is meant.
+/// next: the address in the rule still identifies it.
 fn rules(board: &Board) -> String {
     let rule = |(number, address)| {
         format!(

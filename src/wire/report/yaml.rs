@@ -7,7 +7,7 @@ use crate::model::device::DeviceId;
 /// The document as YAML.
 ///
 /// # Errors
-/// Whatever the serializer says.
+/// The error of the serializer.
 pub fn yaml(document: &impl Serialize) -> serde_yaml::Result<String> {
     let text = serde_yaml::to_string(document)?;
     Ok(text.lines().map(|line| quote_address(line) + "\n").collect())

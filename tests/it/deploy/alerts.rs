@@ -45,7 +45,7 @@ fn alerts_ask_only_for_metrics_that_exist() {
 }
 
 #[test]
-fn an_alert_says_what_is_wrong_where_and_how_bad() {
+fn an_alert_names_what_is_wrong_where_and_how_bad() {
     for Alert { name, labels, annotations, .. } in alerts() {
         let severity = labels["severity"].as_str();
         assert!(["critical", "warning", "info"].contains(&severity), "{name}: {severity}");

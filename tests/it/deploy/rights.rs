@@ -208,7 +208,7 @@ fn it_is_back_after_the_kubelet_restarted_and_ends_in_good_order() {
 }
 
 #[test]
-fn it_learns_from_the_kubelet_that_a_removed_board_is_still_held() {
+fn the_kubelet_reports_that_a_removed_board_is_still_held() {
     in_a_network_of_its_own(async || {
         let (node, kernel) = (Node::start(ONLY_EVENTS).await, Kernel::open());
         let container = node.container();

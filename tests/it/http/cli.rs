@@ -22,7 +22,7 @@ fn check(arguments: &[&str], code: i32, stdout: &str, stderr: &str) {
 }
 
 #[tokio::test]
-async fn probes_say_what_the_plugin_says_and_exit_with_it() {
+async fn probes_print_what_the_plugin_answers_and_exit_with_it() {
     let (node, daemon, address) = answering().await;
     daemon.counts("open_streams", "", 1).await;
     let ready = "ready\niluvatar.com/gpu: the kubelet has its list\n";
@@ -61,7 +61,7 @@ async fn status_is_a_table_for_people_and_json_for_scripts() {
 }
 
 #[test]
-fn where_nobody_answers_they_say_what_to_look_at() {
+fn where_nobody_answers_they_name_what_to_check() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let address = free.to_string();
     let nobody = format!(

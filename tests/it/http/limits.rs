@@ -12,7 +12,7 @@ use crate::support::node_rig::is_streaming;
 use crate::support::test_node::TestNode;
 
 #[tokio::test]
-async fn a_taken_port_is_said_once_and_taken_as_soon_as_it_is_free() {
+async fn a_port_in_use_is_logged_once_and_bound_as_soon_as_it_is_free() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let node = TestNode::fixture("mr-v100-x4").http_at(address).start().await;
@@ -73,7 +73,7 @@ async fn clients_that_say_nothing_keep_no_probe_out() {
 }
 
 #[tokio::test]
-async fn a_client_that_says_nothing_does_not_delay_the_end() {
+async fn a_silent_client_does_not_delay_the_end() {
     let mut node = four_boards("").await;
     let address = node.address().await;
     let _silent = TcpStream::connect(address).await.unwrap();

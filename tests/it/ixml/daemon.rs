@@ -73,7 +73,7 @@ async fn a_report_against_most_boards_at_once_is_suppressed() {
 }
 
 #[tokio::test]
-async fn a_library_that_hangs_leaves_what_it_said_and_the_looks_at_sys_go_on() {
+async fn a_library_that_hangs_leaves_its_last_reading_and_health_samples_go_on() {
     let fake = Fake::new(&[], "count 4\nhealth.1 32\n");
     let node = asking(&fake).start().await;
     node.until("one board less", healthy(3)).await;
@@ -92,7 +92,7 @@ async fn a_library_that_hangs_leaves_what_it_said_and_the_looks_at_sys_go_on() {
 }
 
 #[tokio::test]
-async fn a_library_that_is_not_wanted_any_more_takes_back_what_it_said() {
+async fn disabling_libixml_ends_the_faults_that_it_reported() {
     let fake = Fake::new(&[], "count 4\nhealth.1 32\n");
     let file = tempfile::NamedTempFile::new().unwrap();
     let library = fake.library();

@@ -65,7 +65,7 @@ async fn a_chip_is_read_with_health_ecc_counters_and_temperature() {
 }
 
 #[tokio::test]
-async fn each_health_bit_is_told_by_its_name() {
+async fn each_health_bit_is_reported_by_its_name() {
     let fake = Fake::new(&[], "");
     let (mut source, first) = (fake.source(), chip(FIRST));
     for (bit, name) in HealthBits::NAMES {
@@ -79,7 +79,7 @@ async fn each_health_bit_is_told_by_its_name() {
 }
 
 #[tokio::test]
-async fn a_lost_chip_is_told_and_the_others_are_read_as_ever() {
+async fn a_lost_chip_is_reported_and_the_others_are_read_as_ever() {
     let (fake, chips) = (Fake::new(&[], ""), [FIRST, SECOND].map(chip));
     for code in [15, 16] {
         fake.control(&format!("count 2\nhealth.0.code {code}\n"));
@@ -105,7 +105,7 @@ async fn what_a_chip_does_not_support_is_absent_and_no_failure() {
 }
 
 #[tokio::test]
-async fn a_transient_code_is_told_with_the_call_and_hides_no_other_counter() {
+async fn a_transient_code_is_reported_with_the_call_and_hides_no_other_counter() {
     let fake = Fake::new(&[], "");
     for code in [10, 11, 17, 19, 999] {
         fake.control(&format!("temperature.0.code {code}\n"));
@@ -116,7 +116,7 @@ async fn a_transient_code_is_told_with_the_call_and_hides_no_other_counter() {
 }
 
 #[tokio::test]
-async fn of_several_failures_the_gravest_is_told() {
+async fn of_several_failures_the_gravest_is_reported() {
     let reading = Fake::new(&[], "health.0.code 10\necc.0.code 16\ntemperature.0.code 2\n");
     assert_eq!(reading.reading(FIRST).await.failure, Some(failure(IxmlCall::Ecc, 16)));
 }
@@ -185,7 +185,7 @@ async fn a_chip_that_came_after_the_library_looked_is_read_nevertheless() {
 }
 
 #[tokio::test]
-async fn a_library_that_cannot_begin_is_unusable_and_says_why() {
+async fn a_library_that_cannot_initialise_is_unusable_with_the_reason() {
     let check = async |code: i32, words: &str| {
         let expected = format!("libixml cannot be used: {{library}}: nvmlInit answered {words}");
         check_state(&[], &format!("init.code {code}\n"), &expected).await;
@@ -339,7 +339,7 @@ async fn a_library_that_does_not_fit_its_dependencies_is_unusable_at_the_first_c
 }
 
 #[tokio::test]
-async fn a_file_that_is_not_there_is_told_in_the_loaders_words() {
+async fn a_missing_file_is_reported_with_the_loaders_error() {
     let mut source = IxmlSource::start(settings(IxmlChoice::Path("/nowhere/libixml.so".into())));
     let expected = "libixml could not be loaded, tried: /nowhere/libixml.so: cannot open shared \
                     object file: No such file or directory";
@@ -347,7 +347,7 @@ async fn a_file_that_is_not_there_is_told_in_the_loaders_words() {
 }
 
 #[tokio::test]
-async fn a_dependency_that_is_missing_is_told_by_its_name() {
+async fn a_missing_dependency_is_reported_by_name() {
     let fake = fake_with_thunk("elsewhere");
     let state = fake.source().read(&[], LONG).await.to_string();
     let library = fake.library();
@@ -389,7 +389,7 @@ async fn auto_takes_the_first_library_that_loads() {
 }
 
 #[tokio::test]
-async fn without_a_library_each_place_that_was_tried_is_told() {
+async fn without_a_library_each_path_that_was_tried_is_reported() {
     let mut source = IxmlSource::start(settings(IxmlChoice::Auto));
     let IxmlState::NotFound(tried) = source.read(&[], LONG).await else {
         panic!("this machine has a libixml");

@@ -67,7 +67,7 @@ async fn a_held_board_stays_listed_as_unhealthy_until_its_pod_is_gone() {
 }
 
 #[tokio::test]
-async fn a_removal_is_logged_once_with_what_the_kubelet_says_of_it() {
+async fn a_removal_is_logged_once_with_the_kubelets_answer() {
     let node = holding_node().await;
     let (id, _) = admit(&node, "train").await;
     node.unplug(&node.board(&id)).await;
@@ -251,7 +251,7 @@ async fn a_plugin_that_starts_after_a_held_board_left_lists_it() {
 }
 
 #[tokio::test]
-async fn a_kubelet_that_restarts_is_told_of_the_held_board_again() {
+async fn a_restarted_kubelet_gets_the_held_board_in_its_list_again() {
     let node = holding_node().await;
     let (id, _) = admit(&node, "train").await;
     node.unplug(&node.board(&id)).await;

@@ -29,7 +29,7 @@ async fn client(socket: &Path) -> PodResourcesListerClient<Channel> {
 }
 
 #[tokio::test]
-async fn the_embedded_kubelet_tells_who_holds_what() {
+async fn the_embedded_kubelet_reports_who_holds_what() {
     let node = holding_node().await;
     let (id, _) = admit(&node, "train").await;
     let socket = node.pod_resources_socket();
@@ -57,7 +57,7 @@ async fn the_embedded_kubelet_tells_who_holds_what() {
 }
 
 #[tokio::test]
-async fn a_socket_that_is_not_there_is_told_from_one_that_fails() {
+async fn a_missing_socket_is_not_the_same_as_one_that_fails() {
     let directory = tempfile::tempdir().unwrap();
     let absent = list(&directory.path().join("absent.sock"), LIVENESS_LIMIT).await.unwrap_err();
     assert!(absent.is_absent());

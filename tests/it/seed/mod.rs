@@ -62,7 +62,7 @@ fn the_container_has_no_arguments_and_none_are_needed() {
 }
 
 #[test]
-fn the_config_map_is_mounted_where_we_look() {
+fn the_config_map_is_mounted_where_the_plugin_reads_it() {
     let default = Path::new(DEFAULT_PATH);
     let (_, volume) = volume_at(default.parent().unwrap().to_str().unwrap()).unwrap();
     let config_map = yaml(CONFIG_MAP);

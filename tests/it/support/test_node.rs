@@ -116,7 +116,7 @@ impl TestNode {
         Self { pod_resources, retention: UNTIL_RELEASED, ..self }
     }
 
-    /// The plugin looks for pod resources at a socket that is not the kubelet's.
+    /// The plugin queries PodResources at a socket that is not the kubelet's.
     pub(crate) fn pod_resources_at(self, socket: &Path) -> Self {
         Self { pod_resources: PodResources::At(socket.to_owned()), ..self }
     }

@@ -38,7 +38,7 @@ pub struct RunnerUp {
     pub why: Criterion,
 }
 
-/// Chooses, and says why. One more search for every device chosen: for people, not for the kubelet.
+/// Chooses, and explains why. One more search for every device chosen: for people, not for the kubelet.
 #[must_use]
 pub fn explain(supply: &DeviceSupply<'_>, request: &PreferenceRequest<'_>) -> Explanation {
     let candidates = Candidates::new(supply, request);

@@ -18,9 +18,9 @@ pub struct Score {
     pub distance: u64,
     /// Total distance of all pairs of what remains available.
     pub scatter: u64,
-    /// Whole boards that the choice breaks.
+    /// Boards that were whole before the choice and of which it takes some or all.
     pub boards: u64,
-    /// Whole switches that the choice breaks.
+    /// Switches that were whole before the choice and of which it takes some or all.
     pub switches: u64,
 }
 

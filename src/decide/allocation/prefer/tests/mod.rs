@@ -257,7 +257,7 @@ fn ids_of_the_other_kind_of_sharing_are_unknown() {
 }
 
 #[test]
-fn an_explanation_names_what_tells_the_runner_up_apart() {
+fn an_explanation_names_how_the_runner_up_differs() {
     let node = bi_v150_x8();
     let available = node.without(&[0x11]);
     let request = PreferenceRequest { available: &available, must_include: &[], size: 1 };

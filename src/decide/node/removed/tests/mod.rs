@@ -53,7 +53,7 @@ fn one_left(node: &mut Node) -> RemovedDevices {
 }
 
 #[test]
-fn while_the_kubelet_is_asked_the_list_says_so_and_where_it_does_not_tell_for_how_long() {
+fn the_removed_reason_shows_that_the_kubelet_is_asked_or_else_how_long_the_device_stays() {
     let removed = &mut one_left(&mut Node::default());
     check(removed, second(10), &[STAYS, ASKING]);
     let unavailable = lines(removed, second(10), PodResourcesState::Unavailable);
@@ -162,7 +162,7 @@ fn a_device_whose_resource_is_gone_is_forgotten() {
 }
 
 #[test]
-fn a_chip_given_to_another_driver_has_left_and_says_so() {
+fn a_chip_bound_to_another_driver_has_left_with_that_reason() {
     let mut node = Node::default();
     let removed = &mut one_left(&mut node);
     node.skipped("0000:64:00.0", SkipReason::BoundTo("vfio-pci".to_owned()));
