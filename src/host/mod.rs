@@ -23,6 +23,7 @@ pub mod accept;
 pub mod authority_stream;
 pub mod directory_watch;
 pub mod http_client;
+pub mod kube_api;
 pub mod kubelet;
 pub mod pod_resources;
 pub mod sockets;

@@ -30,6 +30,7 @@ mod allocate;
 mod allocations;
 mod authority;
 mod cdi;
+mod dra_api;
 mod embedded_kubelet;
 mod faults;
 mod held_chips;
