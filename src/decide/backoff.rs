@@ -10,8 +10,14 @@ const LONGEST_WAIT: Duration = Duration::from_millis(500);
 /// 500 ms. `seed` reduces it by up to half, so that many waiters do not retry together.
 #[must_use]
 pub fn backoff(failures: u32, seed: u64) -> Duration {
+    backoff_up_to(LONGEST_WAIT, failures, seed)
+}
+
+/// The same with another longest wait.
+#[must_use]
+pub fn backoff_up_to(longest: Duration, failures: u32, seed: u64) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
-    let whole = FIRST_WAIT.saturating_mul(1 << doublings).min(LONGEST_WAIT);
+    let whole = FIRST_WAIT.saturating_mul(1 << doublings).min(longest);
     let share = u32::try_from(mix(seed ^ u64::from(failures)) % 1000).unwrap_or(0);
     whole / 2 + whole / 2 * share / 1000
 }

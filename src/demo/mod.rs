@@ -3,6 +3,7 @@
 
 pub mod api_server;
 pub mod kubelet;
+pub mod scheduler;
 
 pub mod machine;
 pub mod timeline;

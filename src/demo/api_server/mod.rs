@@ -131,10 +131,14 @@ impl ApiServer {
 
     /// Waits until what is stored is as wanted; at once where it is already.
     pub async fn wait_for(&self, mut wanted: impl FnMut(&ObjectStore) -> bool) -> Arc<ObjectStore> {
-        let mut store = self.state.store.subscribe();
-        let seen = store.wait_for(|store| wanted(store)).await;
-        let seen = seen.expect("the sender lives as long as this server");
-        Arc::clone(&seen)
+        let mut changes = self.state.store.subscribe();
+        loop {
+            let store = Arc::clone(&changes.borrow_and_update());
+            if wanted(&store) {
+                return store;
+            }
+            changed(&mut changes).await;
+        }
     }
 
     /// Every request so far, in order.
@@ -145,9 +149,10 @@ impl ApiServer {
 
     /// Waits until the requests so far are as wanted.
     pub async fn wait_for_requests(&self, mut wanted: impl FnMut(&[ReceivedRequest]) -> bool) {
-        let mut received = self.state.received.subscribe();
-        let seen = received.wait_for(|received| wanted(received)).await;
-        drop(seen.expect("the sender lives as long as this server"));
+        let mut changes = self.state.received.subscribe();
+        while !wanted(&changes.borrow_and_update()) {
+            changed(&mut changes).await;
+        }
     }
 
     /// Lets requests fail from now on.
@@ -194,7 +199,7 @@ impl ApiServer {
         namespace: &str,
         object: Value,
     ) -> Result<Value, ApiFailure> {
-        let request = object_request(Method::POST, kind, namespace, "")?;
+        let request = object_request(&Method::POST, kind, namespace, "")?;
         self.state.change(|store| store.create(&request, object))
     }
 
@@ -209,7 +214,7 @@ impl ApiServer {
         object: Value,
     ) -> Result<Value, ApiFailure> {
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        let request = object_request(Method::PUT, kind, namespace, &name)?;
+        let request = object_request(&Method::PUT, kind, namespace, &name)?;
         self.state.change(|store| store.update(&request, object))
     }
 
@@ -223,7 +228,7 @@ impl ApiServer {
         namespace: &str,
         name: &str,
     ) -> Result<Value, ApiFailure> {
-        let request = object_request(Method::DELETE, kind, namespace, name)?;
+        let request = object_request(&Method::DELETE, kind, namespace, name)?;
         self.state.change(|store| store.delete(&request, &Value::Null))
     }
 
@@ -232,7 +237,7 @@ impl ApiServer {
     /// # Errors
     /// It does not exist.
     pub fn get(&self, kind: ObjectKind, namespace: &str, name: &str) -> Result<Value, ApiFailure> {
-        self.store().get(&object_request(Method::GET, kind, namespace, name)?)
+        self.store().get(&object_request(&Method::GET, kind, namespace, name)?)
     }
 
     /// Deletes all slices of a node, as its kubelet does when it starts.
@@ -240,7 +245,7 @@ impl ApiServer {
     /// # Errors
     /// The name is no name.
     pub fn delete_slices_of(&self, node: &str) -> Result<(), ApiFailure> {
-        let mut request = object_request(Method::DELETE, ObjectKind::ResourceSlice, "", "")?;
+        let mut request = object_request(&Method::DELETE, ObjectKind::ResourceSlice, "", "")?;
         request.selector = vec![("spec.nodeName".to_owned(), node.to_owned())];
         self.state.change(|store| store.delete_collection(&request)).map(drop)
     }
@@ -254,8 +259,15 @@ impl ApiState {
     }
 }
 
+/// The next change. The sender lives as long as the server, so that there is always one to wait for.
+async fn changed<T>(changes: &mut watch::Receiver<T>) {
+    if changes.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
 fn object_request(
-    method: Method,
+    method: &Method,
     kind: ObjectKind,
     namespace: &str,
     name: &str,
@@ -264,5 +276,5 @@ fn object_request(
         .path(namespace, name)
         .parse()
         .map_err(|error| ApiFailure::of_code(400, format!("{name:?}: {error}")))?;
-    ApiRequest::parse(&method, &uri)
+    ApiRequest::parse(method, &uri)
 }

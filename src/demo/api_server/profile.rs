@@ -15,6 +15,7 @@ pub enum ServerVersion {
 
 /// The feature gates that decide which fields the API server keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a gate of its own")]
 pub struct FeatureGates {
     /// `DRADeviceTaints`.
     pub device_taints: bool,

@@ -95,8 +95,8 @@ fn served(
         }
     };
     match object {
-        Ok(object) if wants_metadata(headers) => response(code, metadata_of(&object)),
-        Ok(object) => response(code, object),
+        Ok(object) if wants_metadata(headers) => response(code, &metadata_of(&object)),
+        Ok(object) => response(code, &object),
         Err(failure) => refused(&failure),
     }
 }
@@ -144,14 +144,14 @@ fn stream(body: Body) -> Response<Body> {
     response
 }
 
-fn response(code: StatusCode, object: Value) -> Response<Body> {
+fn response(code: StatusCode, object: &Value) -> Response<Body> {
     let mut response = stream(Body::from(object.to_string()));
     *response.status_mut() = code;
     response
 }
 
 fn refused(failure: &ApiFailure) -> Response<Body> {
-    let mut response = response(failure.status_code(), failure.status());
+    let mut response = response(failure.status_code(), &failure.status());
     if let Some(seconds) = failure.retry_after {
         response.headers_mut().insert(RETRY_AFTER, seconds.into());
     }

@@ -269,8 +269,8 @@ impl ObjectStore {
             change.kind == request.kind && (is_bookmark || is_selected(request, &change.object))
         });
         let lines = wanted.map(|change| json!({ "type": change.event, "object": &*change.object }));
-        let lines = lines.map(|line| format!("{line}\n")).collect();
-        (lines, self.resource_version.max(since))
+        let lines: Vec<_> = lines.map(|line| line.to_string() + "\n").collect();
+        (lines.concat(), self.resource_version.max(since))
     }
 
     /// Counts a version as if an object of another kind was written, and tells the watches of this
