@@ -1,12 +1,28 @@
 //! Compiles the kubelet's protocols in Rust (protox), so that a build needs no protoc.
 
 use std::error::Error;
+use std::path::Path;
 
-const PROTOCOLS: &[&str] = &["deviceplugin/v1beta1/api.proto", "podresources/v1/api.proto"];
+/// Each in a folder of its own, because two of them are of the same package, `v1`.
+const PROTOCOLS: &[&str] = &[
+    "deviceplugin/v1beta1",
+    "podresources/v1",
+    "pluginregistration/v1",
+    "dra/v1",
+    "dra-health/v1alpha1",
+    "dra-health/v1",
+];
 
+#[expect(clippy::disallowed_methods, reason = "a build script has no other door")]
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
-    let descriptors = protox::compile(PROTOCOLS, ["proto"])?;
-    tonic_prost_build::configure().build_transport(false).compile_fds(descriptors)?;
+    let generated = std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?;
+    for protocol in PROTOCOLS {
+        let descriptors = protox::compile([format!("{protocol}/api.proto")], ["proto"])?;
+        let folder = Path::new(&generated).join(protocol);
+        std::fs::create_dir_all(&folder)?;
+        let builder = tonic_prost_build::configure().build_transport(false).out_dir(folder);
+        builder.compile_fds(descriptors)?;
+    }
     Ok(())
 }

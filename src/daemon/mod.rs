@@ -1,5 +1,6 @@
 //! Loops that own something. Each waits for `stop`; none holds a lock or a borrow across an await.
 
+pub mod dra_telemetry;
 pub mod slow;
 pub mod telemetry;
 pub mod timer;
@@ -20,6 +21,11 @@ pub mod uevent_listener;
 pub mod plugin_service;
 pub mod plugin_session;
 pub mod sessions;
+
+pub mod dra_registration_service;
+pub mod socket_server;
+
+pub mod dra_session;
 
 pub mod http;
 pub mod status_service;

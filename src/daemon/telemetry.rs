@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::dra_telemetry::DraTelemetry;
 use crate::model::rescan::RescanTrigger;
 use crate::wire::metrics::meters::{NodeMeters, ReloadResult, ResourceMeters};
 
@@ -18,6 +19,8 @@ use crate::wire::metrics::meters::{NodeMeters, ReloadResult, ResourceMeters};
 pub struct Telemetry {
     /// What is counted of the node.
     pub node: NodeMeters,
+    /// What DRA mode reports.
+    pub dra: DraTelemetry,
     started: Instant,
     resources: Arc<watch::Sender<BTreeMap<String, ResourceTelemetry>>>,
     state: Arc<watch::Sender<TelemetryState>>,
@@ -132,6 +135,7 @@ impl Telemetry {
     pub fn new(started: Instant) -> Self {
         Self {
             node: NodeMeters::default(),
+            dra: DraTelemetry::default(),
             started,
             resources: Arc::default(),
             state: Arc::default(),

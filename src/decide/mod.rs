@@ -15,4 +15,6 @@ pub mod node;
 pub mod ixml;
 pub mod kubelet;
 
+pub mod dra;
+
 pub mod doctor;

@@ -1,6 +1,10 @@
 //! Decisions to and from other people's formats; pure.
 
+pub mod dra_health_v1;
+pub mod dra_health_v1alpha1;
+pub mod dra_v1;
 pub mod http2;
+pub mod pluginregistration_v1;
 pub mod podresources_v1;
 pub mod v1beta1;
 
@@ -11,6 +15,7 @@ pub mod config_schema;
 pub mod config_yaml;
 pub mod counted;
 pub mod device_plugin;
+pub mod dra_registration;
 pub mod metrics;
 pub mod pod_resources;
 pub mod report;

@@ -8,4 +8,4 @@
     reason = "generated code; the .proto file has the documentation"
 )]
 
-tonic::include_proto!("v1");
+include!(concat!(env!("OUT_DIR"), "/podresources/v1/v1.rs"));

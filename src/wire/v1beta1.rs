@@ -8,7 +8,7 @@
     reason = "generated code; the .proto file has the documentation"
 )]
 
-tonic::include_proto!("v1beta1");
+include!(concat!(env!("OUT_DIR"), "/deviceplugin/v1beta1/v1beta1.rs"));
 
 /// The version that a plugin registers with.
 pub const VERSION: &str = "v1beta1";

@@ -13,7 +13,7 @@ use crate::model::rescan::RescanTrigger;
 use crate::model::session::RegisterOutcome;
 
 /// Upper bounds in seconds for answers that are made from memory.
-const ANSWER_BUCKETS: [f64; 10] =
+pub(super) const ANSWER_BUCKETS: [f64; 10] =
     [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.1, 1.0];
 /// Upper bounds in seconds for scans of the machine.
 const SCAN_BUCKETS: [f64; 11] =
@@ -47,6 +47,8 @@ macro_rules! label_value {
         }
     };
 }
+
+pub(super) use label_value;
 
 label_value! {
     /// How a call of Allocate ended.

@@ -4,6 +4,8 @@
 pub mod input;
 pub mod meters;
 
+pub mod dra_meters;
+
 pub mod exposition;
 mod readings;
 

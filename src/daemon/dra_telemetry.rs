@@ -1,0 +1,64 @@
+//! What DRA mode reports of itself. Clones share one state.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::telemetry::WatchMethod;
+use crate::model::session::Progress;
+use crate::wire::metrics::dra_meters::DraMeters;
+
+/// Its meters and notes.
+#[derive(Clone, Debug, Default)]
+pub struct DraTelemetry {
+    /// What is counted.
+    pub meters: DraMeters,
+    notes: Arc<watch::Sender<DraNotes>>,
+}
+
+/// The state of the registration with the kubelet.
+#[derive(Clone, Debug)]
+pub struct DraNotes {
+    /// False in device plugin mode.
+    pub is_used: bool,
+    /// When it last made a step.
+    pub last_step: Instant,
+    /// How far it is.
+    pub progress: Progress,
+    /// Whether the kubelet accepted the driver.
+    pub is_registered: bool,
+    /// Whether the kubelet is connected to the service.
+    pub is_connected: bool,
+    /// How changes of the kubelet's directories are noticed.
+    pub followed: WatchMethod,
+    /// The last error since the last success.
+    pub last_error: Option<String>,
+}
+
+impl Default for DraNotes {
+    fn default() -> Self {
+        Self {
+            is_used: false,
+            last_step: Instant::now(),
+            progress: Progress::Waiting,
+            is_registered: false,
+            is_connected: false,
+            followed: WatchMethod::Nothing,
+            last_error: None,
+        }
+    }
+}
+
+impl DraTelemetry {
+    /// The state of the registration.
+    #[must_use]
+    pub fn notes(&self) -> DraNotes {
+        self.notes.borrow().clone()
+    }
+
+    /// Changes it.
+    pub fn note(&self, change: impl FnOnce(&mut DraNotes)) {
+        self.notes.send_modify(change);
+    }
+}
