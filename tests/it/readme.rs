@@ -93,7 +93,7 @@ fn what_is_installed_is_there_to_be_installed() {
     let installers = ["kubectl", "helm"].map(words_of).concat();
     let paths: Vec<_> =
         installers.iter().flatten().filter(|it| it.starts_with("deploy/")).collect();
-    assert!(paths.len() >= 2, "{installers:?}");
+    assert!(!paths.is_empty(), "{installers:?}");
     for path in paths {
         assert!(repository(path).exists(), "{path}");
     }
@@ -101,7 +101,12 @@ fn what_is_installed_is_there_to_be_installed() {
 
 #[test]
 fn every_link_leads_to_a_file_or_a_heading() {
-    for page in ["README.md", "CHANGELOG.md", "deploy/seed-compat/README.md"] {
+    for page in [
+        "README.md",
+        "CHANGELOG.md",
+        "deploy/seed-compat/README.md",
+        "deploy/helm/ix-device-plugin/README.md",
+    ] {
         let text = fs::read_to_string(repository(page)).unwrap();
         let headings: BTreeSet<_> = text.lines().filter_map(anchor).collect();
         let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());

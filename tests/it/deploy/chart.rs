@@ -1,13 +1,12 @@
 //! The Helm chart, rendered and linted by Helm itself.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use ix_device_plugin::model::config::Config;
 use k8s_openapi::api::apps::v1::DaemonSet;
-use serde_json::{Map, Value, json};
-use tempfile::NamedTempFile;
 
-use super::kustomize::{built, config_check};
+use super::kustomize::{built, check_account_without_token, config_check};
 use super::objects::{Object, configuration, objects, only, the_daemon_set};
 use super::pod::{self, HTTP_PORT, Right};
 use super::tools::{Tool, text_of};
@@ -17,7 +16,7 @@ pub(super) const CHART: &str = "deploy/helm/ix-device-plugin";
 const VALUES: &str = "tests/it/deploy/values";
 
 /// `helm template` with a file of values.
-fn template(helm: &Tool, values: &Path) -> Ran {
+pub(super) fn template(helm: &Tool, values: &Path) -> Ran {
     let values = values.to_str().unwrap();
     helm.run(&["template", "iluvatar", CHART, "--namespace", "kube-system", "--values", values])
 }
@@ -86,6 +85,46 @@ fn the_defaults_are_those_of_the_kustomize_base() {
         daemon_set
     };
     assert_eq!(without_labels(&chart), without_labels(&base));
+    check_account_without_token(&chart);
+}
+
+#[test]
+fn a_second_release_has_names_a_namespace_and_labels_of_its_own() {
+    let (Some(second), Some(first)) = (rendered("names"), rendered("defaults")) else { return };
+    let names = |objects: &[Object]| -> BTreeSet<_> {
+        objects.iter().map(|object| object.metadata().name.clone().unwrap()).collect()
+    };
+    assert!(names(&second).is_disjoint(&names(&first)), "{:?}", names(&second));
+    let of_pod = the_daemon_set(&second).spec.as_ref().unwrap().template.metadata.as_ref();
+    for metadata in second.iter().map(Object::metadata).chain(of_pod) {
+        let labels = metadata.labels.as_ref().unwrap();
+        assert_eq!(labels["example.com/team"], "gpu", "{metadata:?}");
+        assert!([None, Some("gpu-system")].contains(&metadata.namespace.as_deref()));
+    }
+    let policy = only(second.iter().filter_map(|object| match object {
+        Object::NetworkPolicy(policy) => policy.spec.as_ref(),
+        _ => None,
+    }));
+    let selector = &the_daemon_set(&second).spec.as_ref().unwrap().selector;
+    assert_eq!(policy.pod_selector.as_ref(), Some(selector), "it protects our pods");
+}
+
+#[test]
+fn each_term_of_the_affinity_asks_for_a_gpu_and_for_what_it_asked_before() {
+    let Some(objects) = rendered("nfd") else { return };
+    let affinity = pod::spec(the_daemon_set(&objects)).affinity.as_ref().unwrap();
+    let node = affinity.node_affinity.as_ref().unwrap();
+    let required = node.required_during_scheduling_ignored_during_execution.as_ref().unwrap();
+    let keys = required.node_selector_terms.iter().map(|term| {
+        let requirements = term.match_expressions.iter().chain(&term.match_fields).flatten();
+        requirements.map(|requirement| &*requirement.key).collect::<Vec<_>>()
+    });
+    let (mode, gpu) = ("iluvatar.com/gpu.mode", "feature.node.kubernetes.io/pci-1200_1e3e.present");
+    assert_eq!(
+        keys.collect::<Vec<_>>(),
+        [vec!["example.com/pool", mode, gpu], vec![mode, gpu, "metadata.name"]],
+        "a node needs only one of them"
+    );
 }
 
 #[test]
@@ -143,117 +182,4 @@ fn the_chart_has_the_version_of_the_plugin() {
     for key in ["version", "appVersion"] {
         assert_eq!(chart[key].as_str(), Some(env!("CARGO_PKG_VERSION")), "{key}");
     }
-}
-
-#[test]
-fn every_value_is_in_the_schema_and_has_a_default() {
-    let values: Map<_, _> = serde_yaml::from_str(&text_of(format!("{CHART}/values.yaml"))).unwrap();
-    let schema: Value =
-        serde_json::from_str(&text_of(format!("{CHART}/values.schema.json"))).unwrap();
-    let mut known = schema["properties"].as_object().unwrap().clone();
-    assert!(known.remove("global").is_some(), "Helm gives it to every chart");
-    let sorted = |keys: &Map<String, Value>| {
-        let mut keys: Vec<_> = keys.keys().cloned().collect();
-        keys.sort();
-        keys
-    };
-    assert_eq!(sorted(&known), sorted(&values));
-}
-
-#[track_caller]
-fn check_refused(values: &Value, sentence: &str) {
-    let Some(helm) = Tool::named("helm") else { return };
-    let file = NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), serde_json::to_string(values).unwrap()).unwrap();
-    let Ran { code, stdout, stderr } = template(&helm, file.path());
-    assert_eq!((code, &*stdout), (Some(1), ""), "{values}: {stderr}");
-    assert!(stderr.contains(sentence), "{values}: {stderr}");
-}
-
-#[test]
-fn two_configurations_are_refused() {
-    check_refused(
-        &json!({"existingConfigMap": "mine", "config": {"flags": {"splitboard": true}}}),
-        "config and existingConfigMap are both set: the plugin reads only one of them.",
-    );
-    check_refused(
-        &json!({"existingConfigMap": "mine", "configMapName": "theirs"}),
-        "configMapName and existingConfigMap are both set: with existingConfigMap the chart creates no \
-         ConfigMap.",
-    );
-}
-
-#[test]
-fn rights_and_configuration_have_to_agree() {
-    check_refused(
-        &json!({"config": {"cdi": {"enabled": true}}}),
-        "config.cdi is set: use cdi.enabled, cdi.specDir and cdi.deviceSpecs, which also mount the \
-         directory.",
-    );
-    check_refused(
-        &json!({"ixml": {"enabled": true}, "config": {"health": {"ixml": "off"}}}),
-        "ixml.enabled is true, but config.health.ixml is off: the library would not be loaded.",
-    );
-    check_refused(
-        &json!({"config": {"health": {"ixml": "/opt/libixml.so"}}}),
-        "config.health.ixml names a library, but ixml.enabled is false: the container could neither \
-         read it nor open a GPU.",
-    );
-}
-
-#[test]
-fn what_the_plugin_does_not_support_is_refused_before_it_is_installed() {
-    check_refused(
-        &json!({"config": {"flags": {"usevolcano": true}}}),
-        "config.flags.usevolcano is true: Volcano mode is not supported.",
-    );
-    check_refused(
-        &json!({"config": {"flags": {"reset_gpu": true}}}),
-        "config.flags.reset_gpu is true: GPU reset before an allocation is not supported.",
-    );
-    check_refused(
-        &json!({"config": {"sharing": {"mps": {"replicas": 2}}}}),
-        "config.sharing.mps is set: MPS is not supported.",
-    );
-    check_refused(
-        &json!({"config": {"resourceName": "a.b/c", "resources": [{"name": "a.b/d"}]}}),
-        "config.resources and config.resourceName are both set",
-    );
-}
-
-#[test]
-fn monitoring_needs_what_it_monitors() {
-    for monitoring in ["podMonitor", "prometheusRule", "dashboard"] {
-        check_refused(
-            &json!({"http": {"enabled": false}, monitoring: {"enabled": true}}),
-            "podMonitor, prometheusRule and dashboard need the metrics that http serves",
-        );
-    }
-    check_refused(
-        &json!({"prometheusRule": {"disabled": ["IluvatarMoon"]}}),
-        "prometheusRule.disabled names IluvatarMoon, which is not an alert. Alerts: \
-         IluvatarDeviceUnhealthy,",
-    );
-}
-
-#[test]
-fn what_the_chart_sets_itself_is_not_set_twice() {
-    check_refused(
-        &json!({"extraEnv": [{"name": "IX_HTTP", "value": "off"}]}),
-        "extraEnv sets IX_HTTP, which would override the chart's own value: use http.",
-    );
-    check_refused(
-        &json!({"podLabels": {"app.kubernetes.io/name": "mine"}}),
-        "podLabels sets app.kubernetes.io/name, which the DaemonSet's selector uses: set nameOverride instead.",
-    );
-    check_refused(
-        &json!({"updateStrategy": {"rollingUpdate": {"maxSurge": 1}}}),
-        "updateStrategy.rollingUpdate has both maxSurge and maxUnavailable",
-    );
-}
-
-#[test]
-fn a_misspelt_value_is_refused() {
-    check_refused(&json!({"tolerance": []}), "'tolerance' not allowed");
-    check_refused(&json!({"http": {"port": "9476"}}), "/http/port");
 }

@@ -4,7 +4,7 @@ use ix_device_plugin::model::config::{Config, Granularity};
 use ix_device_plugin::parse::config::parse_config;
 use k8s_openapi::api::core::v1::PodSpec;
 
-use super::objects::{Object, configuration, objects, the_daemon_set};
+use super::objects::{Object, configuration, objects, only, the_daemon_set};
 use super::pod::{self, HTTP_PORT, Right};
 use super::tools::{Tool, text_of};
 use crate::support::binary::{files, stdout_of};
@@ -83,9 +83,35 @@ fn ixml_health_is_privileged_and_sees_the_drivers_libraries() {
 #[test]
 fn the_manifests_of_the_base_also_work_without_kustomize() {
     let Some(base) = built(BASE) else { return };
-    let plain = ["config-map", "daemon-set"].map(|name| text_of(format!("{BASE}/{name}.yaml")));
+    let files = ["service-account", "config-map", "daemon-set"];
+    let plain = files.map(|name| text_of(format!("{BASE}/{name}.yaml")));
     let plain: Vec<_> = plain.iter().flat_map(|text| objects(text)).collect();
     assert_eq!(plain, base);
+}
+
+/// An account of its own, for which no token is made, and nothing that gives it rights.
+#[track_caller]
+pub(super) fn check_account_without_token(objects: &[Object]) {
+    let accounts = objects.iter().filter_map(|object| match object {
+        Object::ServiceAccount(account) => Some(account),
+        _ => None,
+    });
+    let account = only(accounts);
+    assert_eq!(account.automount_service_account_token, Some(false));
+    let spec = pod::spec(the_daemon_set(objects));
+    assert_eq!(account.metadata.name, spec.service_account_name);
+    let others = objects.iter().filter(|object| !matches!(object, Object::ServiceAccount(_)));
+    let is_expected = |object| matches!(object, &Object::ConfigMap(_) | &Object::DaemonSet(_));
+    assert!({ others }.all(is_expected), "{objects:?}");
+}
+
+#[test]
+fn the_pods_have_an_account_of_their_own_without_token_or_rights() {
+    let overlays = ["split-board", "time-slicing", "cdi", "ixml-health"];
+    for directory in overlays.map(|name| format!("{OVERLAYS}/{name}")) {
+        let Some(objects) = built(&directory) else { return };
+        check_account_without_token(&objects);
+    }
 }
 
 #[track_caller]

@@ -3,7 +3,11 @@
 
 mod alerts;
 mod chart;
+mod chart_readme;
+mod chart_refusals;
+mod chart_schema;
 mod image;
+mod install;
 mod kustomize;
 mod metrics;
 mod objects;
@@ -11,6 +15,15 @@ mod pod;
 mod rights;
 mod seed_compat;
 pub(crate) mod tools;
+
+/// What to do about a file that is made from another one and older than it.
+const HOW_TO_UPDATE: &str =
+    "run the tests of `deploy` with INSTA_UPDATE=always, as for golden files";
+
+/// Whether files that are made from others are to be written again.
+fn updates_are_wanted() -> bool {
+    std::env::var("INSTA_UPDATE").is_ok_and(|choice| choice == "always")
+}
 
 /// The paths below deploy/ that a text names, in links and in commands.
 fn paths_of(text: &str) -> impl Iterator<Item = &str> {
@@ -21,7 +34,9 @@ fn paths_of(text: &str) -> impl Iterator<Item = &str> {
 
 #[test]
 fn what_the_guides_name_is_there() {
-    for guide in ["README.md", "deploy/seed-compat/README.md"] {
+    for guide in
+        ["README.md", "deploy/seed-compat/README.md", "deploy/helm/ix-device-plugin/README.md"]
+    {
         let text = tools::text_of(guide);
         assert!(paths_of(&text).count() > 0, "{guide} names nothing");
         for path in paths_of(&text) {

@@ -2,8 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::admissionregistration::v1::{
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceClaimTemplate};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -12,18 +18,61 @@ use serde_yaml::Value;
 use super::tools::text_of;
 
 /// One object of a manifest.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Object {
+    ClusterRole(Box<ClusterRole>),
+    ClusterRoleBinding(Box<ClusterRoleBinding>),
     ConfigMap(Box<ConfigMap>),
     DaemonSet(Box<DaemonSet>),
     Deployment(Box<Deployment>),
+    DeviceClass(Box<DeviceClass>),
+    NetworkPolicy(Box<NetworkPolicy>),
     Pod(Box<Pod>),
     PodMonitor(Box<Custom<PodMonitorSpec>>),
     PrometheusRule(Box<Custom<RuleFile>>),
+    ResourceClaim(Box<ResourceClaim>),
+    ResourceClaimTemplate(Box<ResourceClaimTemplate>),
+    ServiceAccount(Box<ServiceAccount>),
+    ValidatingAdmissionPolicy(Box<ValidatingAdmissionPolicy>),
+    ValidatingAdmissionPolicyBinding(Box<ValidatingAdmissionPolicyBinding>),
+}
+
+/// The metadata of any object.
+macro_rules! metadata_of {
+    ($object:expr, $it:ident => $metadata:expr) => {
+        match $object {
+            Object::ClusterRole($it) => $metadata,
+            Object::ClusterRoleBinding($it) => $metadata,
+            Object::ConfigMap($it) => $metadata,
+            Object::DaemonSet($it) => $metadata,
+            Object::Deployment($it) => $metadata,
+            Object::DeviceClass($it) => $metadata,
+            Object::NetworkPolicy($it) => $metadata,
+            Object::Pod($it) => $metadata,
+            Object::PodMonitor($it) => $metadata,
+            Object::PrometheusRule($it) => $metadata,
+            Object::ResourceClaim($it) => $metadata,
+            Object::ResourceClaimTemplate($it) => $metadata,
+            Object::ServiceAccount($it) => $metadata,
+            Object::ValidatingAdmissionPolicy($it) => $metadata,
+            Object::ValidatingAdmissionPolicyBinding($it) => $metadata,
+        }
+    };
+}
+
+impl Object {
+    pub(crate) fn metadata(&self) -> &ObjectMeta {
+        metadata_of!(self, it => &it.metadata)
+    }
+
+    pub(crate) fn without_labels(mut self) -> Self {
+        metadata_of!(&mut self, it => it.metadata.labels = None);
+        self
+    }
 }
 
 /// An object that Prometheus Operator defines.
-#[derive(Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Custom<Spec> {
     pub(crate) api_version: String,
@@ -32,7 +81,7 @@ pub(crate) struct Custom<Spec> {
     pub(crate) spec: Spec,
 }
 
-#[derive(Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct PodMonitorSpec {
     pub(crate) namespace_selector: NamespaceSelector,
@@ -40,13 +89,13 @@ pub(crate) struct PodMonitorSpec {
     pub(crate) pod_metrics_endpoints: Vec<Endpoint>,
 }
 
-#[derive(Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct NamespaceSelector {
     pub(crate) match_names: Vec<String>,
 }
 
-#[derive(Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Endpoint {
     pub(crate) port: String,
@@ -55,7 +104,7 @@ pub(crate) struct Endpoint {
     pub(crate) relabelings: Vec<Relabeling>,
 }
 
-#[derive(Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Relabeling {
     pub(crate) source_labels: Vec<String>,
@@ -63,20 +112,20 @@ pub(crate) struct Relabeling {
 }
 
 /// Groups of alerts, in a file of Prometheus or in a `PrometheusRule`.
-#[derive(Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RuleFile {
     pub(crate) groups: Vec<RuleGroup>,
 }
 
-#[derive(Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RuleGroup {
     pub(crate) name: String,
     pub(crate) rules: Vec<Alert>,
 }
 
-#[derive(Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Alert {
     #[serde(rename = "alert")]
@@ -110,12 +159,23 @@ fn object(value: Value) -> Object {
 fn typed(value: Value) -> Result<Object, String> {
     let kind = value["kind"].as_str().unwrap_or("nothing").to_owned();
     Ok(match kind.as_str() {
+        "ClusterRole" => Object::ClusterRole(strict(value)?),
+        "ClusterRoleBinding" => Object::ClusterRoleBinding(strict(value)?),
         "ConfigMap" => Object::ConfigMap(strict(value)?),
         "DaemonSet" => Object::DaemonSet(strict(value)?),
         "Deployment" => Object::Deployment(strict(value)?),
+        "DeviceClass" => Object::DeviceClass(strict(value)?),
+        "NetworkPolicy" => Object::NetworkPolicy(strict(value)?),
         "Pod" => Object::Pod(strict(value)?),
         "PodMonitor" => Object::PodMonitor(strict(value)?),
         "PrometheusRule" => Object::PrometheusRule(strict(value)?),
+        "ResourceClaim" => Object::ResourceClaim(strict(value)?),
+        "ResourceClaimTemplate" => Object::ResourceClaimTemplate(strict(value)?),
+        "ServiceAccount" => Object::ServiceAccount(strict(value)?),
+        "ValidatingAdmissionPolicy" => Object::ValidatingAdmissionPolicy(strict(value)?),
+        "ValidatingAdmissionPolicyBinding" => {
+            Object::ValidatingAdmissionPolicyBinding(strict(value)?)
+        }
         other => return Err(format!("{other} is none of ours")),
     })
 }

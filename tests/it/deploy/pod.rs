@@ -17,7 +17,15 @@ use super::objects::only;
 pub(crate) const HTTP_PORT: i32 = 9476;
 /// Name of the DaemonSet and of the label that selects its pods, as users have them.
 pub(crate) const NAME: &str = "iluvatar-device-plugin";
+/// The same in mode dra, so that both can be in one cluster.
+pub(crate) const DRA_NAME: &str = "iluvatar-dra-driver";
 const NAME_LABEL: &str = "app.kubernetes.io/name";
+/// Label of the nodes whose GPUs are served by DRA.
+const MODE_LABEL: &str = "iluvatar.com/gpu.mode";
+/// Directory of the driver's service socket, the same on the host and in the container.
+const PLUGIN: &str = "/var/lib/kubelet/plugins/gpu.iluvatar.com";
+/// Directory of its registration socket.
+const REGISTRY: &str = "/var/lib/kubelet/plugins_registry";
 
 /// A right that only an overlay takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +34,8 @@ pub(crate) enum Right {
     Privileged,
     /// To write CDI specifications.
     CdiDirectory,
+    /// Mode dra: a token, the driver's sockets and CDI specifications.
+    Dra,
 }
 
 /// The settings where nobody types anything.
@@ -47,7 +57,8 @@ pub(crate) fn container(daemon_set: &DaemonSet) -> &Container {
 /// All that holds for every DaemonSet of ours, with just these rights.
 #[track_caller]
 pub(crate) fn check(daemon_set: &DaemonSet, rights: &[Right]) {
-    names_are_those_that_users_have(daemon_set);
+    names_are_those_that_users_have(daemon_set, name_with(rights));
+    only_nodes_of_the_mode_are_served(daemon_set, rights);
     every_path_of_the_plugin_is_there(daemon_set);
     only_its_own_directories_are_writable(daemon_set, rights);
     a_missing_directory_does_not_block(daemon_set);
@@ -55,11 +66,29 @@ pub(crate) fn check(daemon_set: &DaemonSet, rights: &[Right]) {
     resources_fit_what_was_measured(daemon_set);
 }
 
+fn name_with(rights: &[Right]) -> &'static str {
+    if rights.contains(&Right::Dra) { DRA_NAME } else { NAME }
+}
+
+/// No node is served in both modes at once, whatever is installed.
 #[track_caller]
-fn names_are_those_that_users_have(daemon_set: &DaemonSet) {
-    let label = BTreeMap::from([(NAME_LABEL.to_owned(), NAME.to_owned())]);
+fn only_nodes_of_the_mode_are_served(daemon_set: &DaemonSet, rights: &[Right]) {
+    let affinity = spec(daemon_set).affinity.as_ref().and_then(|it| it.node_affinity.as_ref());
+    let required =
+        affinity.and_then(|node| node.required_during_scheduling_ignored_during_execution.as_ref());
+    let operator = if rights.contains(&Right::Dra) { "In" } else { "NotIn" };
+    for term in &required.expect("required terms").node_selector_terms {
+        let mode = term.match_expressions.iter().flatten().find(|it| it.key == MODE_LABEL);
+        let mode = mode.expect("the node's mode");
+        assert_eq!((&*mode.operator, &mode.values), (operator, &Some(vec!["dra".to_owned()])));
+    }
+}
+
+#[track_caller]
+fn names_are_those_that_users_have(daemon_set: &DaemonSet, name: &str) {
+    let label = BTreeMap::from([(NAME_LABEL.to_owned(), name.to_owned())]);
     let spec = daemon_set.spec.as_ref().expect("a spec");
-    assert_eq!(daemon_set.metadata.name.as_deref(), Some(NAME));
+    assert_eq!(daemon_set.metadata.name.as_deref(), Some(name));
     assert_eq!(daemon_set.metadata.namespace.as_deref(), Some("kube-system"));
     // A DaemonSet's selector cannot be changed, so it must be the one that clusters have.
     assert_eq!(spec.selector.match_labels.as_ref(), Some(&label));
@@ -102,8 +131,12 @@ fn every_path_of_the_plugin_is_there(daemon_set: &DaemonSet) {
 
 #[track_caller]
 fn only_its_own_directories_are_writable(daemon_set: &DaemonSet, rights: &[Right]) {
+    let is_dra = rights.contains(&Right::Dra);
     let mut expected = BTreeSet::from([defaults().kubelet_dir]);
-    if rights.contains(&Right::CdiDirectory) {
+    if is_dra {
+        expected.extend([PLUGIN, REGISTRY].map(PathBuf::from));
+    }
+    if is_dra || rights.contains(&Right::CdiDirectory) {
         expected.insert("/var/run/cdi".into());
     }
     let writable =
@@ -114,7 +147,8 @@ fn only_its_own_directories_are_writable(daemon_set: &DaemonSet, rights: &[Right
 /// Hosts without udev, and kubelets without the directory of pod resources, run the plugin too.
 #[track_caller]
 fn a_missing_directory_does_not_block(daemon_set: &DaemonSet) {
-    let always_there = [defaults().kubelet_dir, "/sys".into(), "/dev".into(), "/usr/local".into()];
+    let always_there = ["/sys", "/dev", "/usr/local", REGISTRY].map(PathBuf::from);
+    let always_there = [&[defaults().kubelet_dir], &always_there[..]].concat();
     for (path, (_, volume)) in mounts(daemon_set) {
         let Some(source) = &volume.host_path else { continue };
         let expected = if always_there.contains(&path) { "Directory" } else { "DirectoryOrCreate" };
@@ -141,8 +175,8 @@ fn nothing_is_granted_beyond(daemon_set: &DaemonSet, rights: &[Right]) {
         Some("RuntimeDefault")
     );
     assert_eq!(of_pod.run_as_user, Some(0), "the kubelet's directories belong to root");
-    assert_eq!(spec.automount_service_account_token, Some(false));
-    assert_eq!((&spec.service_account_name, spec.host_network), (&None, None));
+    assert_eq!(spec.automount_service_account_token, Some(rights.contains(&Right::Dra)));
+    assert_eq!(spec.host_network, None);
     assert_eq!((spec.host_pid, spec.host_ipc, &spec.init_containers), (None, None, &None));
     assert_eq!(spec.priority_class_name.as_deref(), Some("system-node-critical"));
     // With the host's /dev mounted read-only, the runtime could not make the default one there.

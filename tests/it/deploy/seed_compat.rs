@@ -12,6 +12,8 @@ const REPLACED: &str = "tests/it/seed/daemonset.yaml";
 fn the_configuration_of_the_cluster_is_left_alone() {
     let Some(objects) = built("deploy/seed-compat") else { return };
     assert!(matches!(&objects[..], [Object::DaemonSet(_)]), "{objects:?}");
+    let account = &pod::spec(the_daemon_set(&objects)).service_account_name;
+    assert_eq!(account, &None, "`kubectl replace` creates no account");
 }
 
 #[test]

@@ -1,5 +1,24 @@
+{{/* Not empty in mode dra. */}}
+{{- define "ix.dra" -}}
+{{- if eq .Values.mode "dra" }}true{{ end -}}
+{{- end }}
+
+{{/* Value of the label that selects the pods. */}}
 {{- define "ix.name" -}}
-{{ .Values.nameOverride | default "iluvatar-device-plugin" }}
+{{ .Values.nameOverride | default (ternary "iluvatar-dra-driver" "iluvatar-device-plugin" (eq .Values.mode "dra")) }}
+{{- end }}
+
+{{/* Name of all objects except the ConfigMap. */}}
+{{- define "ix.fullname" -}}
+{{ .Values.fullnameOverride | default (include "ix.name" .) }}
+{{- end }}
+
+{{- define "ix.namespace" -}}
+{{ .Values.namespaceOverride | default .Release.Namespace }}
+{{- end }}
+
+{{- define "ix.serviceAccount" -}}
+{{ .Values.serviceAccount.name | default (ternary (include "ix.fullname" .) "default" .Values.serviceAccount.create) }}
 {{- end }}
 
 {{/* The selector of the DaemonSet. Kubernetes does not allow it to change. */}}
@@ -13,6 +32,53 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* Labels that the chart sets itself. */}}
+{{- define "ix.ownLabels" -}}
+app.kubernetes.io/name app.kubernetes.io/instance app.kubernetes.io/version app.kubernetes.io/managed-by helm.sh/chart
+{{- end }}
+
+{{/* Requirements on a node's labels, as a list: of the mode, and of nodeAffinityPreset. */}}
+{{- define "ix.nodeRequirements" -}}
+- key: iluvatar.com/gpu.mode
+  operator: {{ ternary "In" "NotIn" (eq .Values.mode "dra") }}
+  values: [dra]
+{{- if eq .Values.nodeAffinityPreset "nfd" }}
+- key: feature.node.kubernetes.io/pci-1200_1e3e.present
+  operator: In
+  values: ["true"]
+{{- end }}
+{{- end }}
+
+{{/* `affinity`, with these requirements in each required term for nodes: a node needs only one term. */}}
+{{- define "ix.affinity" -}}
+{{- $affinity := deepCopy .Values.affinity -}}
+{{- $requirements := include "ix.nodeRequirements" . | fromYamlArray -}}
+{{- $node := $affinity.nodeAffinity | default dict -}}
+{{- $required := $node.requiredDuringSchedulingIgnoredDuringExecution | default dict -}}
+{{- $terms := list -}}
+{{- range $required.nodeSelectorTerms | default (list dict) -}}
+{{- $expressions := concat (.matchExpressions | default list) $requirements -}}
+{{- $terms = append $terms (set . "matchExpressions" $expressions) -}}
+{{- end -}}
+{{- $_ := set $node "requiredDuringSchedulingIgnoredDuringExecution" (dict "nodeSelectorTerms" $terms) -}}
+{{ toYaml (set $affinity "nodeAffinity" $node) }}
+{{- end }}
+
+{{/* With maxSurge, Kubernetes' default for maxUnavailable would be refused. */}}
+{{- define "ix.rollingUpdate" -}}
+{{- $given := .Values.updateStrategy.rollingUpdate -}}
+{{- if not $given -}}
+{{ ternary "maxSurge: 1\nmaxUnavailable: 0" "maxUnavailable: 10%" (eq .Values.mode "dra") }}
+{{- else if and $given.maxSurge (not (hasKey $given "maxUnavailable")) -}}
+{{ toYaml (merge (dict "maxUnavailable" 0) $given) }}
+{{- else -}}
+{{ toYaml $given }}
+{{- end -}}
 {{- end }}
 
 {{- define "ix.image" -}}
@@ -26,9 +92,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{/* The configuration file: `config`, with the keys that cdi and ixml set. */}}
 {{- define "ix.config" -}}
-{{- $config := deepCopy .Values.config -}}
+{{- $config := deepCopy (.Values.config | default dict) -}}
 {{- if .Values.cdi.enabled -}}
 {{- $_ := set $config "cdi" .Values.cdi -}}
+{{- else if and (include "ix.dra" .) (ne .Values.cdi.specDir "/var/run/cdi") -}}
+{{- $_ := set $config "cdi" (dict "specDir" .Values.cdi.specDir) -}}
 {{- end -}}
 {{- if .Values.ixml.enabled -}}
 {{- $health := $config.health | default dict -}}
