@@ -6,6 +6,7 @@ mod chart;
 mod chart_readme;
 mod chart_refusals;
 mod chart_schema;
+mod dra;
 mod image;
 mod install;
 mod kustomize;
