@@ -1,6 +1,7 @@
 //! Mode dra: what the overlay and the chart install, and the examples that use it.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use k8s_openapi::api::core::v1::PodSpec;
 use k8s_openapi::api::resource::v1::{DeviceClaim, DeviceClass};
@@ -70,6 +71,20 @@ fn a_new_pod_serves_before_the_old_one_stops() {
     }
 }
 
+#[test]
+fn the_sockets_have_one_path_on_the_host_and_in_the_container() {
+    let Some(objects) = rendered("dra-everything") else { return };
+    let mounts = pod::mounts(the_daemon_set(&objects));
+    for path in ["/data/kubelet/plugins/gpu.iluvatar.com", "/data/kubelet/plugins_registry"] {
+        let (_, volume) = mounts[Path::new(path)];
+        let host_path = volume.host_path.as_ref().map(|source| &*source.path);
+        assert_eq!(host_path, Some(path), "the kubelet opens what the driver reports");
+    }
+    let env = pod::container(the_daemon_set(&objects)).env.iter().flatten();
+    let directory = env.filter(|variable| variable.name == "IX_KUBELET_DIR");
+    assert_eq!(only(directory).value.as_deref(), Some("/data/kubelet/device-plugins"));
+}
+
 /// Group, resource and verbs of each rule.
 fn rules(objects: &[Object]) -> BTreeSet<(String, String, Vec<String>)> {
     let roles = objects.iter().filter_map(|object| match object {
@@ -92,7 +107,7 @@ fn the_role_has_the_verbs_that_the_driver_uses() {
     };
     let expected = [
         rule("", "nodes", &["get"]),
-        rule("events.k8s.io", "events", &["create", "patch"]),
+        rule("events.k8s.io", "events", &["create"]),
         rule("resource.k8s.io", "resourceclaims", &["get"]),
         rule("resource.k8s.io", "resourceslices", &["create", "delete", "list", "update", "watch"]),
     ];

@@ -66,7 +66,7 @@ problems inside `config`, with their line.
 {{- if and $values.networkPolicy.enabled $values.podMonitor.enabled (not $values.networkPolicy.ingressFrom) -}}
 {{- fail "podMonitor.enabled and networkPolicy.enabled are true, but networkPolicy.ingressFrom is empty: Prometheus could not read the metrics. Name its pods there." -}}
 {{- end -}}
-{{- $mounted := list "/ixconfig" "/var/lib/kubelet/device-plugins" "/var/lib/kubelet/pod-resources" "/var/lib/kubelet/plugins/gpu.iluvatar.com" "/var/lib/kubelet/plugins_registry" "/sys" "/dev" "/run/udev" -}}
+{{- $mounted := list "/ixconfig" (include "ix.kubeletDir" .) "/var/lib/kubelet/pod-resources" "/sys" "/dev" "/run/udev" -}}
 {{- range $values.extraVolumeMounts -}}
 {{- if has (trimSuffix "/" .mountPath) $mounted -}}
 {{- fail (printf "extraVolumeMounts mounts %s, which the chart mounts itself: remove it." .mountPath) -}}

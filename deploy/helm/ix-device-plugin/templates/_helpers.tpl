@@ -3,6 +3,14 @@
 {{- if eq .Values.mode "dra" }}true{{ end -}}
 {{- end }}
 
+{{/*
+The device plugin directory in the container. In mode dra it is below the kubelet's root directory, where
+the driver's sockets are too: the kubelet opens these by the path that the driver reports.
+*/}}
+{{- define "ix.kubeletDir" -}}
+{{ ternary .Values.kubelet.rootDir "/var/lib/kubelet" (eq .Values.mode "dra") }}/device-plugins
+{{- end }}
+
 {{/* Value of the label that selects the pods. */}}
 {{- define "ix.name" -}}
 {{ .Values.nameOverride | default (ternary "iluvatar-dra-driver" "iluvatar-device-plugin" (eq .Values.mode "dra")) }}
