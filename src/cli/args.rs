@@ -43,6 +43,9 @@ pub struct ConfigArgs {
 /// the replaced plugin.
 #[derive(Args, Debug)]
 pub struct OverrideArgs {
+    /// How GPUs are offered: `device-plugin` or `dra`. Overrides `mode` of the file.
+    #[arg(long, value_name = "MODE")]
+    pub mode: Option<Override>,
     /// Resource name. Overrides `resourceName` of the file.
     #[arg(long, value_name = "NAME")]
     pub resource_name: Option<Override>,
@@ -61,6 +64,7 @@ pub struct OverrideArgs {
 impl OverrideArgs {
     pub(super) fn overrides(&self) -> Overrides {
         Overrides {
+            mode: self.mode.clone(),
             resource_name: self.resource_name.clone(),
             split_board: self.splitboard.clone(),
             use_volcano: self.usevolcano.clone(),

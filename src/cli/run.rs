@@ -1,5 +1,6 @@
 //! `run`: the daemon, until SIGTERM or SIGINT.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -12,7 +13,9 @@ use crate::app::{self, DaemonSettings, RunError};
 use crate::daemon::ixml_source::IxmlSettings;
 use crate::decide::node::removed::Retention;
 use crate::host::ixml::search_path::LibraryEnv;
+use crate::host::other_mode::live_socket;
 use crate::host::root::Root;
+use crate::model::config::ServingMode;
 use crate::model::ixml::IxmlChoice;
 use crate::model::rescan::RescanTrigger;
 use crate::wire::config_yaml::effective_json;
@@ -22,6 +25,7 @@ pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
     let signals = runtime.block_on(async { Signals::listen() })?;
     let source = config::source(&args.config);
     let config = source.load().map_err(|error| Failure::Configuration(error.into()))?;
+    refuse_other_mode(config.mode, &args.kubelet_dir)?;
     let root = Root::open(&args.machine.root).map_err(anyhow::Error::new)?;
     info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -53,6 +57,20 @@ pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
         RunError::Configuration(_) => Failure::Configuration(error.into()),
         RunError::Task(_) => Failure::Failed(error.into()),
     })
+}
+
+/// Two modes on one node would each give away what the other has given.
+fn refuse_other_mode(mode: ServingMode, plugin_directory: &Path) -> Result<(), Failure> {
+    let Some(socket) = live_socket(mode, plugin_directory) else { return Ok(()) };
+    let (active, other) = match mode {
+        ServingMode::DevicePlugin => ("device-plugin", "dra"),
+        ServingMode::Dra => ("dra", "device-plugin"),
+    };
+    Err(Failure::from(anyhow::anyhow!(
+        "mode {other} serves this node, at {}; a node has one mode; stop that pod before this one \
+         starts in mode {active}",
+        socket.display()
+    )))
 }
 
 fn library_env() -> LibraryEnv {

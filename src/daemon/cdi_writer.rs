@@ -16,7 +16,7 @@ use super::inventory_owner::SnapshotReceiver;
 use crate::decide::allocation::cdi::{self, SpecAction};
 use crate::host::cdi_dir::{self, Existing, OwnFile};
 use crate::host::directory_watch::DirectoryWatch;
-use crate::model::cdi::{CdiDirectory, CdiSpec};
+use crate::model::cdi::{CdiDirectory, CdiKind, CdiSpec};
 
 /// How often the directory is read while inotify reports its changes.
 const WATCHED_INTERVAL: Duration = Duration::from_secs(30);
@@ -31,8 +31,8 @@ pub struct CdiWriter {
     snapshots: SnapshotReceiver,
     inotify: bool,
     published: watch::Sender<Option<Arc<CdiSpec>>>,
-    /// The directory of the file; none while CDI is off.
-    directory: Option<PathBuf>,
+    /// The directory of the file, and the file's kind; none while CDI is off.
+    directory: Option<(PathBuf, CdiKind)>,
     watch: Option<DirectoryWatch>,
     own: Option<Arc<OwnFile>>,
     /// What this instance last wrote; a spec without names where it removed the file.
@@ -83,12 +83,13 @@ impl CdiWriter {
         let Some(snapshot) = self.snapshots.borrow_and_update().clone() else {
             return Duration::MAX;
         };
-        let directory = snapshot.cdi_spec.is_some().then(|| snapshot.cdi.spec_dir.clone());
+        let directory =
+            snapshot.cdi_spec.as_ref().map(|spec| (snapshot.cdi.spec_dir.clone(), spec.kind));
         if self.directory != directory {
             self.remove_own().await;
             self.directory.clone_from(&directory);
         }
-        let (Some(directory), Some(wanted)) = (directory, &snapshot.cdi_spec) else {
+        let (Some((directory, _)), Some(wanted)) = (directory, &snapshot.cdi_spec) else {
             return Duration::MAX;
         };
         if self.watch.is_none() && self.inotify {
@@ -105,7 +106,7 @@ impl CdiWriter {
 
     /// Returns the problems that an operator has to solve.
     async fn update_file(&mut self, directory: &Path, wanted: &CdiSpec) -> io::Result<Vec<String>> {
-        let found = self.read(directory).await;
+        let found = self.read(directory, wanted.kind).await;
         self.publish(found.as_ref().ok().and_then(cdi::resolvable));
         let found = found?;
         match cdi::spec_action(wanted, &found, self.last.as_ref()) {
@@ -117,9 +118,9 @@ impl CdiWriter {
         Ok(cdi::problems(wanted, &found, directory))
     }
 
-    async fn read(&self, directory: &Path) -> io::Result<CdiDirectory> {
+    async fn read(&self, directory: &Path, kind: CdiKind) -> io::Result<CdiDirectory> {
         let (directory, own) = (directory.to_owned(), self.own.clone());
-        blocking(move || cdi_dir::read_directory(&directory, own.as_deref())).await
+        blocking(move || cdi_dir::read_directory(&directory, kind, own.as_deref())).await
     }
 
     async fn write(
@@ -139,8 +140,8 @@ impl CdiWriter {
 
     async fn remove(&mut self, directory: &Path, wanted: &CdiSpec) -> io::Result<()> {
         self.publish(None);
-        let path = directory.to_owned();
-        blocking(move || cdi_dir::remove(&path)).await?;
+        let (path, kind) = (directory.to_owned(), wanted.kind);
+        blocking(move || cdi_dir::remove(&path, kind)).await?;
         self.last = Some(wanted.clone());
         info!(directory = %directory.display(), "CDI spec removed");
         Ok(())
@@ -151,9 +152,11 @@ impl CdiWriter {
         self.publish(None);
         (self.watch, self.last) = (None, None);
         self.problems.clear();
-        let (Some(directory), Some(own)) = (self.directory.take(), self.own.take()) else { return };
+        let (Some((directory, kind)), Some(own)) = (self.directory.take(), self.own.take()) else {
+            return;
+        };
         let path = directory.clone();
-        match blocking(move || cdi_dir::remove_own(&path, &own)).await {
+        match blocking(move || cdi_dir::remove_own(&path, kind, &own)).await {
             Ok(true) => info!(directory = %directory.display(), "CDI spec removed"),
             Ok(false) => debug!("CDI spec was written by another instance; keeping it"),
             Err(error) => {

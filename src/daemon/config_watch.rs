@@ -15,6 +15,7 @@ use crate::host::config_file::ConfigSource;
 use crate::host::directory_watch::DirectoryWatch;
 use crate::host::files::FileVersion;
 use crate::model::config::Config;
+use crate::parse::config::keys::{MODE_WORDS, word_of};
 use crate::wire::config_yaml::effective_json;
 
 /// How often to check the file without inotify.
@@ -39,6 +40,8 @@ pub struct ConfigWatch {
     telemetry: Telemetry,
     /// The last problem, so that it is logged once.
     last_problem: String,
+    /// Whether the file asks for another mode than the active one.
+    has_other_mode: bool,
 }
 
 impl ConfigWatch {
@@ -53,7 +56,17 @@ impl ConfigWatch {
         telemetry: Telemetry,
     ) -> Self {
         let last_problem = String::new();
-        Self { source, config, snapshots, requests, inotify, seen: None, telemetry, last_problem }
+        Self {
+            source,
+            config,
+            snapshots,
+            requests,
+            inotify,
+            seen: None,
+            telemetry,
+            last_problem,
+            has_other_mode: false,
+        }
     }
 
     /// Follows until `stop`.
@@ -122,7 +135,8 @@ impl ConfigWatch {
         }
     }
 
-    fn apply(&mut self, config: Config) {
+    fn apply(&mut self, mut config: Config) {
+        self.keep_mode(&mut config);
         if **self.config.borrow() == config {
             self.last_problem.clear();
             self.telemetry.config_is_current();
@@ -139,6 +153,21 @@ impl ConfigWatch {
         let effective = effective_json(&config);
         info!(path = %self.source.path().display(), config = %effective, "configuration changed");
         self.config.send_replace(Arc::new(config));
+    }
+
+    /// Sockets, clients and tasks are those of the mode that the daemon was started in.
+    fn keep_mode(&mut self, config: &mut Config) {
+        let active = self.config.borrow().mode;
+        let is_other = config.mode != active;
+        if is_other && !self.has_other_mode {
+            let mode = word_of(&MODE_WORDS, &active);
+            warn!(
+                active = mode,
+                "mode changed in the configuration; restart the daemon to apply it"
+            );
+        }
+        self.has_other_mode = is_other;
+        config.mode = active;
     }
 
     fn refuse(&mut self, problem: String) {

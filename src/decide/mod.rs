@@ -12,9 +12,9 @@ pub mod allocation;
 
 pub mod node;
 
+pub mod dra;
+
 pub mod ixml;
 pub mod kubelet;
-
-pub mod dra;
 
 pub mod doctor;

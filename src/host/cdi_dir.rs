@@ -13,7 +13,7 @@ use std::path::Path;
 use tempfile::NamedTempFile;
 
 use super::files;
-use crate::model::cdi::{CdiDirectory, CdiSpec, FILE_NAME, KIND, OtherSpec, SpecFile, SpecWriter};
+use crate::model::cdi::{CdiDirectory, CdiKind, CdiSpec, OtherSpec, SpecFile, SpecWriter};
 use crate::parse::doctor::cdi_spec::parse_cdi_spec;
 use crate::wire::cdi;
 
@@ -36,21 +36,26 @@ impl OwnFile {
     }
 }
 
-/// Reads every spec of our kind in `directory`; `own` is what this instance wrote there last.
+/// Reads every spec of a kind in `directory`; `own` is what this instance wrote there last.
 ///
 /// # Errors
 /// The directory or our own file cannot be read. Other files that cannot be read or parsed are left
 /// out: no runtime has names from them either.
-pub fn read_directory(directory: &Path, own: Option<&OwnFile>) -> io::Result<CdiDirectory> {
+pub fn read_directory(
+    directory: &Path,
+    kind: CdiKind,
+    own: Option<&OwnFile>,
+) -> io::Result<CdiDirectory> {
+    let own_name = kind.file_name();
     let names = files::list_directory(directory)?.into_iter().map(|listed| listed.name);
-    let others = names.filter(|name| name != FILE_NAME && is_spec(name)).filter_map(|name| {
+    let others = names.filter(|name| name != own_name && is_spec(name)).filter_map(|name| {
         let path = directory.join(name);
         let spec = parse_cdi_spec(&read(&path).ok()?).ok()?;
         let names = spec.devices.into_iter().collect();
-        (spec.kind == KIND).then_some(OtherSpec { path, names })
+        (spec.kind == kind.name()).then_some(OtherSpec { path, names })
     });
     let others = others.collect();
-    Ok(CdiDirectory { spec_file: read_spec_file(&directory.join(FILE_NAME), own)?, others })
+    Ok(CdiDirectory { spec_file: read_spec_file(&directory.join(own_name), own)?, others })
 }
 
 fn is_spec(name: &str) -> bool {
@@ -100,7 +105,7 @@ pub fn write(directory: &Path, spec: &CdiSpec, existing: Existing) -> io::Result
     // After a crash the name must not lead to an empty file. The directory itself need not be synced:
     // the next start writes a file that was lost.
     file.as_file().sync_data()?;
-    let path = directory.join(FILE_NAME);
+    let path = directory.join(spec.kind.file_name());
     let persist = match existing {
         Existing::Replace => NamedTempFile::persist,
         Existing::Refuse => NamedTempFile::persist_noclobber,
@@ -112,19 +117,19 @@ pub fn write(directory: &Path, spec: &CdiSpec, existing: Existing) -> io::Result
 ///
 /// # Errors
 /// As `unlink`.
-pub fn remove(directory: &Path) -> io::Result<()> {
-    files::remove(&directory.join(FILE_NAME))
+pub fn remove(directory: &Path, kind: CdiKind) -> io::Result<()> {
+    files::remove(&directory.join(kind.file_name()))
 }
 
 /// Removes our file if it is still the one that this instance wrote; returns whether it was.
 ///
 /// # Errors
 /// As `lstat` and `unlink`.
-pub fn remove_own(directory: &Path, own: &OwnFile) -> io::Result<bool> {
-    let found = read_spec_file(&directory.join(FILE_NAME), Some(own))?;
+pub fn remove_own(directory: &Path, kind: CdiKind, own: &OwnFile) -> io::Result<bool> {
+    let found = read_spec_file(&directory.join(kind.file_name()), Some(own))?;
     let is_own = matches!(found, SpecFile::Ours { writer: SpecWriter::ThisInstance, .. });
     if is_own {
-        remove(directory)?;
+        remove(directory, kind)?;
     }
     Ok(is_own)
 }
@@ -134,13 +139,15 @@ mod tests {
     use super::*;
     use tempfile::TempDir;
 
+    const KIND: CdiKind = CdiKind::DevicePlugin;
+
     fn spec(name: &str) -> CdiSpec {
         let name = name.parse().unwrap();
-        CdiSpec { common: Vec::new(), devices: [(name, vec!["/dev/x".to_owned()])].into() }
+        CdiSpec { devices: [(name, vec!["/dev/x".to_owned()])].into(), ..CdiSpec::default() }
     }
 
     fn is_own(directory: &Path, own: &OwnFile) -> bool {
-        let found = read_directory(directory, Some(own)).unwrap().spec_file;
+        let found = read_directory(directory, KIND, Some(own)).unwrap().spec_file;
         matches!(found, SpecFile::Ours { writer: SpecWriter::ThisInstance, .. })
     }
 
@@ -154,18 +161,21 @@ mod tests {
             drop(write(directory.path(), &spec("0000:13:00.0"), Existing::Replace).unwrap());
             assert!(!is_own(directory.path(), &own));
         }
-        assert!(!remove_own(directory.path(), &own).unwrap());
-        assert_ne!(read_directory(directory.path(), None).unwrap().spec_file, SpecFile::Absent);
+        assert!(!remove_own(directory.path(), KIND, &own).unwrap());
+        assert_ne!(
+            read_directory(directory.path(), KIND, None).unwrap().spec_file,
+            SpecFile::Absent
+        );
     }
 
     #[test]
     fn a_file_that_appeared_meanwhile_is_not_replaced_and_no_unfinished_file_stays() {
         let directory = TempDir::new().unwrap();
-        fs::write(directory.path().join(FILE_NAME), "{}").unwrap();
+        fs::write(directory.path().join(KIND.file_name()), "{}").unwrap();
         let error = write(directory.path(), &spec("0000:13:00.0"), Existing::Refuse).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AlreadyExists);
         let listed = files::list_directory(directory.path()).unwrap();
         assert_eq!(listed.len(), 1);
-        assert_eq!(read(&directory.path().join(FILE_NAME)).unwrap(), "{}");
+        assert_eq!(read(&directory.path().join(KIND.file_name())).unwrap(), "{}");
     }
 }

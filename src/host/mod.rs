@@ -26,6 +26,7 @@ pub mod held_stream;
 pub mod http_client;
 pub mod kube_api;
 pub mod kubelet;
+pub mod other_mode;
 pub mod pod_resources;
 pub mod sockets;
 pub mod uevents;

@@ -8,16 +8,59 @@ use std::str::FromStr;
 
 use super::pci::{PciAddress, PciAddressError};
 
-/// Vendor and class of all our names, whatever the resources are called.
-pub const KIND: &str = "iluvatar.com/gpu";
+/// Vendor and class of our names. Each mode has its own, whatever resources are called, so that
+/// neither changes what the other's containers have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CdiKind {
+    /// Of the device plugin.
+    #[default]
+    DevicePlugin,
+    /// Of dynamic resource allocation.
+    Dra,
+}
 
-/// `VENDOR-CLASS.json`, as the specification asks.
-pub const FILE_NAME: &str = "iluvatar.com-gpu.json";
+impl CdiKind {
+    /// As specs and names have it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::DevicePlugin => "iluvatar.com/gpu",
+            Self::Dra => "gpu.iluvatar.com/device",
+        }
+    }
+
+    /// `VENDOR-CLASS.json`, as the specification asks.
+    #[must_use]
+    pub const fn file_name(self) -> &'static str {
+        match self {
+            Self::DevicePlugin => "iluvatar.com-gpu.json",
+            Self::Dra => "gpu.iluvatar.com-device.json",
+        }
+    }
+
+    /// What every container gets besides nodes. The device plugin sets variables itself; a claim has
+    /// only its names, and without the variable the vendor's runtime would add all GPUs.
+    #[must_use]
+    pub fn env(self) -> &'static [&'static str] {
+        match self {
+            Self::DevicePlugin => &[],
+            Self::Dra => &["IX_VISIBLE_DEVICES=void"],
+        }
+    }
+}
+
+impl fmt::Display for CdiKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
 
 /// The names of this node and the paths of their device nodes. Without a name there is no file: the
 /// specification requires at least one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CdiSpec {
+    /// Which mode's names these are.
+    pub kind: CdiKind,
     /// Nodes that every container gets, whichever name it is given.
     pub common: Vec<String>,
     /// The nodes of each name; never empty.
@@ -39,8 +82,8 @@ const BOARD: &str = "board-";
 impl CdiName {
     /// With the kind, as a kubelet passes it on: `iluvatar.com/gpu=0000:13:00.0`.
     #[must_use]
-    pub fn qualified(self) -> String {
-        format!("{KIND}={self}")
+    pub fn qualified(self, kind: CdiKind) -> String {
+        format!("{kind}={self}")
     }
 }
 

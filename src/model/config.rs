@@ -1,6 +1,6 @@
 //! The configuration as it is meant: every default filled in, every rule already checked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,6 +11,8 @@ use super::pci::{PciAddress, PciId};
 /// The whole configuration. `Config::default()` is what an empty file means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
+    /// How GPUs are offered.
+    pub mode: ServingMode,
     /// What is offered to the kubelet; at least one.
     pub resources: Vec<ResourceRule>,
     /// Which chips share a board.
@@ -23,19 +25,72 @@ pub struct Config {
     pub health: HealthRules,
     /// Devices by name, through the Container Device Interface.
     pub cdi: CdiRules,
+    /// Dynamic resource allocation; without effect in the other mode.
+    pub dra: DraRules,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
+            mode: ServingMode::default(),
             resources: vec![ResourceRule::default()],
             boards: BoardRules::default(),
             discovery: DiscoveryRules::default(),
             container: ContainerRules::default(),
             health: HealthRules::default(),
             cdi: CdiRules::default(),
+            dra: DraRules::default(),
         }
     }
+}
+
+/// How GPUs are offered to Kubernetes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ServingMode {
+    /// As extended resources, by the device plugin API.
+    #[default]
+    DevicePlugin,
+    /// As devices of `ResourceSlices`, by dynamic resource allocation.
+    Dra,
+}
+
+/// What dynamic resource allocation offers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DraRules {
+    /// What a device is.
+    pub devices: DraOffer,
+    /// What a device is where the API server does not support boards and chips at once.
+    pub fallback: Granularity,
+    /// How many claims may share a device; at least 2, and never where boards and chips are both
+    /// offered.
+    pub slots: Option<u32>,
+    /// Reasons for which pods are evicted.
+    pub evict: BTreeSet<ReasonCode>,
+    /// Whether changes of health become events of the Node.
+    pub events: bool,
+}
+
+impl Default for DraRules {
+    fn default() -> Self {
+        Self {
+            devices: DraOffer::Board,
+            fallback: Granularity::Board,
+            slots: None,
+            evict: BTreeSet::new(),
+            events: true,
+        }
+    }
+}
+
+/// What a device of a slice is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DraOffer {
+    /// A board.
+    Board,
+    /// A chip.
+    Chip,
+    /// Boards and their chips; a claim that has one excludes the other.
+    Both,
 }
 
 /// One extended resource.

@@ -176,10 +176,12 @@ impl Device {
         self.reasons.iter().any(|reason| reason.code == ReasonCode::Removed)
     }
 
-    /// Whether a pod holds its chips under another id, or may.
+    /// Whether a pod holds its chips under another id or through a claim, or may.
     #[must_use]
     pub fn is_withheld(&self) -> bool {
-        self.reasons.iter().any(|reason| reason.code == ReasonCode::HeldByPod)
+        self.reasons
+            .iter()
+            .any(|reason| matches!(reason.code, ReasonCode::HeldByPod | ReasonCode::HeldByClaim))
     }
 }
 

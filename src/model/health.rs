@@ -95,6 +95,9 @@ pub enum ReasonCode {
     HeldByPod,
     /// An operator keeps it from new pods. Nothing to configure.
     Cordoned,
+    /// A claim holds its chips, by dynamic resource allocation: the node served it before. Nothing to
+    /// configure.
+    HeldByClaim,
 }
 
 /// What a signal leads to.
@@ -179,6 +182,7 @@ impl ReasonCode {
             Self::Removed => "Removed",
             Self::HeldByPod => "HeldByPod",
             Self::Cordoned => "Cordoned",
+            Self::HeldByClaim => "HeldByClaim",
         }
     }
 
@@ -205,6 +209,7 @@ impl ReasonCode {
             | Self::LinkBelowMaximum
             | Self::Removed
             | Self::HeldByPod
+            | Self::HeldByClaim
             | Self::Cordoned => Certainty::State,
             Self::ConfigSpaceUnreadable | Self::AerFatal | Self::PcieErrorRecovery => {
                 Certainty::Hard

@@ -22,6 +22,7 @@ pub mod topology;
 pub mod allocation;
 pub mod cdi;
 pub mod cordon;
+pub mod dra;
 pub mod health_sample;
 pub mod inventory;
 pub mod observed;

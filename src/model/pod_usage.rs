@@ -1,8 +1,11 @@
 //! Which containers hold which devices, as the kubelet's PodResources API lists them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
+
+use super::device::DeviceId;
+use super::dra::claim::ClaimUsage;
 
 /// One answer of PodResources `List`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,11 +46,34 @@ impl fmt::Display for Holder {
     }
 }
 
+/// An id of the device plugin that a pod holds, or may hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldDevice {
+    /// The resource.
+    pub resource: String,
+    /// The id.
+    pub id: DeviceId,
+    /// Who holds it; absent until the kubelet reports it.
+    pub holder: Option<Holder>,
+}
+
+impl fmt::Display for HeldDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { resource, id, holder } = self;
+        match holder {
+            Some(holder) => write!(f, "{resource} {id} by {holder}"),
+            None => write!(f, "{resource} {id}, as far as the kubelet has reported"),
+        }
+    }
+}
+
 /// Every device id that some container holds, by resource. Ids stay as the kubelet wrote them: it
 /// also lists those of other plugins, and those that earlier plugins gave.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeldDevices {
     by_resource: BTreeMap<String, BTreeMap<String, Holder>>,
+    /// Devices of our DRA driver that containers have through claims.
+    pub claimed: BTreeSet<ClaimUsage>,
 }
 
 impl HeldDevices {

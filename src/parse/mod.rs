@@ -9,6 +9,7 @@ pub mod uevent;
 pub mod state_file;
 
 pub mod allocations;
+pub mod claim_records;
 pub mod config;
 pub mod cordons;
 pub mod node_file;

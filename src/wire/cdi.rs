@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::cdi::{CdiName, CdiSpec, KIND};
+use crate::model::cdi::{CdiKind, CdiName, CdiSpec};
 
 const VERSION: &str = "0.5.0";
 
@@ -36,6 +36,9 @@ struct TypedDevice {
 #[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct TypedEdits {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    env: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     device_nodes: Vec<TypedNode>,
 }
 
@@ -52,21 +55,26 @@ struct TypedNode {
 pub fn spec_json(spec: &CdiSpec) -> String {
     let devices = spec.devices.iter().map(|(name, nodes)| TypedDevice {
         name: name.to_string(),
-        container_edits: typed_edits(nodes),
+        container_edits: typed_edits(&[], nodes),
     });
+    let env = spec.kind.env();
     let typed = TypedSpec {
         cdi_version: VERSION.to_owned(),
-        kind: KIND.to_owned(),
+        kind: spec.kind.name().to_owned(),
         devices: devices.collect(),
-        container_edits: (!spec.common.is_empty()).then(|| typed_edits(&spec.common)),
+        container_edits: (!spec.common.is_empty() || !env.is_empty())
+            .then(|| typed_edits(env, &spec.common)),
     };
     serde_json::to_string_pretty(&typed).expect("structs of strings always serialise") + "\n"
 }
 
-fn typed_edits(nodes: &[String]) -> TypedEdits {
+fn typed_edits(env: &[&str], nodes: &[String]) -> TypedEdits {
     let node =
         |path: &String| TypedNode { path: path.clone(), permissions: PERMISSIONS.to_owned() };
-    TypedEdits { device_nodes: nodes.iter().map(node).collect() }
+    TypedEdits {
+        env: env.iter().map(|&variable| variable.to_owned()).collect(),
+        device_nodes: nodes.iter().map(node).collect(),
+    }
 }
 
 /// The spec in a file that this program wrote, compared byte by byte: a file that was edited since
@@ -82,7 +90,9 @@ pub fn parse_own_spec(text: &str) -> Option<CdiSpec> {
     };
     let devices: BTreeMap<_, Vec<String>> =
         typed.devices.into_iter().map(device).collect::<Option<_>>()?;
-    let spec = CdiSpec { common, devices };
+    let kinds = [CdiKind::DevicePlugin, CdiKind::Dra];
+    let kind = kinds.into_iter().find(|kind| kind.name() == typed.kind)?;
+    let spec = CdiSpec { kind, common, devices };
     (!spec.devices.is_empty() && spec_json(&spec) == text).then_some(spec)
 }
 
@@ -120,6 +130,7 @@ mod tests {
 
     fn written() -> CdiSpec {
         CdiSpec {
+            kind: CdiKind::DevicePlugin,
             common: vec!["/dev/itrctl".to_owned()],
             devices: BTreeMap::from([(
                 "0000:13:00.0".parse().unwrap(),
@@ -132,6 +143,20 @@ mod tests {
     fn a_spec_is_written_in_the_known_form_and_recognised() {
         assert_eq!(spec_json(&written()), WRITTEN);
         assert_eq!(parse_own_spec(WRITTEN), Some(written()));
+    }
+
+    #[test]
+    fn names_of_claims_are_of_their_own_kind_and_keep_the_vendors_runtime_from_adding_gpus() {
+        let spec = CdiSpec { kind: CdiKind::Dra, ..written() };
+        let text = spec_json(&spec);
+        assert!(text.contains("\"kind\": \"gpu.iluvatar.com/device\""), "{text}");
+        assert!(text.contains("\"env\": [\n      \"IX_VISIBLE_DEVICES=void\"\n    ]"), "{text}");
+        assert_eq!(parse_own_spec(&text), Some(spec.clone()));
+        // Without control nodes too.
+        let spec = CdiSpec { common: Vec::new(), ..spec };
+        let text = spec_json(&spec);
+        assert!(text.contains("IX_VISIBLE_DEVICES=void"), "{text}");
+        assert_eq!(parse_own_spec(&text), Some(spec));
     }
 
     #[test]

@@ -7,15 +7,16 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use crate::model::config::{
-    BoardRules, CdiRules, Config, ContainerRules, DiscoveryRules, Granularity, HealthRules,
-    ResourceRule, Selector, Sharing,
+    BoardRules, CdiRules, Config, ContainerRules, DiscoveryRules, DraRules, Granularity,
+    HealthRules, ResourceRule, Selector, ServingMode, Sharing,
 };
 use crate::model::ixml::IxmlChoice;
 use crate::model::pci::PciAddress;
 use crate::parse::config::key::ConfigKey;
 use crate::parse::config::keys::{
-    self, PAIRING_WORDS, POLICY_WORDS, SEVERITY_WORDS, VISIBLE_DEVICES_WORDS, boards, cdi,
-    container, discovery, health, resource, selector, time_slicing, word_of,
+    self, DRA_DEVICES_WORDS, DRA_FALLBACK_WORDS, MODE_WORDS, PAIRING_WORDS, POLICY_WORDS,
+    SEVERITY_WORDS, VISIBLE_DEVICES_WORDS, boards, cdi, container, discovery, dra, health,
+    resource, selector, time_slicing, word_of,
 };
 
 /// The configuration with all defaults, resources in the form of the list, names as the kubelet
@@ -33,7 +34,12 @@ pub fn effective_yaml(config: &Config) -> String {
 #[must_use]
 pub fn effective_json(config: &Config) -> Value {
     let sharing = config.resources.iter().find_map(|rule| rule.sharing).map(sharing_value);
+    // The other mode's keys would only distract.
+    let is_dra = config.mode == ServingMode::Dra;
+    let mode = is_dra.then(|| word_of(&MODE_WORDS, &config.mode).into());
+    let is_given = is_dra || config.dra != DraRules::default();
     mapping([
+        (&keys::MODE, mode),
         (&keys::SHARING, sharing),
         (&keys::RESOURCES, Some(config.resources.iter().map(resource_value).collect())),
         (&keys::BOARDS, Some(boards_value(&config.boards))),
@@ -41,6 +47,7 @@ pub fn effective_json(config: &Config) -> Value {
         (&keys::CONTAINER, Some(container_value(config.container))),
         (&keys::HEALTH, Some(health_value(&config.health))),
         (&keys::CDI, Some(cdi_value(&config.cdi))),
+        (&keys::DRA, is_given.then(|| dra_value(&config.dra))),
     ])
 }
 
@@ -133,6 +140,17 @@ fn cdi_value(rules: &CdiRules) -> Value {
         (&cdi::ENABLED, Some(json!(enabled))),
         (&cdi::SPEC_DIR, Some(json!(spec_dir.to_string_lossy()))),
         (&cdi::DEVICE_SPECS, Some(json!(device_specs))),
+    ])
+}
+
+fn dra_value(rules: &DraRules) -> Value {
+    let evict: Value = rules.evict.iter().map(|code| code.name()).collect();
+    mapping([
+        (&dra::DEVICES, Some(word_of(&DRA_DEVICES_WORDS, &rules.devices).into())),
+        (&dra::FALLBACK, Some(word_of(&DRA_FALLBACK_WORDS, &rules.fallback).into())),
+        (&dra::SLOTS, rules.slots.map(Value::from)),
+        (&dra::EVICT, some(evict)),
+        (&dra::EVENTS, Some(rules.events.into())),
     ])
 }
 

@@ -10,6 +10,7 @@ use super::v1beta1::{
 };
 use crate::decide::allocation::allocate::{AllocateError, Grant};
 use crate::decide::allocation::prefer::{DeviceSupply, PreferenceRequest, prefer};
+use crate::model::cdi::CdiKind;
 use crate::model::device::{Device, DeviceId, Resource};
 use crate::model::topology::DistanceTree;
 
@@ -56,7 +57,10 @@ fn container_response(grant: Grant) -> ContainerAllocateResponse {
         host_path: node.path,
         permissions: "rw".to_owned(),
     });
-    let names = grant.cdi_names.into_iter().map(|name| CdiDevice { name: name.qualified() });
+    let names = grant
+        .cdi_names
+        .into_iter()
+        .map(|name| CdiDevice { name: name.qualified(CdiKind::DevicePlugin) });
     ContainerAllocateResponse {
         devices: devices.collect(),
         cdi_devices: names.collect(),

@@ -15,6 +15,7 @@ pub mod config_schema;
 pub mod config_yaml;
 pub mod counted;
 pub mod device_plugin;
+pub mod dra_objects;
 pub mod dra_registration;
 pub mod metrics;
 pub mod pod_resources;

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use ix_device_plugin::decide::node::list_limit::{KUBELET_LIST_LIMIT, largest_replicas};
 use ix_device_plugin::model::config::{
-    BoardRules, CdiRules, Config, ContainerRules, DiscoveryRules, Granularity, HealthRules,
-    Pairing, ResourceRule, Selector, Sharing, SharingPolicy, VisibleDevices,
+    BoardRules, CdiRules, Config, ContainerRules, DiscoveryRules, DraOffer, DraRules, Granularity,
+    HealthRules, Pairing, ResourceRule, Selector, ServingMode, Sharing, SharingPolicy,
+    VisibleDevices,
 };
 use ix_device_plugin::model::health::{ReasonCode, Severity};
 use ix_device_plugin::model::ixml::IxmlChoice;
@@ -143,6 +144,7 @@ fn flags_and_variables_override_the_file() {
         split_board: Some(given("SPLIT_BOARD", "false")),
         use_volcano: Some(given("USE_VOLCANO", "0")),
         reset_gpu: Some(given("RESET_GPU", "F")),
+        ..Overrides::default()
     };
     let config = parse_config_with(text, &overrides).unwrap();
     assert_eq!(config.resources[0].name, "d.e/f");
@@ -158,12 +160,25 @@ fn flags_and_variables_override_the_file() {
 }
 
 #[test]
+fn the_mode_on_the_command_line_overrides_the_file() {
+    let mode = |text: &str| Overrides { mode: Some(given("--mode", text)), ..Overrides::default() };
+    let parsed =
+        |text: &str, overrides: &Overrides| parse_config_with(text, overrides).unwrap().mode;
+    assert_eq!(parsed("", &Overrides::default()), ServingMode::DevicePlugin);
+    assert_eq!(parsed("mode: dra", &Overrides::default()), ServingMode::Dra);
+    assert_eq!(parsed("mode: dra", &mode("device-plugin")), ServingMode::DevicePlugin);
+    assert_eq!(parsed("", &mode("dra")), ServingMode::Dra);
+    check_message("", &mode("DRA"), "--mode=DRA: not a mode; write device-plugin or dra");
+}
+
+#[test]
 fn a_problem_with_a_flag_or_variable_names_it_and_its_value() {
     let overrides = Overrides {
         resource_name: Some(given("--resource-name", "gpu")),
         split_board: Some(given("SPLIT_BOARD", "maybe")),
         use_volcano: Some(given("USE_VOLCANO", "true")),
         reset_gpu: Some(given("--reset_gpu", "1")),
+        ..Overrides::default()
     };
     let of_flags = "SPLIT_BOARD=maybe: not a boolean; write true or false
 USE_VOLCANO=true: Volcano mode is not supported; unset it
@@ -305,14 +320,31 @@ fn arb_config() -> impl Strategy<Value = Config> {
             }
         });
     let visible = prop_oneof![Just(VisibleDevices::Addresses), Just(VisibleDevices::Void)];
-    (arb_resources(), arb_boards(), discovery, visible, arb_health(), arb_cdi()).prop_map(
-        |(resources, boards, discovery, visible_devices, health, cdi)| Config {
-            resources,
-            boards,
-            discovery,
-            container: ContainerRules { visible_devices },
-            health,
-            cdi,
+    (arb_resources(), arb_boards(), discovery, visible, arb_health(), arb_cdi(), arb_dra())
+        .prop_map(|(resources, boards, discovery, visible_devices, health, cdi, (mode, dra))| {
+            Config {
+                mode,
+                resources,
+                boards,
+                discovery,
+                container: ContainerRules { visible_devices },
+                health,
+                cdi,
+                dra,
+            }
+        })
+}
+
+fn arb_dra() -> impl Strategy<Value = (ServingMode, DraRules)> {
+    let mode = prop::sample::select(&[ServingMode::DevicePlugin, ServingMode::Dra][..]);
+    let devices = prop::sample::select(&[DraOffer::Board, DraOffer::Chip, DraOffer::Both][..]);
+    let fallback = prop::sample::select(&[Granularity::Board, Granularity::Chip][..]);
+    let slots = prop::option::of(2_u32..=largest_replicas(1));
+    let evict = prop::collection::btree_set(prop::sample::select(ReasonCode::ALL), 0..4);
+    (mode, devices, fallback, slots, evict, any::<bool>()).prop_map(
+        |(mode, devices, fallback, slots, evict, events)| {
+            let slots = slots.filter(|_| devices != DraOffer::Both);
+            (mode, DraRules { devices, fallback, slots, evict, events })
         },
     )
 }

@@ -5,9 +5,7 @@ use std::path::Path;
 
 use super::records::NodeDelivery;
 use crate::model::board::{Board, Chip};
-use crate::model::cdi::{
-    CdiDirectory, CdiName, CdiSpec, FILE_NAME, KIND, OtherSpec, SpecFile, SpecWriter,
-};
+use crate::model::cdi::{CdiDirectory, CdiKind, CdiName, CdiSpec, OtherSpec, SpecFile, SpecWriter};
 use crate::model::config::CdiRules;
 use crate::model::inventory::Inventory;
 use crate::model::pci::PciAddress;
@@ -15,11 +13,11 @@ use crate::model::pci::PciAddress;
 /// Everything on the machine that has a device node, listed in a resource or not and whatever its
 /// health: a container that restarts must find the names that it was given.
 #[must_use]
-pub fn spec(inventory: &Inventory) -> CdiSpec {
+pub fn spec(inventory: &Inventory, kind: CdiKind) -> CdiSpec {
     let chips = inventory.chips_by_board().filter_map(chip_names);
     let devices = chips.chain(inventory.boards.iter().filter_map(board_names)).collect();
     let common = inventory.control_nodes.iter().map(|node| node.path.clone()).collect();
-    CdiSpec { common, devices }
+    CdiSpec { kind, common, devices }
 }
 
 fn chip_names(chip: &Chip) -> Option<(CdiName, Vec<String>)> {
@@ -62,7 +60,9 @@ impl<'a> CdiNames<'a> {
         let delivery =
             if rules.device_specs { NodeDelivery::DeviceNodes } else { NodeDelivery::CdiNames };
         let names = Self { now: now?, on_disk: on_disk?, delivery };
-        (names.now.common == names.on_disk.common).then_some(names)
+        let is_same =
+            |one: &CdiSpec, other: &CdiSpec| one.kind == other.kind && one.common == other.common;
+        is_same(names.now, names.on_disk).then_some(names)
     }
 
     /// Whether a runtime resolves the names of all these chips rightly.
@@ -122,7 +122,7 @@ pub fn resolvable(found: &CdiDirectory) -> Option<&CdiSpec> {
 #[must_use]
 pub fn problems(wanted: &CdiSpec, found: &CdiDirectory, directory: &Path) -> Vec<String> {
     let foreign = (found.spec_file == SpecFile::Foreign).then(|| {
-        let path = directory.join(FILE_NAME);
+        let path = directory.join(wanted.kind.file_name());
         format!(
             "{} was not written by this plugin; keeping it and allocating plain device nodes; \
              remove it or set cdi.enabled: false",
@@ -137,13 +137,14 @@ fn other_problem(wanted: &CdiSpec, other: &OtherSpec) -> String {
     let path = other.path.display();
     let Some(name) = shared_name(wanted, other) else {
         return format!(
-            "{path} is another spec of kind {KIND}; it has other names, so both are kept"
+            "{path} is another spec of kind {}; it has other names, so both are kept",
+            wanted.kind
         );
     };
     format!(
         "{path} also defines {}, and runtimes do not resolve a name that is defined twice; writing \
          no spec and allocating plain device nodes; remove that file or set cdi.enabled: false",
-        name.qualified()
+        name.qualified(wanted.kind)
     )
 }
 
@@ -195,7 +196,7 @@ mod tests {
 
     #[test]
     fn chips_have_their_addresses_and_boards_of_several_a_name_that_no_chip_can_have() {
-        let spec = spec(&inventory(whole()));
+        let spec = spec(&inventory(whole()), CdiKind::DevicePlugin);
         assert_eq!(
             shown(&spec),
             [
@@ -210,7 +211,7 @@ mod tests {
 
     #[test]
     fn what_has_no_node_has_no_name() {
-        let spec_of = |sample| shown(&spec(&inventory(sample)));
+        let spec_of = |sample| shown(&spec(&inventory(sample), CdiKind::DevicePlugin));
         let without_the_last = spec_of(sample());
         assert_eq!(without_the_last.len(), 3);
         assert!(!without_the_last.iter().any(|line| line.starts_with("0000:20:00.0")));
@@ -256,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_board_is_allocated_by_the_names_of_its_chips() {
-        let on_disk = Some(spec(&snapshot(false).inventory));
+        let on_disk = Some(spec(&snapshot(false).inventory, CdiKind::DevicePlugin));
         let chips = ["0000:14:00.0", "0000:17:00.0"];
         check_named(&snapshot(false), on_disk.as_ref(), &chips, 0);
         check_named(&snapshot(true), on_disk.as_ref(), &chips, 3);
@@ -264,7 +265,7 @@ mod tests {
 
     #[test]
     fn without_a_spec_that_resolves_its_names_a_board_is_allocated_by_its_nodes() {
-        let on_disk = spec(&snapshot(false).inventory);
+        let on_disk = spec(&snapshot(false).inventory, CdiKind::DevicePlugin);
         check_named(&snapshot(false), None, &[], 3);
         let mut renumbered = on_disk.clone();
         renumbered.devices.insert(CdiName::Chip(at("17:00.0")), vec!["/dev/iluvatar7".to_owned()]);
@@ -288,7 +289,7 @@ mod tests {
 
     fn named_spec(name: &str) -> CdiSpec {
         let name = name.parse().unwrap();
-        CdiSpec { common: Vec::new(), devices: [(name, vec!["/dev/x".to_owned()])].into() }
+        CdiSpec { devices: [(name, vec!["/dev/x".to_owned()])].into(), ..CdiSpec::default() }
     }
 
     fn found(spec_file: SpecFile, others: &[(&str, &str)]) -> CdiDirectory {

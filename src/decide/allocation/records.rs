@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::model::allocation::{AllocatedChip, AllocationRecord, AllocationRecords};
 use crate::model::board::Chip;
-use crate::model::cdi::{CdiName, CdiSpec};
+use crate::model::cdi::{CdiKind, CdiName, CdiSpec};
 use crate::model::device::{Device, DeviceId};
 use crate::model::inventory::Inventory;
 use crate::model::pci::{PciAddress, PciId};
@@ -119,7 +119,7 @@ fn verify_chip(
     match was.node.as_deref() {
         None if node.is_some() && named_node(on_disk, address) == node => Ok(()),
         None => {
-            let name = CdiName::Chip(address).qualified();
+            let name = CdiName::Chip(address).qualified(CdiKind::DevicePlugin);
             Err(VerificationError::Unnamed { id, address, name })
         }
         Some(path) if node == Some(path) => Ok(()),
@@ -280,7 +280,11 @@ mod tests {
                 was: "/dev/iluvatar0".to_owned(),
                 now: "without a device node".to_owned(),
             },
-            VerificationError::Unnamed { id, address, name: CdiName::Chip(address).qualified() },
+            VerificationError::Unnamed {
+                id,
+                address,
+                name: CdiName::Chip(address).qualified(CdiKind::DevicePlugin),
+            },
         ];
         let what = [
             "chip 0000:13:00.0 was removed after it was allocated",

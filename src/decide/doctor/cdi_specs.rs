@@ -6,11 +6,13 @@
 use std::collections::BTreeMap;
 
 use super::{and, count, visibility};
-use crate::model::cdi::{FILE_NAME, KIND};
+use crate::model::cdi::CdiKind;
 use crate::model::doctor::facts::{
     CdiDirectoryFacts, CdiFile, CdiFileContent, Observed, RootFacts, Unavailable,
 };
 use crate::model::doctor::finding::Finding;
+
+const KIND: &str = CdiKind::DevicePlugin.name();
 
 /// The CDI directories that can be listed, their files, and why others cannot.
 struct CdiListing<'a> {
@@ -120,7 +122,7 @@ fn unreadable(file: &CdiFile) -> Option<Finding> {
 
 /// Files of others with our kind that conflict with none.
 fn foreign(specs: &[(&CdiFile, &CdiFileContent)]) -> Option<Finding> {
-    let others = specs.iter().filter(|(file, _)| file.name != FILE_NAME);
+    let others = specs.iter().filter(|(file, _)| file.name != CdiKind::DevicePlugin.file_name());
     let paths: Vec<_> = others.map(|(file, _)| file.path()).collect();
     let (defines, paths_shown) = (if paths.len() == 1 { "defines" } else { "define" }, and(&paths));
     (!paths.is_empty()).then(|| {

@@ -125,6 +125,7 @@ mod tests {
     ) -> RuntimeFile {
         let programs = runtime.map(|(name, program)| (name.to_owned(), program.map(str::to_owned)));
         let settings = RuntimeSettings {
+            cdi: None,
             default: default.map(str::to_owned),
             programs: programs.into_iter().collect(),
         };

@@ -7,6 +7,7 @@ mod container_runtime;
 mod driver;
 mod kernel;
 mod kubelet;
+mod mode;
 mod nodes;
 mod plugins;
 mod visibility;
@@ -79,6 +80,7 @@ fn findings(check: Check, facts: &NodeFacts, hardware: Option<&Hardware>) -> Vec
         Check::KubeletDirectory => kubelet::directory(kubelet, root),
         Check::KubeletSocket => kubelet::socket(kubelet, root),
         Check::OtherPlugin => plugins::other_plugin(kubelet, root, &config.resources),
+        Check::Mode => mode::mode(facts),
         Check::CdiSpecs => cdi_specs::cdi_specs(&facts.cdi, root),
         Check::ContainerRuntime => container_runtime::container_runtime(&facts.runtimes, root),
         Check::KubeletRoot => kubelet::root(kubelet, root),
@@ -243,6 +245,11 @@ mod sample_facts {
         let source = PathSource::Default;
         KubeletFacts {
             directory: PluginDirectory { path: "/k".to_owned(), source, content },
+            registry: PluginDirectory {
+                path: "/r".to_owned(),
+                source,
+                content: PluginDirectoryContent::Absent,
+            },
             processes: 1,
             kubelets: Vec::new(),
             roots: KnownRoots::default(),

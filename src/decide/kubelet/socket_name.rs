@@ -3,6 +3,9 @@
 /// The name that probes of earlier plugins look for.
 pub const FIRST_SOCKET: &str = "iluvatar-gpu.sock";
 
+/// The start of all of them.
+pub const PREFIX: &str = "iluvatar-gpu";
+
 /// Longest part of a resource's name in a socket's, in bytes. A socket's path has at most 107 bytes,
 /// while a resource's name may have more than 300.
 const MAX_RESOURCE_PART: usize = 32;

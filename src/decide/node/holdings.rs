@@ -15,13 +15,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::decide::allocation::records::{RenumberedChip, renumbered};
+use crate::decide::dra::claims::chips_of;
 use crate::model::allocation::{AllocationRecord, Allocations};
 use crate::model::cordon::CordonUsage;
 use crate::model::device::{Device, DeviceId, Resource};
+use crate::model::dra::claim::ClaimUsage;
 use crate::model::health::{Health, Reason, ReasonCode};
 use crate::model::inventory::Inventory;
 use crate::model::pci::PciAddress;
-use crate::model::pod_usage::{Holder, KubeletInstance, PodUsage};
+use crate::model::pod_usage::{HeldDevice, Holder, KubeletInstance, PodUsage};
 use crate::model::warning::{Subject, Warning, WarningCode};
 
 /// An allocation younger than this may be missing in an answer: the kubelet lists a pod's devices
@@ -48,6 +50,8 @@ pub struct Holdings {
     held: BTreeMap<(String, DeviceId), Holding>,
     /// The allocations that are accounted for, held or not.
     known: Allocations,
+    /// What claims hold, as PodResources last listed it.
+    claimed: BTreeSet<ClaimUsage>,
 }
 
 #[derive(Clone, Debug)]
@@ -91,6 +95,11 @@ impl Holdings {
     /// Takes in an answer: what it shows is held, what it proves free is not.
     pub fn answered(&mut self, usage: &PodUsage) {
         self.source = PodResourcesState::Answering;
+        // A kubelet that has just started does not prove a claim free.
+        if usage.kubelet.knows_its_pods {
+            self.claimed.clear();
+        }
+        self.claimed.extend(usage.held.claimed.iter().cloned());
         let held = usage.held.all().filter_map(|(resource, id, holder)| {
             Some(((resource.to_owned(), id.parse::<DeviceId>().ok()?), holder))
         });
@@ -106,6 +115,24 @@ impl Holdings {
             let confirmed = Some((holder.clone(), usage.kubelet));
             (key, Holding { record: None, allocated: None, confirmed })
         }));
+    }
+
+    /// What claims hold, as PodResources last listed it.
+    #[must_use]
+    pub fn claimed(&self) -> &BTreeSet<ClaimUsage> {
+        &self.claimed
+    }
+
+    /// Each chip that a pod holds through the device plugin, or may.
+    #[must_use]
+    pub fn held_chips(&self, inventory: &Inventory) -> BTreeMap<PciAddress, HeldDevice> {
+        let held = self.held.iter().flat_map(|((resource, id), holding)| {
+            let holder = holding.confirmed.as_ref().map(|(holder, _)| holder.clone());
+            let device = HeldDevice { resource: resource.clone(), id: *id, holder };
+            let chips = holding.chips(*id, inventory);
+            chips.into_iter().map(move |chip| (chip, device.clone()))
+        });
+        held.collect()
     }
 
     /// PodResources is unavailable and never answered.
@@ -154,6 +181,10 @@ impl Holdings {
                 let other = chips.iter().find(|((held_as, id), _, chips)| {
                     offered.conflicts_with(&HeldId { resource: held_as, id: *id, chips })
                 });
+                if let Some(reason) = self.claim_reason(device, inventory) {
+                    device.reasons.push(reason);
+                    device.health = Health::Unhealthy;
+                }
                 let Some(((held_as, id), holding, _)) = other else { continue };
                 let is_certain = holding.confirmed.is_some();
                 if is_certain || self.source != PodResourcesState::Unavailable {
@@ -168,6 +199,16 @@ impl Holdings {
         warnings
             .extend(at_risk.iter().map(|(address, (held_as, id))| risk(*address, held_as, *id)));
         warnings.extend(self.reassigned(inventory));
+    }
+
+    /// The first claim that holds chips of a device: the node served claims before.
+    fn claim_reason(&self, device: &Device, inventory: &Inventory) -> Option<Reason> {
+        let usage = self.claimed.iter().find(|usage| {
+            let held = chips_of(inventory, usage.device);
+            held.iter().any(|chip| device.chips.contains(chip))
+        })?;
+        let detail = format!("its chips are held as {} by claim {}", usage.device, usage.claim);
+        Some(Reason { code: ReasonCode::HeldByClaim, detail })
     }
 
     /// Device nodes that pods hold and that belong to another chip now: the pod's device cgroup

@@ -1,5 +1,5 @@
 //! When to query PodResources: at the start, and while a device is listed that left or that is
-//! withheld. A node without such devices sends no query.
+//! withheld. A node without such devices sends no query, except in DRA mode while claims hold some.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -29,6 +29,8 @@ const FAILURE_LIMIT: u32 = 5;
 pub struct PodResourcesSchedule {
     /// Devices that left or are withheld, by resource.
     about: BTreeSet<(String, DeviceId)>,
+    /// Whether claims are known from the last answer.
+    has_claims: bool,
     /// Queries left although there are no such devices.
     closing: u8,
     ever_answered: bool,
@@ -49,6 +51,7 @@ impl Default for PodResourcesSchedule {
     fn default() -> Self {
         Self {
             about: BTreeSet::new(),
+            has_claims: false,
             closing: CLOSING_REQUESTS,
             ever_answered: false,
             failures: 0,
@@ -66,7 +69,10 @@ impl PodResourcesSchedule {
         // Whether a cordoned device is drained can wait for a kubelet that answers.
         let answering = snapshot.filter(|_| self.ever_answered);
         let devices = devices.chain(answering.into_iter().flat_map(NodeSnapshot::draining));
-        let about = devices.map(|(resource, device)| (resource.name.clone(), device.id)).collect();
+        let devices = devices.map(|(resource, device)| (resource.name.clone(), device.id));
+        let held = snapshot.into_iter().flat_map(|snapshot| snapshot.held_by_pods.values());
+        let about = devices.chain(held.map(|held| (held.resource.clone(), held.id))).collect();
+        self.has_claims = snapshot.is_some_and(|snapshot| !snapshot.claimed.is_empty());
         let before = std::mem::replace(&mut self.about, about);
         let is_over = self.about.is_empty() && !before.is_empty();
         if is_over {
@@ -87,7 +93,7 @@ impl PodResourcesSchedule {
         if !self.about.is_empty() {
             return Some(REQUEST_INTERVAL);
         }
-        (self.closing > 0).then_some(SECOND_REQUEST_DELAY)
+        (self.closing > 0 || self.has_claims).then_some(SECOND_REQUEST_DELAY)
     }
 
     /// The kubelet answered. Returns how often it had failed since the last answer.
@@ -134,7 +140,9 @@ mod tests {
     use crate::decide::node::state::snapshot_of;
     use crate::decide::scan_builder::{SINGLE, ScanBuilder};
     use crate::model::config::Config;
+    use crate::model::dra::claim::{ClaimRef, ClaimUsage};
     use crate::model::health::{Reason, ReasonCode};
+    use crate::model::pod_usage::HeldDevice;
 
     /// Three devices, of which those with these numbers are withheld.
     fn withheld(numbers: &[usize]) -> NodeSnapshot {
@@ -176,6 +184,25 @@ mod tests {
             assert_eq!(questions.follow(Some(&withheld(numbers))), is_due, "{numbers:?}");
             assert_eq!(questions.interval(), Some(REQUEST_INTERVAL));
         }
+    }
+
+    #[test]
+    fn in_dra_mode_held_devices_are_asked_about_at_intervals_and_claims_now_and_then() {
+        let mut questions = PodResourcesSchedule::default();
+        check_second_question(&mut questions);
+        let mut snapshot = withheld(&[]);
+        snapshot.claimed.insert(ClaimUsage {
+            claim: ClaimRef { namespace: "team".to_owned(), name: "train".to_owned() },
+            device: "chip-0000-13-00-0".parse().unwrap(),
+            is_shared: false,
+        });
+        assert!(!questions.follow(Some(&snapshot)));
+        assert_eq!(questions.interval(), Some(SECOND_REQUEST_DELAY));
+        let id = snapshot.resources[0].devices[0].id;
+        let held = HeldDevice { resource: "a.b/c".to_owned(), id, holder: None };
+        snapshot.held_by_pods.insert(id.address, held);
+        assert!(questions.follow(Some(&snapshot)));
+        assert_eq!(questions.interval(), Some(REQUEST_INTERVAL));
     }
 
     #[test]

@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use super::advertise::{Advertised, advertise, unoffered_warning};
 use crate::decide::allocation::cdi::spec;
-use crate::model::cdi::CdiSpec;
-use crate::model::config::{CdiRules, Config, ContainerRules};
+use crate::model::cdi::{CdiKind, CdiSpec};
+use crate::model::config::{CdiRules, Config, ContainerRules, DraRules, ServingMode};
 use crate::model::cordon::{CordonState, CordonUsage};
 use crate::model::device::{Device, DeviceId, Resource};
+use crate::model::dra::claim::ClaimUsage;
 use crate::model::health::Health;
 use crate::model::inventory::Inventory;
 use crate::model::pci::PciAddress;
+use crate::model::pod_usage::HeldDevice;
 use crate::model::warning::Warning;
 
 /// One state of the node under one configuration. It never changes: the next one replaces it.
@@ -34,6 +36,14 @@ pub struct NodeSnapshot {
     pub unoffered: Vec<PciAddress>,
     /// What operators keep from new pods, ascending by id.
     pub cordons: Vec<CordonState>,
+    /// How GPUs are offered.
+    pub mode: ServingMode,
+    /// What dynamic resource allocation offers.
+    pub dra: DraRules,
+    /// In DRA mode, chips that pods hold through the device plugin, or may.
+    pub held_by_pods: BTreeMap<PciAddress, HeldDevice>,
+    /// In DRA mode, what PodResources lists of claims.
+    pub claimed: BTreeSet<ClaimUsage>,
     /// Since when each device has its health; see [`Self::since`].
     pub(super) since: BTreeMap<(String, DeviceId), (Health, Duration)>,
 }
@@ -48,13 +58,17 @@ impl NodeSnapshot {
         let warnings = inventory.warnings.iter().cloned().chain(not_offered).chain(overlaps);
         Self {
             warnings: warnings.collect(),
-            cdi_spec: config.cdi.enabled.then(|| spec(&inventory)),
+            cdi_spec: cdi_kind(config).map(|kind| spec(&inventory, kind)),
             inventory: Arc::new(inventory),
             resources,
             container: config.container,
             cdi: config.cdi.clone(),
             unoffered,
             cordons: Vec::new(),
+            mode: config.mode,
+            dra: config.dra.clone(),
+            held_by_pods: BTreeMap::new(),
+            claimed: BTreeSet::new(),
             since: BTreeMap::new(),
         }
     }
@@ -93,5 +107,13 @@ impl NodeSnapshot {
     /// Devices whose hardware left and that are listed because a pod holds them, or may.
     pub fn removed(&self) -> impl Iterator<Item = (&Resource, &Device)> {
         self.devices().filter(|(_, device)| device.is_removed())
+    }
+}
+
+/// The spec that is written; DRA mode has no other way to give a container its devices.
+fn cdi_kind(config: &Config) -> Option<CdiKind> {
+    match config.mode {
+        ServingMode::Dra => Some(CdiKind::Dra),
+        ServingMode::DevicePlugin => config.cdi.enabled.then_some(CdiKind::DevicePlugin),
     }
 }

@@ -25,7 +25,7 @@ use crate::decide::health::tracker::{ChipReasons, HealthTracker, board_of_chip};
 use crate::decide::health::{ixml_signals, sample_signals, scan_signals};
 use crate::decide::machine::observe::observe;
 use crate::model::allocation::Allocations;
-use crate::model::config::{Config, DiscoveryRules};
+use crate::model::config::{Config, DiscoveryRules, ServingMode};
 use crate::model::cordon::CordonList;
 use crate::model::device::DeviceId;
 use crate::model::health::{Health, ReasonCode};
@@ -287,11 +287,17 @@ impl NodeState {
     /// Adds history to a snapshot, and keeps it.
     fn publish(&mut self, mut snapshot: NodeSnapshot, now: Duration) {
         let NodeSnapshot { inventory, resources, warnings, .. } = &mut snapshot;
-        self.holdings.withhold(resources, inventory, warnings);
+        if self.config.mode == ServingMode::DevicePlugin {
+            self.holdings.withhold(resources, inventory, warnings);
+        }
         self.removed.add_to(resources, self.holdings.source());
         self.list_limit.apply(resources, warnings);
         let cordons = &self.cordons.cordons;
         snapshot.cordons = cordons::states(cordons, &self.holdings, &snapshot.inventory);
+        if self.config.mode == ServingMode::Dra {
+            snapshot.held_by_pods = self.holdings.held_chips(&snapshot.inventory);
+            snapshot.claimed = self.holdings.claimed().clone();
+        }
         snapshot.since = self.since(&snapshot, now);
         self.snapshot = Some(Arc::new(snapshot));
     }

@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use super::root::below;
+use crate::decide::dra::socket_paths;
 use crate::host::files::{self, Listed};
 use crate::host::root::Root;
 use crate::host::sockets;
@@ -15,6 +16,7 @@ use crate::parse::doctor::checkpoint::{CHECKPOINT, parse_checkpoint};
 use crate::parse::doctor::process::parse_kubelet_root;
 
 const DIRECTORY: &str = "var/lib/kubelet/device-plugins";
+const REGISTRY: &str = "var/lib/kubelet/plugins_registry";
 
 /// Usual root directories of kubelets: the default; those of k0s, MicroK8s, k3s before 1.0, and RKE
 /// on systems with a read-only /var/lib.
@@ -33,8 +35,11 @@ const CHECKPOINT_LIMIT: u64 = 64 << 20;
 
 pub(super) fn kubelet(root: &Root, directory: Option<&Path>) -> KubeletFacts {
     let (processes, kubelets) = processes(root);
+    let beside = |directory: &Path| Some(directory.parent()?.join(socket_paths::REGISTRY));
+    let registry = directory.and_then(beside);
     KubeletFacts {
-        directory: plugin_directory(root, directory),
+        directory: plugin_directory(root, directory, DIRECTORY),
+        registry: plugin_directory(root, registry.as_deref(), REGISTRY),
         processes,
         kubelets,
         roots: KnownRoots {
@@ -44,7 +49,7 @@ pub(super) fn kubelet(root: &Root, directory: Option<&Path>) -> KubeletFacts {
     }
 }
 
-fn plugin_directory(root: &Root, named: Option<&Path>) -> PluginDirectory {
+fn plugin_directory(root: &Root, named: Option<&Path>, usual: &str) -> PluginDirectory {
     match named {
         Some(path) => PluginDirectory {
             path: path.display().to_string(),
@@ -52,9 +57,9 @@ fn plugin_directory(root: &Root, named: Option<&Path>) -> PluginDirectory {
             content: content(path),
         },
         None => PluginDirectory {
-            path: format!("/{DIRECTORY}"),
+            path: format!("/{usual}"),
             source: PathSource::Default,
-            content: content(&below(root, DIRECTORY)),
+            content: content(&below(root, usual)),
         },
     }
 }

@@ -17,6 +17,7 @@ pub enum Check {
     KubeletDirectory,
     KubeletSocket,
     OtherPlugin,
+    Mode,
     CdiSpecs,
     ContainerRuntime,
     KubeletRoot,
@@ -42,6 +43,7 @@ impl Check {
         Self::KubeletDirectory,
         Self::KubeletSocket,
         Self::OtherPlugin,
+        Self::Mode,
         Self::CdiSpecs,
         Self::ContainerRuntime,
         Self::KubeletRoot,
@@ -89,6 +91,7 @@ impl Check {
             }
             Self::KubeletSocket => ("kubelet-socket", 19, "the kubelet accepts registrations"),
             Self::OtherPlugin => ("other-plugin", 20, "no other plugin offers these GPUs"),
+            Self::Mode => ("mode", 31, "one mode serves this node, and finds what it needs"),
             Self::CdiSpecs => ("cdi-specs", 21, "no CDI files conflict"),
             Self::ContainerRuntime => {
                 ("container-runtime", 22, "no runtime adds GPUs that were not requested")

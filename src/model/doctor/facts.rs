@@ -126,6 +126,8 @@ pub struct DeviceLink {
 pub struct KubeletFacts {
     /// Its device plugin directory.
     pub directory: PluginDirectory,
+    /// Its directory of DRA drivers' registration sockets, beside the former.
+    pub registry: PluginDirectory,
     /// How many processes /proc shows.
     pub processes: usize,
     /// Those of them that are kubelets.
@@ -278,6 +280,8 @@ pub enum Engine {
 pub struct RuntimeSettings {
     /// What runs a container that asks for none.
     pub default: Option<String>,
+    /// Whether devices can be given by CDI name; none where the file does not say.
+    pub cdi: Option<bool>,
     /// Runtimes by name, with their programs where the file names them.
     pub programs: BTreeMap<String, Option<String>>,
 }

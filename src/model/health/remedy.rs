@@ -69,7 +69,7 @@ impl ReasonCode {
             Self::IxmlEccCorrected => PLAN_REPLACEMENT,
             Self::IxmlCallFailed => CHECK_DRIVER,
             Self::Removed => RETURN_BOARD,
-            Self::HeldByPod => WAIT_FOR_POD,
+            Self::HeldByPod | Self::HeldByClaim => WAIT_FOR_POD,
             Self::Cordoned => UNCORDON,
         }
     }

@@ -8,8 +8,22 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::key::{ConfigKey, TextForm, ValueKind, key, section};
-use crate::model::config::{MAX_REPLICAS, Pairing, SharingPolicy, VisibleDevices};
-use crate::model::health::Severity;
+use crate::model::config::{
+    DraOffer, Granularity, MAX_REPLICAS, Pairing, ServingMode, SharingPolicy, VisibleDevices,
+};
+use crate::model::health::{ReasonCode, Severity};
+
+/// The words of [`MODE`].
+pub const MODE_WORDS: [(&str, ServingMode); 2] =
+    [("device-plugin", ServingMode::DevicePlugin), ("dra", ServingMode::Dra)];
+
+/// The words of [`dra::DEVICES`].
+pub const DRA_DEVICES_WORDS: [(&str, DraOffer); 3] =
+    [("board", DraOffer::Board), ("chip", DraOffer::Chip), ("both", DraOffer::Both)];
+
+/// The words of [`dra::FALLBACK`].
+pub const DRA_FALLBACK_WORDS: [(&str, Granularity); 2] =
+    [("board", Granularity::Board), ("chip", Granularity::Chip)];
 
 /// The words of [`boards::PAIRING`].
 pub const PAIRING_WORDS: [(&str, Pairing); 2] = [("auto", Pairing::Auto), ("off", Pairing::Off)];
@@ -58,8 +72,9 @@ const ANY_NUMBER: RangeInclusive<usize> = 0..=usize::MAX;
 const SOME: RangeInclusive<usize> = 1..=usize::MAX;
 
 /// The whole file.
-pub static CONFIG: [&ConfigKey; 10] = [
+pub static CONFIG: [&ConfigKey; 12] = [
     &VERSION,
+    &MODE,
     &RESOURCE_NAME,
     &FLAGS,
     &SHARING,
@@ -69,6 +84,7 @@ pub static CONFIG: [&ConfigKey; 10] = [
     &CONTAINER,
     &HEALTH,
     &CDI,
+    &DRA,
 ];
 
 /// `version`
@@ -77,6 +93,15 @@ pub static VERSION: ConfigKey = key(
     "",
     "Ignored. Files of the replaced plugin have it: 4.2.0, and 4.1.1 from its operator.",
     ValueKind::Anything,
+);
+
+/// `mode`
+pub static MODE: ConfigKey = key(
+    "mode",
+    "\"device-plugin\"",
+    "How GPUs are offered. device-plugin: as extended resources. dra: as devices of ResourceSlices. \
+     A change takes effect when the daemon is started again.",
+    ValueKind::Word(|| words(&MODE_WORDS)),
 );
 
 /// `resourceName`
@@ -412,6 +437,17 @@ pub mod cdi {
         ValueKind::Boolean,
     );
 }
+
+/// `dra`
+pub static DRA: ConfigKey = section(
+    "dra",
+    "Dynamic resource allocation. Without effect where `mode` is device-plugin.",
+    &[&dra::DEVICES, &dra::FALLBACK, &dra::SLOTS, &dra::EVICT, &dra::EVENTS],
+);
+
+/// The keys of `dra`.
+#[expect(missing_docs, reason = "each key has its meaning")]
+pub mod dra;
 
 /// Each key with the path at which it belongs, in the order of the table. Entries of a list are
 /// written `resources[].name`; refused keys are left out.

@@ -23,6 +23,8 @@ mod sharing;
 
 mod resources;
 
+mod dra;
+
 pub use problem::{ConfigProblems, Problem};
 
 use cursor::{Cursor, Reading};
@@ -35,6 +37,8 @@ use crate::model::config::Config;
 /// What flags and environment variables set in place of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
+    /// `--mode`, for `mode`.
+    pub mode: Option<Override>,
     /// `--resource-name`, for `resourceName`.
     pub resource_name: Option<Override>,
     /// `--splitboard` or `SPLIT_BOARD`, for `flags.splitboard`.
@@ -92,17 +96,20 @@ fn read_config(reading: &Reading, tree: &YamlNode, overrides: &Overrides) -> Con
         return Config::default();
     }
     let root = Section::open(&cursor, &keys::CONFIG);
+    let mode = dra::read_mode(&root, overrides, reading);
     let defaults = ResourceDefaults {
         granularity: flags::read_flags(&root, overrides, reading),
         sharing: sharing::read_sharing(&root),
     };
     Config {
+        mode,
         resources: resources::read_resources(&root, overrides, &defaults, reading),
         boards: boards::read_boards(&root),
         discovery: discovery::read_discovery(&root),
         container: discovery::read_container(&root),
         health: health::read_health(&root),
         cdi: cdi::read_cdi(&root),
+        dra: dra::read_dra(&root, mode, &defaults),
     }
 }
 

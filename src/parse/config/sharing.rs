@@ -53,7 +53,7 @@ pub(super) fn read_sharing(root: &Section) -> SharingDefaults {
 }
 
 /// At least 2; 0 and 1 mean that devices are not shared.
-fn read_replicas(cursor: &Cursor) -> Option<u32> {
+pub(super) fn read_replicas(cursor: &Cursor) -> Option<u32> {
     let replicas = cursor.integer()?;
     if replicas < 0 {
         cursor

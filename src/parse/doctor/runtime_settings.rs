@@ -46,6 +46,7 @@ fn containerd(document: &Value) -> RuntimeSettings {
             ["default_runtime_name", "runtimes"],
             |runtime| &runtime["options"]["BinaryName"],
         );
+        settings.cdi = settings.cdi.or(document["plugins"][plugin]["enable_cdi"].as_bool());
         settings.default = settings.default.or(of_plugin.default);
         settings.programs.extend(of_plugin.programs);
     }
@@ -61,6 +62,7 @@ fn section(
     let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
     let all = table[runtimes].as_object().into_iter().flatten();
     RuntimeSettings {
+        cdi: None,
         default: text(&table[default]),
         programs: all.map(|(name, runtime)| (name.clone(), text(program(runtime)))).collect(),
     }
@@ -73,6 +75,7 @@ mod tests {
     #[track_caller]
     fn check(engine: Engine, text: &str, default: Option<&str>, programs: &[(&str, Option<&str>)]) {
         let expected = RuntimeSettings {
+            cdi: None,
             default: default.map(str::to_owned),
             programs: programs
                 .iter()

@@ -1,13 +1,21 @@
 //! The stable shape for scripts: `discover -o json` and `-o yaml`, `topology -o json`.
 
+use k8s_openapi::api::resource::v1::{CounterSet, Device as PublishedObject};
 use serde::Serialize;
 
 use super::{DiscoveryReport, TopologyReport};
+use crate::decide::dra::claims::ClaimHolders;
+use crate::decide::dra::pool::pool;
+use crate::decide::dra::slices::contents;
+use crate::decide::node::snapshot::NodeSnapshot;
 use crate::model::board::{Board, Chip};
+use crate::model::config::ServingMode;
 use crate::model::device::{Device, Resource};
+use crate::model::dra::slice::{ServerSupport, SliceContent};
 use crate::model::function::Link;
 use crate::model::health::Reason;
 use crate::model::inventory::{Inventory, Skipped};
+use crate::wire::dra_objects::content_objects;
 
 /// `discover -o json`. Names stay; more may come.
 #[derive(Debug, Serialize)]
@@ -15,6 +23,9 @@ use crate::model::inventory::{Inventory, Skipped};
 pub struct Discovery {
     boards: Vec<BoardDocument>,
     resources: Vec<ResourceDocument>,
+    /// In DRA mode, instead of resources: the content of each slice as it is published.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slices: Option<Vec<SliceDocument>>,
     skipped: Vec<SkippedDocument>,
     warnings: Vec<String>,
     control_nodes: Vec<String>,
@@ -75,6 +86,16 @@ struct DeviceDocument {
     numa_nodes: Vec<u32>,
 }
 
+/// As the API has them.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SliceDocument {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shared_counters: Option<Vec<CounterSet>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    devices: Option<Vec<PublishedObject>>,
+}
+
 #[derive(Debug, Serialize)]
 struct SkippedDocument {
     address: String,
@@ -86,14 +107,30 @@ struct SkippedDocument {
 pub fn discovery(report: &DiscoveryReport<'_>) -> Discovery {
     let Inventory { boards, skipped, control_nodes, driver_version, .. } =
         &*report.snapshot.inventory;
+    let is_dra = report.snapshot.mode == ServingMode::Dra;
+    let resources = report.snapshot.resources.iter().filter(|_| !is_dra);
     Discovery {
         boards: boards.iter().map(board_document).collect(),
-        resources: report.snapshot.resources.iter().map(resource_document).collect(),
+        resources: resources.map(resource_document).collect(),
+        slices: is_dra.then(|| slice_documents(report.snapshot)),
         skipped: skipped.iter().map(skipped_document).collect(),
         warnings: report.snapshot.warnings.iter().map(ToString::to_string).collect(),
         control_nodes: control_nodes.iter().map(|node| node.path.clone()).collect(),
         driver_version: driver_version.clone(),
     }
+}
+
+/// For an API server that supports everything, while no claim holds anything.
+fn slice_documents(snapshot: &NodeSnapshot) -> Vec<SliceDocument> {
+    let support = ServerSupport::default();
+    let pool = pool(snapshot, &ClaimHolders::default(), &support);
+    let contents = contents(&pool, &support);
+    contents.iter().map(slice_document).collect()
+}
+
+fn slice_document(content: &SliceContent) -> SliceDocument {
+    let (devices, shared_counters) = content_objects(content, None);
+    SliceDocument { shared_counters, devices }
 }
 
 fn board_document(board: &Board) -> BoardDocument {

@@ -1,6 +1,8 @@
 //! Pods hold chips while a configuration gives these chips other ids.
 
 use super::*;
+use crate::model::config::ServingMode;
+use crate::model::dra::claim::{ClaimRef, ClaimUsage};
 
 const BOARD: Granularity = Granularity::Board;
 const CHIP: Granularity = Granularity::Chip;
@@ -229,4 +231,51 @@ fn a_device_node_that_a_pod_holds_and_that_another_chip_has_now_is_a_warning() {
           the container can still open it; delete that pod"
         ]
     );
+}
+
+/// An answer in which a claim holds these devices of the DRA driver.
+fn claimed(asked: u64, devices: &[&str], knows_its_pods: bool) -> PodUsage {
+    let mut usage = usage(second(asked), &[]);
+    usage.kubelet.knows_its_pods = knows_its_pods;
+    usage.held.claimed = devices
+        .iter()
+        .map(|device| ClaimUsage {
+            claim: ClaimRef { namespace: "team".to_owned(), name: "train".to_owned() },
+            device: device.parse().unwrap(),
+            is_shared: false,
+        })
+        .collect();
+    usage
+}
+
+#[test]
+fn what_claims_hold_after_a_change_from_dra_is_unhealthy_until_it_is_free() {
+    let mut state = scanned(duals(&[0x14, 0x34]));
+    state.pods(&claimed(1, &["chip-0000-17-00-0"], true), second(1));
+    let held = ["0000:14:00.0 HeldByClaim", "0000:34:00.0"];
+    assert_eq!(lines(&mut state, second(1)), held);
+    let snapshot = state.snapshot(second(1)).unwrap();
+    let reason = &snapshot.resources[0].devices[0].reasons[0];
+    assert_eq!(reason.detail, "its chips are held as chip-0000-17-00-0 by claim team/train");
+    // A kubelet that has just started does not know it yet.
+    state.pods(&claimed(2, &[], false), second(2));
+    assert_eq!(lines(&mut state, second(2)), held);
+    state.pods(&claimed(40, &[], true), second(40));
+    assert_eq!(lines(&mut state, second(40)), ["0000:14:00.0", "0000:34:00.0"]);
+}
+
+#[test]
+fn in_dra_mode_the_snapshot_names_what_pods_of_the_device_plugin_hold() {
+    let mut state = scanned(duals(&[0x14, 0x34]));
+    let config = Config { mode: ServingMode::Dra, ..Config::default() };
+    state.configured(Arc::new(config), second(1));
+    state.pods(&usage(second(2), &[(GPU, "0000:14:00.0")]), second(2));
+    let snapshot = state.snapshot(second(2)).unwrap();
+    let held: Vec<_> = snapshot.held_by_pods.keys().map(ToString::to_string).collect();
+    assert_eq!(held, ["0000:14:00.0", "0000:17:00.0"]);
+    let shown = snapshot.held_by_pods.values().next().unwrap().to_string();
+    let expected = "iluvatar.com/gpu 0000:14:00.0 by container main of pod team/pod-0000:14:00.0";
+    assert_eq!(shown, expected);
+    state.pods(&usage(second(40), &[]), second(40));
+    assert!(state.snapshot(second(40)).unwrap().held_by_pods.is_empty());
 }
