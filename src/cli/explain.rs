@@ -1,11 +1,11 @@
-//! `explain allocation`: which devices the plugin would prefer for a container, and why.
+//! `explain`: what can be explained; and `explain allocation`: which devices the plugin would prefer for a container, and why.
 
 use std::str::FromStr;
 
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::output::{Failure, json, print};
-use super::{ConfigArgs, MachineArgs, config, discover};
+use super::{ClaimArgs, ConfigArgs, MachineArgs, config, discover};
 use crate::decide::allocation::prefer::{DeviceSupply, PreferenceRequest, explain};
 use crate::model::device::{DeviceId, Resource};
 use crate::model::pci::PciAddressError;
@@ -27,6 +27,18 @@ pub enum ExplainVerb {
   ix-device-plugin explain allocation --size 4 -o json --root fixtures/nodes/bi-v150-x8.node
   ix-device-plugin explain allocation --size 2 --splitboard --must-include 0000:13:00.0")]
     Allocation(AllocationArgs),
+    /// Show which devices a ResourceClaim would get on this machine, and why not the others.
+    ///
+    /// As schedulers do, it takes the first devices that fit, in the order of the slices; nothing is
+    /// in use. Of the classes it knows those of the chart: `gpu.iluvatar.com`, a whole board, and
+    /// `chip.gpu.iluvatar.com`, a chip. Of CEL it judges comparisons with literals that are joined by
+    /// `&&`; other selectors are named.
+    ///
+    /// Exit codes: 0 success, 1 the claim is not met or cannot be judged, or failure.
+    #[command(after_long_help = "Examples:
+  ix-device-plugin explain claim fixtures/claims/two-chips-of-one-board.yaml
+  kubectl get resourceclaim NAME -o yaml | ix-device-plugin explain claim - --splitboard")]
+    Claim(ClaimArgs),
 }
 
 /// A container's request.

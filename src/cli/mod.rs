@@ -7,6 +7,7 @@ mod demo;
 mod discover;
 mod doctor;
 mod explain;
+mod explain_claim;
 mod fixture;
 mod generate;
 mod http;
@@ -29,6 +30,7 @@ pub use self::args::{
 pub use self::cordon::{CordonArgs, CordonFileArgs, UncordonArgs};
 pub use self::doctor::{DoctorArgs, DoctorFormat};
 pub use self::explain::{AllocationArgs, ExplainFormat, ExplainVerb, Ids};
+pub use self::explain_claim::ClaimArgs;
 pub use self::http::{ClientArgs, HttpChoice, ProbeVerb, ServerArgs, StatusArgs, StatusFormat};
 pub use self::output::Failure;
 
@@ -383,6 +385,7 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
         Verb::Config(ConfigVerb::Check { file, overrides }) => config::check(&file, &overrides),
         Verb::Config(ConfigVerb::Schema) => config::schema(),
         Verb::Explain(ExplainVerb::Allocation(args)) => explain::allocation(&args),
+        Verb::Explain(ExplainVerb::Claim(args)) => explain_claim::claim(&args),
         Verb::Demo(args) => demo::demo(&args),
         Verb::Completions { shell } => generate::completions(shell),
         Verb::Man { directory } => generate::man_pages(&directory),

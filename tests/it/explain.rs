@@ -81,3 +81,60 @@ fn what_makes_no_sense_is_refused_with_the_rule() {
         "error: `nope` is not a resource of this configuration, which has iluvatar.com/gpu",
     );
 }
+
+/// `explain claim` on a machine of eight boards: what it prints, and how it ends.
+fn claim(file: &str, arguments: &[&str]) -> Ran {
+    let base = ["--root", "fixtures/nodes/bi-v150-x8.node", "explain", "claim"];
+    let file = format!("fixtures/claims/{file}");
+    run(&[&base[..], &[&file], arguments].concat())
+}
+
+#[test]
+fn a_claim_for_two_chips_of_one_board_gets_the_first_board() {
+    for (name, format) in [("two-chips", "text"), ("two-chips.json", "json")] {
+        let file = "two-chips-of-one-board.yaml";
+        let Ran { code, stdout, stderr } = claim(file, &["--splitboard=true", "-o", format]);
+        assert_eq!((code, &*stderr), (Some(0), ""));
+        hold(&format!("claim-{name}"), &stdout);
+    }
+}
+
+#[test]
+fn a_claim_that_this_machine_cannot_meet_says_why_of_each_device() {
+    let Ran { code, stdout, stderr } = claim("two-chips-of-one-board.yaml", &[]);
+    assert_eq!((code, &*stderr), (Some(1), ""));
+    hold("claim-not-met", &stdout);
+}
+
+#[test]
+fn a_template_with_alternatives_gets_the_first_that_fits() {
+    let Ran { code, stdout, stderr } = claim("board-or-four-chips.yaml", &["--splitboard=true"]);
+    assert_eq!((code, &*stderr), (Some(0), ""));
+    hold("claim-alternatives", &stdout);
+}
+
+#[test]
+fn what_is_no_claim_or_cannot_be_judged_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("claim.yaml");
+    let error = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        let Ran { code, stderr, .. } = run(&[
+            "--root",
+            "fixtures/nodes/mr-v100-x4.node",
+            "explain",
+            "claim",
+            path.to_str().unwrap(),
+        ]);
+        assert_eq!(code, Some(1), "{stderr}");
+        stderr.replace(path.to_str().unwrap(), "FILE")
+    };
+    let kind = "error: FILE has the kind `Pod`; write a ResourceClaim or a ResourceClaimTemplate\n";
+    assert_eq!(error("kind: Pod"), kind);
+    let text = std::fs::read_to_string("fixtures/claims/two-chips-of-one-board.yaml").unwrap();
+    let unknown = error(&text.replace("chip.gpu.iluvatar.com", "dra.net"));
+    assert_eq!(unknown, "error: device class dra.net does not exist\n");
+    let selector = "        selectors: [{cel: {expression: 'has(device.capacity)'}}]\n";
+    let unjudged = error(&text.replace("        count: 2\n", selector));
+    assert!(unjudged.starts_with("error: selector `has(device.capacity)`: "), "{unjudged}");
+}

@@ -117,6 +117,22 @@ impl<'a> Allocator<'a> {
         Ok(usage.refusal(candidate, slots, self.pools).map(str::to_owned))
     }
 
+    /// Why no request takes the device; none where one does.
+    pub(super) fn first_refusal(
+        &self,
+        candidate: &DeviceCandidate<'a>,
+        usage: &Usage<'a>,
+    ) -> Result<Option<String>, Unschedulable> {
+        let mut first = None;
+        for wanted in self.requests.iter().flatten() {
+            match self.refusal(wanted, candidate, usage)? {
+                None => return Ok(None),
+                Some(refusal) => first = first.or(Some(refusal)),
+            }
+        }
+        Ok(first)
+    }
+
     fn meets_constraints(&self, chosen: &[Chosen<'a>]) -> bool {
         self.constraints.iter().all(|constraint| {
             let requests = constraint.requests.as_deref().unwrap_or_default();

@@ -5,6 +5,7 @@
 //! it schedules no pods.
 
 mod allocator;
+pub mod explain;
 mod pools;
 mod requests;
 pub mod selector;
