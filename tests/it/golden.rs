@@ -3,6 +3,9 @@
 
 use std::path::Path;
 
+use k8s_openapi::api::resource::v1::Device;
+use serde_json::Value;
+
 use crate::support::binary::{files, stdout_of};
 
 /// A machine, and the configuration that it needs.
@@ -102,4 +105,41 @@ fn what_the_configuration_gets_wrong_is_a_warning_of_discover() {
     };
     hold("overlapping-resources", &rules(OVERLAPPING));
     hold("unmatched-chips", &rules(UNMATCHED));
+}
+
+#[test]
+fn the_slices_of_a_machine_are_shown_in_dra_mode() {
+    let config = tempfile::tempdir().unwrap();
+    let both = config.path().join("both.yaml");
+    std::fs::write(&both, "dra: {devices: both}\n").unwrap();
+    let both = both.to_str().unwrap();
+    let node = "fixtures/nodes/bi-v150-x8.node";
+    let dra = ["--root", node, "--config", both, "discover", "--mode", "dra", "-o", "json"];
+    let output = stdout_of(&dra);
+    let document: Value = serde_json::from_str(&output).unwrap();
+    assert!(document["resources"].as_array().unwrap().is_empty());
+    hold("bi-v150-x8.slices", &serde_json::to_string_pretty(&document["slices"]).unwrap());
+}
+
+/// An API server drops unknown fields without a word.
+#[test]
+fn every_machines_slices_have_only_fields_that_the_api_knows() {
+    for Case { name, arguments } in cases() {
+        for split in ["--splitboard=false", "--splitboard=true"] {
+            let mut all: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            all.extend(["discover", "--mode", "dra", split, "-o", "json"]);
+            let document: Value = serde_json::from_str(&stdout_of(&all)).unwrap();
+            let slices = document["slices"].as_array().unwrap();
+            assert!(!slices.is_empty(), "{name}");
+            for slice in slices {
+                let mut unknown = Vec::new();
+                let devices: Vec<Device> = serde_ignored::deserialize(&slice["devices"], |path| {
+                    unknown.push(path.to_string());
+                })
+                .unwrap();
+                assert_eq!(unknown, [""; 0], "{name}");
+                assert!(devices.len() <= 64, "{name}");
+            }
+        }
+    }
 }
