@@ -123,10 +123,14 @@ impl Holdings {
         &self.claimed
     }
 
-    /// Each chip that a pod holds through the device plugin, or may.
+    /// Each chip that a pod holds through the device plugin, or may. Where the kubelet does not report
+    /// pods, only drained nodes change their mode.
     #[must_use]
     pub fn held_chips(&self, inventory: &Inventory) -> BTreeMap<PciAddress, HeldDevice> {
-        let held = self.held.iter().flat_map(|((resource, id), holding)| {
+        let is_answered = self.source != PodResourcesState::Unavailable;
+        let held = self.held.iter();
+        let held = held.filter(|(_, holding)| is_answered || holding.confirmed.is_some());
+        let held = held.flat_map(|((resource, id), holding)| {
             let holder = holding.confirmed.as_ref().map(|(holder, _)| holder.clone());
             let device = HeldDevice { resource: resource.clone(), id: *id, holder };
             let chips = holding.chips(*id, inventory);
