@@ -27,7 +27,7 @@ pub enum ExplainVerb {
   ix-device-plugin explain allocation --size 4 -o json --root fixtures/nodes/bi-v150-x8.node
   ix-device-plugin explain allocation --size 2 --splitboard --must-include 0000:13:00.0")]
     Allocation(AllocationArgs),
-    /// Show which devices a ResourceClaim would get on this machine, and why not the others.
+    /// Show which devices a claim would get on this machine, and why not the others.
     ///
     /// As schedulers do, it takes the first devices that fit, in the order of the slices; nothing is
     /// in use. Of the classes it knows those of the chart: `gpu.iluvatar.com`, a whole board, and

@@ -26,7 +26,7 @@ const CLAIM_LIMIT: u64 = 1 << 20;
 /// A claim, and the machine that it is tried on.
 #[derive(Args, Debug)]
 pub struct ClaimArgs {
-    /// A ResourceClaim or ResourceClaimTemplate as YAML or JSON, or `-` for standard input.
+    /// A `ResourceClaim` or `ResourceClaimTemplate` as YAML or JSON, or `-` for standard input.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// `text` for people, `json` for scripts.

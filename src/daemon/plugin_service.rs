@@ -309,9 +309,9 @@ impl ListStream {
         let resource = snapshot.resource(&self.resource)?;
         let last = self.last.as_ref().and_then(|last| last.resource(&self.resource));
         let is_new = last.is_none_or(|last| !last.is_listed_like(resource));
-        let list = is_new.then(|| device_plugin::list_and_watch_response(resource));
+        let response = is_new.then(|| device_plugin::list_and_watch_response(resource));
         self.last = Some(snapshot);
-        list
+        response
     }
 }
 

@@ -64,9 +64,9 @@ fn open(directory: &Path) -> io::Result<File> {
 
 /// Removes what nobody uses. What cannot be removed is left: it is in nobody's way.
 fn remove_abandoned(parent: &Path) {
-    let names = files::list_directory(parent).unwrap_or_default();
+    let entries = files::list_directory(parent).unwrap_or_default();
     let named =
-        names.iter().filter(|listed| listed.is_directory && listed.name.starts_with(PREFIX));
+        entries.iter().filter(|listed| listed.is_directory && listed.name.starts_with(PREFIX));
     for path in named.map(|listed| parent.join(&listed.name)) {
         if let Ok(_unused) = lock(&path, FlockArg::LockExclusiveNonblock) {
             let _ = files::remove(&path);

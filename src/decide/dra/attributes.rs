@@ -96,7 +96,7 @@ impl Attributes {
         self.0.extend(text.map(|text| (name.to_owned(), text)));
     }
 
-    /// As a version only by the strict rules of SemVer: an API server refuses the whole slice for
+    /// As a version only by the strict rules of `SemVer`: an API server refuses the whole slice for
     /// any other.
     fn version(&mut self, name: &str, version: Option<&str>) {
         match version {
@@ -114,7 +114,7 @@ pub(super) fn cut(text: &str, limit: usize) -> &str {
     &text[..end.unwrap_or(0)]
 }
 
-/// Whether a text is a version by SemVer 2.0.0: `MAJOR.MINOR.PATCH[-PRE][+BUILD]`.
+/// Whether a text is a version by `SemVer` 2.0.0: `MAJOR.MINOR.PATCH[-PRE][+BUILD]`.
 fn is_semver(text: &str) -> bool {
     let (rest, build) = text.split_once('+').map_or((text, None), |(rest, it)| (rest, Some(it)));
     let (core, pre) = rest.split_once('-').map_or((rest, None), |(core, it)| (core, Some(it)));

@@ -296,7 +296,7 @@ impl NodeState {
         snapshot.cordons = cordons::states(cordons, &self.holdings, &snapshot.inventory);
         if self.config.mode == ServingMode::Dra {
             snapshot.held_by_pods = self.holdings.held_chips(&snapshot.inventory);
-            snapshot.claimed = self.holdings.claimed().clone();
+            snapshot.claimed.clone_from(self.holdings.claimed());
         }
         snapshot.since = self.since(&snapshot, now);
         self.snapshot = Some(Arc::new(snapshot));

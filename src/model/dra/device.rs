@@ -119,7 +119,7 @@ pub enum AttributeValue {
     Int(i64),
     /// At most 64 characters.
     Text(String),
-    /// A version by the rules of SemVer 2.0.0, at most 64 characters.
+    /// A version by the rules of `SemVer` 2.0.0, at most 64 characters.
     Version(String),
 }
 

@@ -31,7 +31,7 @@ fn paired(count: usize) -> Config {
     let id = PciId { vendor: 0x1e3e, device: UNKNOWN };
     let chips_per_board = [(id, 2)].into();
     Config {
-        boards: BoardRules { pairs, chips_per_board, ..BoardRules::default() },
+        boards: BoardRules { chips_per_board, pairs, ..BoardRules::default() },
         ..config(DraOffer::Both)
     }
 }

@@ -84,8 +84,8 @@ pub(super) fn claim(name: &str, devices: &[&str]) -> DraClaim {
 fn shown(device: &DraDevice) -> String {
     let counter = device.counter.as_ref();
     let counter = counter.map(|it| format!(" {}/{}={}", it.set, it.counter, it.chips));
-    let taints: String = device.taints.iter().map(|taint| format!(" {taint}")).collect();
-    format!("{}{}{taints}", device.name, counter.unwrap_or_default())
+    let taints: Vec<_> = device.taints.iter().map(|taint| format!(" {taint}")).collect();
+    format!("{}{}{}", device.name, counter.unwrap_or_default(), taints.concat())
 }
 
 #[track_caller]

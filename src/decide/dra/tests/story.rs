@@ -167,7 +167,7 @@ fn stored(content: &SliceContent) -> SliceContent {
     match content {
         SliceContent::Counters(_) => SliceContent::Devices(Vec::new()),
         SliceContent::Devices(devices) => {
-            SliceContent::Devices(devices.iter().map(|it| plain(it)).collect())
+            SliceContent::Devices(devices.iter().map(plain).collect())
         }
     }
 }
