@@ -30,6 +30,7 @@ use crate::decide::allocation::records::{self, VerificationError};
 use crate::decide::node::snapshot::NodeSnapshot;
 use crate::host::kubelet::Peer;
 use crate::model::allocation::AllocationRecord;
+use crate::model::config::StartVerification;
 use crate::model::device::{DeviceId, Resource};
 use crate::wire::device_plugin;
 use crate::wire::metrics::meters::{AllocationResult, ResourceMeters, StartResult};
@@ -110,6 +111,11 @@ impl PluginService {
     fn snapshot(&self) -> Result<Arc<NodeSnapshot>, Status> {
         let snapshot = self.sources.snapshots.borrow().clone();
         snapshot.ok_or_else(|| Status::unavailable("the machine has not been scanned yet"))
+    }
+
+    fn verification(&self) -> StartVerification {
+        let snapshot = self.sources.snapshots.borrow();
+        snapshot.as_ref().map_or(StartVerification::On, |it| it.container.start_verification)
     }
 
     fn prefer(
@@ -202,7 +208,7 @@ impl DevicePlugin for PluginService {
         &self,
         _: Request<Empty>,
     ) -> Result<Response<DevicePluginOptions>, Status> {
-        Ok(Response::new(device_plugin::options()))
+        Ok(Response::new(device_plugin::options(self.verification())))
     }
 
     type ListAndWatchStream = ListStream;
@@ -251,6 +257,10 @@ impl DevicePlugin for PluginService {
         &self,
         request: Request<PreStartContainerRequest>,
     ) -> Result<Response<PreStartContainerResponse>, Status> {
+        if self.verification() == StartVerification::Off {
+            // A kubelet calls it until the resource is registered anew.
+            return Ok(Response::new(PreStartContainerResponse {}));
+        }
         let ids = request.into_inner().devices_ids;
         self.sources.store.synchronised().await;
         let records = self.records_of(&ids);

@@ -24,6 +24,7 @@ use crate::host::accept::accept_with_backoff;
 use crate::host::authority_stream::NormalisedStream;
 use crate::host::directory_watch::DirectoryWatch;
 use crate::host::kubelet::{self, KUBELET_SOCKET, Peer, PlacedSocket, RegisterError};
+use crate::model::config::StartVerification;
 use crate::model::session::{Progress, RegisterOutcome};
 use crate::wire::device_plugin::register_request;
 use crate::wire::v1beta1::device_plugin_server::DevicePluginServer;
@@ -45,6 +46,8 @@ pub struct SessionSettings {
     pub socket_name: String,
     /// For example `iluvatar.com/gpu`.
     pub resource: String,
+    /// The kubelet learns it at registration alone.
+    pub verification: StartVerification,
     /// False: the directory is only polled.
     pub inotify: bool,
 }
@@ -245,7 +248,8 @@ impl Driver {
 
     fn register(&mut self, timeout: Duration) {
         let directory = self.settings.directory.clone();
-        let request = register_request(&self.settings.socket_name, &self.settings.resource);
+        let SessionSettings { socket_name, resource, verification, .. } = &self.settings;
+        let request = register_request(socket_name, resource, *verification);
         self.registering.abort_all();
         self.registering.detach_all();
         self.registering

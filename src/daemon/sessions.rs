@@ -10,7 +10,7 @@ use tracing::info;
 
 use super::plugin_service::Sources;
 use super::plugin_session::{self, SessionSettings};
-use crate::decide::kubelet::session_plan::{SessionChange, SessionPlan};
+use crate::decide::kubelet::session_plan::{SessionChange, SessionPlan, SessionTerms};
 use crate::model::session::Progress;
 
 /// The progress of each configured resource's session, by resource name.
@@ -83,7 +83,7 @@ impl Sessions {
         let resources: Vec<_> = snapshot.resources.iter().map(|resource| &*resource.name).collect();
         self.sources.telemetry.set_resources(resources.iter().copied());
         self.publish_progress(&resources);
-        let changes = self.plan.configure(&resources);
+        let changes = self.plan.configure(&resources, snapshot.container.start_verification);
         self.carry_out(changes, stop);
     }
 
@@ -108,7 +108,7 @@ impl Sessions {
         for change in changes {
             match change {
                 SessionChange::End { resource } => self.end(&resource),
-                SessionChange::Start { resource, socket } => self.start(resource, socket, stop),
+                SessionChange::Start { resource, terms } => self.start(resource, terms, stop),
             }
         }
     }
@@ -120,13 +120,15 @@ impl Sessions {
         }
     }
 
-    fn start(&mut self, resource: String, socket_name: String, stop: &CancellationToken) {
+    fn start(&mut self, resource: String, terms: SessionTerms, stop: &CancellationToken) {
+        let SessionTerms { socket: socket_name, verification } = terms;
         let Some(progress) = self.progress.get(&resource).cloned() else { return };
         info!(resource, socket = socket_name, "starting the session of a resource");
         let settings = SessionSettings {
             directory: self.directory.clone(),
             socket_name,
             resource: resource.clone(),
+            verification,
             inotify: self.inotify,
         };
         let token = stop.child_token();

@@ -248,6 +248,19 @@ impl HealthRules {
 pub struct ContainerRules {
     /// The value of `IX_VISIBLE_DEVICES`.
     pub visible_devices: VisibleDevices,
+    /// Whether the kubelet asks before each start of a container.
+    pub start_verification: StartVerification,
+}
+
+/// Whether the kubelet calls PreStartContainer, which verifies that a container still gets the chips
+/// that it was allocated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StartVerification {
+    /// It does; no container with a GPU starts while the plugin is down.
+    #[default]
+    On,
+    /// It does not.
+    Off,
 }
 
 /// The value of `IX_VISIBLE_DEVICES`.

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::model::config::{
     BoardRules, CdiRules, Config, ContainerRules, DiscoveryRules, DraRules, Granularity,
-    HealthRules, ResourceRule, Selector, ServingMode, Sharing,
+    HealthRules, ResourceRule, Selector, ServingMode, Sharing, StartVerification,
 };
 use crate::model::ixml::IxmlChoice;
 use crate::model::pci::PciAddress;
@@ -114,7 +114,11 @@ fn discovery_value(rules: &DiscoveryRules) -> Value {
 
 fn container_value(rules: ContainerRules) -> Value {
     let word = word_of(&VISIBLE_DEVICES_WORDS, &rules.visible_devices);
-    mapping([(&container::VISIBLE_DEVICES, Some(word.into()))])
+    let verifies = rules.start_verification == StartVerification::On;
+    mapping([
+        (&container::VISIBLE_DEVICES, Some(word.into())),
+        (&container::VERIFY_ON_START, Some(verifies.into())),
+    ])
 }
 
 fn health_value(rules: &HealthRules) -> Value {

@@ -11,23 +11,31 @@ use super::v1beta1::{
 use crate::decide::allocation::allocate::{AllocateError, Grant};
 use crate::decide::allocation::prefer::{DeviceSupply, PreferenceRequest, prefer};
 use crate::model::cdi::CdiKind;
+use crate::model::config::StartVerification;
 use crate::model::device::{Device, DeviceId, Resource};
 use crate::model::topology::DistanceTree;
 
 /// The optional calls that the kubelet may make.
 #[must_use]
-pub fn options() -> DevicePluginOptions {
-    DevicePluginOptions { pre_start_required: true, get_preferred_allocation_available: true }
+pub fn options(verification: StartVerification) -> DevicePluginOptions {
+    DevicePluginOptions {
+        pre_start_required: verification == StartVerification::On,
+        get_preferred_allocation_available: true,
+    }
 }
 
 /// The registration of a resource: `endpoint` is the socket's file name.
 #[must_use]
-pub fn register_request(endpoint: &str, resource_name: &str) -> RegisterRequest {
+pub fn register_request(
+    endpoint: &str,
+    resource_name: &str,
+    verification: StartVerification,
+) -> RegisterRequest {
     RegisterRequest {
         version: VERSION.to_owned(),
         endpoint: endpoint.to_owned(),
         resource_name: resource_name.to_owned(),
-        options: Some(options()),
+        options: Some(options(verification)),
     }
 }
 

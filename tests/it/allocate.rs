@@ -133,7 +133,8 @@ async fn replicas_of_one_device_give_its_nodes_once() {
 
 #[tokio::test]
 async fn void_keeps_the_runtime_from_adding_gpus() {
-    let container = ContainerRules { visible_devices: VisibleDevices::Void };
+    let container =
+        ContainerRules { visible_devices: VisibleDevices::Void, ..ContainerRules::default() };
     let plugin = Plugin::start(FOUR_BOARDS, Config { container, ..Config::default() }).await;
     let granted = plugin.allocate(&[&["0000:15:00.0"]]).await.unwrap();
     check_env(&granted[0], "void", "0000:15:00.0");

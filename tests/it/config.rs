@@ -11,7 +11,7 @@ use ix_device_plugin::decide::node::list_limit::{KUBELET_LIST_LIMIT, largest_rep
 use ix_device_plugin::model::config::{
     BoardRules, CdiRules, Config, ContainerRules, DiscoveryRules, DraOffer, DraRules, Granularity,
     HealthRules, Pairing, ResourceRule, Selector, ServingMode, Sharing, SharingPolicy,
-    VisibleDevices,
+    StartVerification, VisibleDevices,
 };
 use ix_device_plugin::model::health::{ReasonCode, Severity};
 use ix_device_plugin::model::ixml::IxmlChoice;
@@ -320,18 +320,20 @@ fn arb_config() -> impl Strategy<Value = Config> {
             }
         });
     let visible = prop_oneof![Just(VisibleDevices::Addresses), Just(VisibleDevices::Void)];
-    (arb_resources(), arb_boards(), discovery, visible, arb_health(), arb_cdi(), arb_dra())
-        .prop_map(|(resources, boards, discovery, visible_devices, health, cdi, (mode, dra))| {
-            Config {
-                mode,
-                resources,
-                boards,
-                discovery,
-                container: ContainerRules { visible_devices },
-                health,
-                cdi,
-                dra,
-            }
+    let verification = prop_oneof![Just(StartVerification::On), Just(StartVerification::Off)];
+    let container = (visible, verification).prop_map(|(visible_devices, start_verification)| {
+        ContainerRules { visible_devices, start_verification }
+    });
+    (arb_resources(), arb_boards(), discovery, container, arb_health(), arb_cdi(), arb_dra())
+        .prop_map(|(resources, boards, discovery, container, health, cdi, (mode, dra))| Config {
+            mode,
+            resources,
+            boards,
+            discovery,
+            container,
+            health,
+            cdi,
+            dra,
         })
 }
 

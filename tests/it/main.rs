@@ -48,3 +48,4 @@ mod sharing;
 mod shutdown;
 mod signals;
 mod storm;
+mod verify_on_start;

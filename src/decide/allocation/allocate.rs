@@ -308,7 +308,8 @@ mod tests {
 
     #[test]
     fn void_keeps_the_runtime_from_adding_gpus() {
-        let rules = ContainerRules { visible_devices: VisibleDevices::Void };
+        let rules =
+            ContainerRules { visible_devices: VisibleDevices::Void, ..ContainerRules::default() };
         let grant = ask_with(rules, &resource(), &["0000:20:00.0"]).unwrap();
         assert_eq!(grant.env["IX_VISIBLE_DEVICES"], "void");
         assert_eq!(grant.env["ILUVATAR_COREX_VISIBLE_DEVICES"], "void");

@@ -8,20 +8,31 @@
 use std::collections::BTreeMap;
 
 use super::socket_name::{FIRST_SOCKET, socket_name};
+use crate::model::config::StartVerification;
 
 /// The sessions that are wanted, and those that have not closed.
 #[derive(Clone, Debug, Default)]
 pub struct SessionPlan {
-    /// Socket name by resource.
-    wanted: BTreeMap<String, String>,
+    /// By resource.
+    wanted: BTreeMap<String, SessionTerms>,
     /// By resource.
     open: BTreeMap<String, OpenSession>,
 }
 
 #[derive(Clone, Debug)]
 struct OpenSession {
-    socket: String,
+    terms: SessionTerms,
     phase: Phase,
+}
+
+/// What a session registers with. A session never changes it: the kubelet takes it from the
+/// registration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionTerms {
+    /// File name of its socket.
+    pub socket: String,
+    /// Whether the kubelet calls PreStartContainer.
+    pub verification: StartVerification,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,15 +53,21 @@ pub enum SessionChange {
     Start {
         /// For example `iluvatar.com/gpu`.
         resource: String,
-        /// File name of its socket.
-        socket: String,
+        /// What it registers with.
+        terms: SessionTerms,
     },
 }
 
 impl SessionPlan {
     /// From now on these are the configured resources. Returns what to do now.
-    pub fn configure(&mut self, resources: &[&str]) -> Vec<SessionChange> {
-        self.wanted = self.assign_sockets(resources);
+    pub fn configure(
+        &mut self,
+        resources: &[&str],
+        verification: StartVerification,
+    ) -> Vec<SessionChange> {
+        let sockets = self.assign_sockets(resources).into_iter();
+        let terms = |(resource, socket)| (resource, SessionTerms { socket, verification });
+        self.wanted = sockets.map(terms).collect();
         let mut changes = self.end_unwanted();
         changes.extend(self.start_wanted());
         changes
@@ -66,7 +83,7 @@ impl SessionPlan {
     /// resource that has it keeps it, so that its session stays; else the first resource gets it.
     fn assign_sockets(&self, resources: &[&str]) -> BTreeMap<String, String> {
         let has_first = |resource: &&&str| {
-            self.wanted.get(**resource).is_some_and(|socket| socket == FIRST_SOCKET)
+            self.wanted.get(**resource).is_some_and(|terms| terms.socket == FIRST_SOCKET)
         };
         let holder = resources.iter().find(has_first).or(resources.first()).copied();
         let socket = |resource: &str| {
@@ -78,7 +95,7 @@ impl SessionPlan {
     fn end_unwanted(&mut self) -> Vec<SessionChange> {
         let mut changes = Vec::new();
         for (resource, session) in &mut self.open {
-            let is_wanted = self.wanted.get(resource) == Some(&session.socket);
+            let is_wanted = self.wanted.get(resource) == Some(&session.terms);
             if session.phase == Phase::Running && !is_wanted {
                 session.phase = Phase::Closing;
                 changes.push(SessionChange::End { resource: resource.clone() });
@@ -90,15 +107,15 @@ impl SessionPlan {
     /// Starts what waits for no open session of its resource and at its socket.
     fn start_wanted(&mut self) -> Vec<SessionChange> {
         let mut changes = Vec::new();
-        for (resource, socket) in &self.wanted {
+        for (resource, terms) in &self.wanted {
             let mut open = self.open.iter();
-            if open.any(|(other, session)| other == resource || session.socket == *socket) {
+            if open.any(|(other, it)| other == resource || it.terms.socket == terms.socket) {
                 continue;
             }
-            let session = OpenSession { socket: socket.clone(), phase: Phase::Running };
+            let session = OpenSession { terms: terms.clone(), phase: Phase::Running };
             self.open.insert(resource.clone(), session);
-            let (resource, socket) = (resource.clone(), socket.clone());
-            changes.push(SessionChange::Start { resource, socket });
+            let (resource, terms) = (resource.clone(), terms.clone());
+            changes.push(SessionChange::Start { resource, terms });
         }
         changes
     }
@@ -114,8 +131,15 @@ mod tests {
     const TWO: &str = "a.b/two";
     const SOCKET_OF_TWO: &str = "iluvatar-gpu-a.b_two.sock";
 
+    const ON: StartVerification = StartVerification::On;
+
     fn start(resource: &str, socket: &str) -> SessionChange {
-        SessionChange::Start { resource: resource.to_owned(), socket: socket.to_owned() }
+        start_with(resource, socket, ON)
+    }
+
+    fn start_with(resource: &str, socket: &str, verification: StartVerification) -> SessionChange {
+        let terms = SessionTerms { socket: socket.to_owned(), verification };
+        SessionChange::Start { resource: resource.to_owned(), terms }
     }
 
     fn end(resource: &str) -> SessionChange {
@@ -125,24 +149,34 @@ mod tests {
     #[test]
     fn the_first_resource_gets_the_socket_that_probes_look_for() {
         let mut plan = SessionPlan::default();
-        let changes = plan.configure(&[TWO, ONE]);
+        let changes = plan.configure(&[TWO, ONE], ON);
         assert_eq!(changes, [start(ONE, "iluvatar-gpu-a.b_one.sock"), start(TWO, FIRST_SOCKET)]);
     }
 
     #[test]
     fn a_resource_keeps_its_session_when_another_comes_before_it() {
         let mut plan = SessionPlan::default();
-        plan.configure(&[ONE]);
-        assert_eq!(plan.configure(&[TWO, ONE]), [start(TWO, SOCKET_OF_TWO)]);
-        assert_eq!(plan.configure(&[TWO, ONE]), []);
+        plan.configure(&[ONE], ON);
+        assert_eq!(plan.configure(&[TWO, ONE], ON), [start(TWO, SOCKET_OF_TWO)]);
+        assert_eq!(plan.configure(&[TWO, ONE], ON), []);
+    }
+
+    #[test]
+    fn another_verification_is_registered_anew_once_the_old_session_has_closed() {
+        let mut plan = SessionPlan::default();
+        plan.configure(&[ONE], ON);
+        let off = StartVerification::Off;
+        assert_eq!(plan.configure(&[ONE], off), [end(ONE)]);
+        assert_eq!(plan.closed(ONE), [start_with(ONE, FIRST_SOCKET, off)]);
+        assert_eq!(plan.configure(&[ONE], off), []);
     }
 
     #[test]
     fn a_resource_that_changes_its_socket_starts_after_both_old_sessions_have_closed() {
         for [first, second] in [[ONE, TWO], [TWO, ONE]] {
             let mut plan = SessionPlan::default();
-            plan.configure(&[ONE, TWO]);
-            assert_eq!(plan.configure(&[TWO]), [end(ONE), end(TWO)]);
+            plan.configure(&[ONE, TWO], ON);
+            assert_eq!(plan.configure(&[TWO], ON), [end(ONE), end(TWO)]);
             assert_eq!(plan.closed(first), []);
             assert_eq!(plan.closed(second), [start(TWO, FIRST_SOCKET)]);
         }
@@ -151,17 +185,17 @@ mod tests {
     #[test]
     fn another_resource_waits_for_the_socket_of_one_that_closes() {
         let mut plan = SessionPlan::default();
-        plan.configure(&[ONE]);
-        assert_eq!(plan.configure(&[TWO]), [end(ONE)]);
+        plan.configure(&[ONE], ON);
+        assert_eq!(plan.configure(&[TWO], ON), [end(ONE)]);
         assert_eq!(plan.closed(ONE), [start(TWO, FIRST_SOCKET)]);
     }
 
     #[test]
     fn a_resource_that_comes_back_while_its_session_closes_starts_when_that_has_closed() {
         let mut plan = SessionPlan::default();
-        plan.configure(&[ONE]);
-        assert_eq!(plan.configure(&[]), [end(ONE)]);
-        assert_eq!(plan.configure(&[ONE]), []);
+        plan.configure(&[ONE], ON);
+        assert_eq!(plan.configure(&[], ON), [end(ONE)]);
+        assert_eq!(plan.configure(&[ONE], ON), []);
         assert_eq!(plan.closed(ONE), [start(ONE, FIRST_SOCKET)]);
     }
 
@@ -197,7 +231,7 @@ mod tests {
                         let socket = self.running.remove(&resource).expect("it runs");
                         self.closing.insert(resource, socket);
                     }
-                    SessionChange::Start { resource, socket } => {
+                    SessionChange::Start { resource, terms: SessionTerms { socket, .. } } => {
                         let mut open = self.running.iter().chain(&self.closing);
                         assert!(open.all(|(other, at)| *other != resource && *at != socket));
                         self.running.insert(resource, socket);
@@ -227,7 +261,7 @@ mod tests {
             for event in events {
                 match event {
                     Event::Configure(resources) => {
-                        let changes = node.plan.configure(&resources);
+                        let changes = node.plan.configure(&resources, ON);
                         node.carry_out(changes);
                         configured = resources;
                     }

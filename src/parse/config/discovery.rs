@@ -4,7 +4,7 @@ use super::cursor::{Cursor, shown};
 use super::keys::{self, SHORTEST_RESCAN, VISIBLE_DEVICES_WORDS};
 use super::node::Yaml;
 use super::section::Section;
-use crate::model::config::{ContainerRules, DiscoveryRules};
+use crate::model::config::{ContainerRules, DiscoveryRules, StartVerification};
 
 pub(super) fn read_discovery(root: &Section) -> DiscoveryRules {
     let discovery = root.section(&keys::DISCOVERY);
@@ -33,6 +33,13 @@ pub(super) fn read_container(root: &Section) -> ContainerRules {
             .find(&keys::container::VISIBLE_DEVICES)
             .and_then(|cursor| cursor.word(&VISIBLE_DEVICES_WORDS))
             .unwrap_or_default(),
+        start_verification: match container
+            .find(&keys::container::VERIFY_ON_START)
+            .and_then(Cursor::boolean)
+        {
+            Some(false) => StartVerification::Off,
+            Some(true) | None => StartVerification::On,
+        },
     }
 }
 

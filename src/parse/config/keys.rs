@@ -346,8 +346,11 @@ pub mod discovery {
 }
 
 /// `container`
-pub static CONTAINER: ConfigKey =
-    section("container", "What containers get.", &[&container::VISIBLE_DEVICES]);
+pub static CONTAINER: ConfigKey = section(
+    "container",
+    "What containers get.",
+    &[&container::VISIBLE_DEVICES, &container::VERIFY_ON_START],
+);
 
 /// The keys of `container`.
 #[expect(missing_docs, reason = "each key has its meaning")]
@@ -359,6 +362,14 @@ pub mod container {
         "\"addresses\"",
         "The value of IX_VISIBLE_DEVICES. addresses: PCI addresses of the chips. void: `void`.",
         ValueKind::Word(|| words(&VISIBLE_DEVICES_WORDS)),
+    );
+    pub static VERIFY_ON_START: ConfigKey = key(
+        "verifyOnStart",
+        "true",
+        "Verify at each start of a container that it still gets the chips that it was allocated. While \
+         the plugin is down no container with a GPU starts; the kubelet retries. false: containers \
+         start without the plugin, and after device nodes were renumbered one may get another chip.",
+        ValueKind::Boolean,
     );
 }
 
