@@ -139,8 +139,10 @@ pub fn build(settings: DaemonSettings) -> Running {
     let samples = Arc::new(Notify::new());
     let ixml = tasks.watch_health(settings.root, settings.ixml, &samples, health_sender.clone());
     let (sessions, cdi) = tasks.serve(settings.kubelet_directory, store, writer);
-    let config_file = settings.config_source.as_ref().map(|source| source.path().to_owned());
-    let service = tasks.status_service(config_file, &sessions, ixml.as_ref(), pings);
+    if let Some(source) = &settings.config_source {
+        tasks.telemetry.config_read(source.path());
+    }
+    let service = tasks.status_service(&sessions, ixml.as_ref(), pings);
     let http = tasks.serve_http(settings.http, service);
     let reload = Arc::new(Notify::new());
     tasks.follow_config(settings.config_source, config_sender, &reload);
@@ -246,7 +248,6 @@ impl Tasks {
 
     fn status_service(
         &self,
-        config_file: Option<PathBuf>,
         sessions: &watch::Receiver<SessionsView>,
         ixml: Option<&watch::Receiver<IxmlState>>,
         pings: mpsc::Sender<Ping>,
@@ -255,7 +256,6 @@ impl Tasks {
             telemetry: self.telemetry.clone(),
             snapshots: self.snapshots.clone(),
             config: self.config.clone(),
-            config_file,
             sessions: sessions.clone(),
             ixml: ixml.cloned(),
             pings,

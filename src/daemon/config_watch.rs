@@ -1,6 +1,7 @@
 //! The configuration file, followed while the daemon runs. A ConfigMap volume swaps a symbolic link
-//! in the file's directory; a good change is passed on, a bad one changes nothing and is reported.
+//! in the file's directory; where there is a file of this node alone, that one is read instead; a good change is passed on, a bad one changes nothing and is reported.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -128,14 +129,16 @@ impl ConfigWatch {
 
     async fn reload(&mut self) {
         let source = self.source.clone();
-        let Ok(loaded) = tokio::task::spawn_blocking(move || source.load()).await else { return };
+        let loading = tokio::task::spawn_blocking(move || source.load_from());
+        let Ok((path, loaded)) = loading.await else { return };
+        self.telemetry.config_read(&path);
         match loaded {
-            Ok(config) => self.apply(config),
+            Ok(config) => self.apply(config, &path),
             Err(error) => self.refuse(error.to_string()),
         }
     }
 
-    fn apply(&mut self, mut config: Config) {
+    fn apply(&mut self, mut config: Config, path: &Path) {
         self.keep_mode(&mut config);
         if **self.config.borrow() == config {
             self.last_problem.clear();
@@ -151,7 +154,7 @@ impl ConfigWatch {
         self.last_problem.clear();
         self.telemetry.config_applied();
         let effective = effective_json(&config);
-        info!(path = %self.source.path().display(), config = %effective, "configuration changed");
+        info!(path = %path.display(), config = %effective, "configuration changed");
         self.config.send_replace(Arc::new(config));
     }
 

@@ -1,7 +1,6 @@
 //! Probes, metrics and status, from the telemetry and the latest snapshots. Read-only.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,8 +33,6 @@ pub struct StatusService {
     pub snapshots: SnapshotReceiver,
     /// The active configuration.
     pub config: watch::Receiver<Arc<Config>>,
-    /// Where it is read from; absent where it does not change.
-    pub config_file: Option<PathBuf>,
     /// How far each session is.
     pub sessions: watch::Receiver<SessionsView>,
     /// The state of libixml; absent where it is never used.
@@ -100,7 +97,7 @@ impl StatusService {
             uptime: self.telemetry.started().elapsed(),
             readiness: self.ready(),
             config: &config,
-            config_file: self.config_file.as_ref().map(|path| path.display().to_string()),
+            config_file: state.config_file.as_ref().map(|path| path.display().to_string()),
             refused_config: state.refused_config.as_ref().map(ongoing),
             scanning: state.scans.began.map(|began| began.elapsed()),
             scanned: state.scans.succeeded.map(|(at, took)| (at.elapsed(), took)),

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ pub struct Telemetry {
 pub struct TelemetryState {
     /// Scans of the machine.
     pub scans: Scans,
+    /// The configuration file that was read last; absent where there is none to follow.
+    pub config_file: Option<PathBuf>,
     /// Why the file's configuration is not active.
     pub refused_config: Option<LastError>,
     /// How changes of the configuration's directory are noticed.
@@ -219,6 +222,17 @@ impl Telemetry {
     /// How changes of the configuration's directory are noticed.
     pub fn config_followed(&self, followed: WatchMethod) {
         self.state.send_modify(|state| state.config_followed = followed);
+    }
+
+    /// This configuration file was read.
+    pub fn config_read(&self, file: &Path) {
+        self.state.send_if_modified(|state| {
+            let is_another = state.config_file.as_deref() != Some(file);
+            if is_another {
+                state.config_file = Some(file.to_owned());
+            }
+            is_another
+        });
     }
 
     /// The configuration of the file is active.

@@ -1,5 +1,6 @@
 //! The configuration file, read as it is now, with flags and environment variables over it.
 
+use std::ffi::OsString;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
@@ -16,6 +17,8 @@ pub const DEFAULT_PATH: &str = "/ixconfig/ix-config";
 #[derive(Clone, Debug)]
 pub struct ConfigSource {
     path: PathBuf,
+    /// Read instead where it exists.
+    node_path: Option<PathBuf>,
     must_exist: bool,
     overrides: Overrides,
 }
@@ -36,7 +39,9 @@ impl ConfigSource {
     #[must_use]
     pub fn new(path: Option<&Path>, overrides: Overrides) -> Self {
         match path {
-            Some(path) => Self { path: path.to_owned(), must_exist: true, overrides },
+            Some(path) => {
+                Self { path: path.to_owned(), node_path: None, must_exist: true, overrides }
+            }
             None => Self::optional(Path::new(DEFAULT_PATH), overrides),
         }
     }
@@ -44,13 +49,25 @@ impl ConfigSource {
     /// The file at `path`; its absence means the defaults.
     #[must_use]
     pub fn optional(path: &Path, overrides: Overrides) -> Self {
-        Self { path: path.to_owned(), must_exist: false, overrides }
+        Self { path: path.to_owned(), node_path: None, must_exist: false, overrides }
     }
 
-    /// The file that is read; it need not exist.
+    /// The same file, or where it exists the one of this node alone: beside it, with `.NODE` behind
+    /// its name.
+    #[must_use]
+    pub fn for_node(self, node: &str) -> Self {
+        let mut path = OsString::from(&self.path);
+        path.push(format!(".{node}"));
+        Self { node_path: Some(path.into()), ..self }
+    }
+
+    /// The file that is read now: that of this node, if there is one. The other need not exist.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        let is_absent = |path: &Path| {
+            files::stamp(path).is_err_and(|error| error.kind() == ErrorKind::NotFound)
+        };
+        self.node_path.as_deref().filter(|path| !is_absent(path)).unwrap_or(&self.path)
     }
 
     /// The directory of the file: what a ConfigMap volume changes when it swaps its link.
@@ -65,7 +82,7 @@ impl ConfigSource {
     #[must_use]
     pub fn is_within_directory(&self) -> bool {
         let directory = self.directory().and_then(|directory| files::real_path(directory).ok());
-        match (files::real_path(&self.path), directory) {
+        match (files::real_path(self.path()), directory) {
             (Ok(file), Some(directory)) => file.starts_with(directory),
             _ => true,
         }
@@ -74,7 +91,7 @@ impl ConfigSource {
     /// The version of the file, which changes with it; none where there is no file.
     #[must_use]
     pub fn stamp(&self) -> Option<FileVersion> {
-        files::stamp(&self.path).ok()
+        files::stamp(self.path()).ok()
     }
 
     /// Reads the file as it is now.
@@ -82,22 +99,37 @@ impl ConfigSource {
     /// # Errors
     /// [`ConfigError`]; nothing of a wrong file counts.
     pub fn load(&self) -> Result<Config, ConfigError> {
-        let text =
-            self.read().map_err(|error| ConfigError::Unreadable(self.path.clone(), error))?;
-        parse_config_with(&text, &self.overrides)
-            .map_err(|problems| ConfigError::Wrong(self.path.clone(), problems))
+        self.load_from().1
     }
 
-    fn read(&self) -> io::Result<String> {
-        let is_absent = |read: &io::Result<_>| {
-            read.as_ref().is_err_and(|error: &io::Error| error.kind() == ErrorKind::NotFound)
+    /// The same, with the file that was read.
+    pub fn load_from(&self) -> (PathBuf, Result<Config, ConfigError>) {
+        let node_file = self.node_path.iter().map(|path| (path.clone(), read(path)));
+        // A wrong file of this node is not passed over, only an absent one.
+        let node_file = node_file.filter(|(_, text)| !is_absent(text)).next();
+        let (path, text) = node_file.unwrap_or_else(|| (self.path.clone(), self.read_common()));
+        let config = match text {
+            Err(error) => Err(ConfigError::Unreadable(path.clone(), error)),
+            Ok(text) => parse_config_with(&text, &self.overrides)
+                .map_err(|problems| ConfigError::Wrong(path.clone(), problems)),
         };
-        let mut read = files::read_text(&self.path);
-        if is_absent(&read) {
-            // A ConfigMap volume removes the old directory right after it swapped its link: whoever
-            // was on the way through the old link finds nothing there, but finds the new file now.
-            read = files::read_text(&self.path);
-        }
-        if is_absent(&read) && !self.must_exist { Ok(String::new()) } else { read }
+        (path, config)
     }
+
+    fn read_common(&self) -> io::Result<String> {
+        let text = read(&self.path);
+        if is_absent(&text) && !self.must_exist { Ok(String::new()) } else { text }
+    }
+}
+
+fn is_absent(read: &io::Result<String>) -> bool {
+    read.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound)
+}
+
+/// Reads a file that may be in a ConfigMap volume. Such a volume removes the old directory right after
+/// it swapped its link: whoever was on the way through the old link finds nothing there, but finds the
+/// new file when it reads again.
+fn read(path: &Path) -> io::Result<String> {
+    let first = files::read_text(path);
+    if is_absent(&first) { files::read_text(path) } else { first }
 }

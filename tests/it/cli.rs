@@ -343,6 +343,28 @@ fn the_environment_stands_for_the_flags() {
 }
 
 #[test]
+fn every_verb_reads_the_file_of_this_node_where_there_is_one() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("ix-config");
+    let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+    write("ix-config", "");
+    let is_split = |node: Option<&str>| {
+        let mut command = binary();
+        command.args(["--root", X8, "discover", "--config"]).arg(&file);
+        command.envs(node.map(|node| ("NODE_NAME", node)));
+        let Ran { code, stdout, stderr } = ran(&command.output().unwrap());
+        assert_eq!((code, &*stderr), (Some(0), ""));
+        stdout.contains("iluvatar.com/gpu: 16 devices")
+    };
+    assert!(!is_split(Some("node-1")) && !is_split(None));
+    write("ix-config.node-1", "flags: {splitboard: true}");
+    assert!(is_split(Some("node-1")) && !is_split(Some("node-2")) && !is_split(None));
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    write(&format!("ix-config.{}", host.trim().to_lowercase()), "flags: {splitboard: true}");
+    assert!(is_split(None) && is_split(Some("")) && !is_split(Some("node-2")));
+}
+
+#[test]
 fn splitboard_offers_each_chip() {
     let split = stdout_of(&["--root", X8, "--splitboard", "discover"]);
     assert!(split.contains("iluvatar.com/gpu: 16 devices, 16 healthy"), "{split}");

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::clock::soon;
 use crate::support::fixtures::GPU;
+use crate::support::http::until_status;
 use crate::support::log::Log;
 use crate::support::node_rig::{NodeRig, is_streaming};
 use crate::support::test_node::TestNode;
@@ -31,6 +32,9 @@ use crate::support::test_node::TestNode;
 const REFUSED: &str = "\niluvatar_device_plugin_config_reloads_total{result=\"refused\"} 1\n";
 
 const SPLIT: &str = "flags: {splitboard: true}";
+
+/// The file of one node.
+const OWN: &str = "ix-config.node-1";
 
 /// A ConfigMap volume: the file is a link through `..data`, which is swapped by a rename.
 struct ConfigMap {
@@ -50,23 +54,40 @@ impl ConfigMap {
         self.directory.path().join("ix-config")
     }
 
-    /// As the kubelet does it: a new directory, a new link to it, the link renamed, the old
-    /// directory removed.
     fn swap(&mut self, text: &str) {
+        self.swap_both(text, None);
+    }
+
+    /// As the kubelet does it: a new directory, a new link to it, the link renamed, the old
+    /// directory removed. The second text is of a node's own file.
+    fn swap_both(&mut self, text: &str, own: Option<&str>) {
         let at = |name: &str| self.directory.path().join(name);
         let (old, new) = (format!("..v{}", self.version), format!("..v{}", self.version + 1));
         fs::create_dir(at(&new)).unwrap();
         fs::write(at(&new).join("ix-config"), text).unwrap();
+        if let Some(own) = own {
+            fs::write(at(&new).join(OWN), own).unwrap();
+        }
         symlink(&new, at("..data_tmp")).unwrap();
         fs::rename(at("..data_tmp"), at("..data")).unwrap();
         // The first time there is none.
         let _ = fs::remove_dir_all(at(&old));
+        // Links to the files come after them, and go after them.
+        let _ = fs::remove_file(at(OWN));
+        if own.is_some() {
+            symlink(Path::new("..data").join(OWN), at(OWN)).unwrap();
+        }
         self.version += 1;
     }
 
     fn source(&self) -> ConfigSource {
         ConfigSource::new(Some(&self.file()), Overrides::default())
     }
+}
+
+/// The last step of the path of the file that `/status` names.
+fn named_file(status: &serde_json::Value) -> &str {
+    status["configuration"]["file"].as_str().unwrap().rsplit('/').next().unwrap()
 }
 
 fn registrations(view: &NodeView, resource: &str) -> u64 {
@@ -323,4 +344,55 @@ async fn a_directory_that_comes_later_is_found_and_then_watched() {
     let (config, after) = watching.change().await;
     assert_eq!(config.resources[0].granularity, Granularity::Chip);
     assert!(after <= Duration::from_secs(1), "{after:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_file_of_this_node_comes_changes_and_goes_and_is_read_instead_while_it_is_there() {
+    for inotify in [true, false] {
+        let mut volume = ConfigMap::mounted("");
+        let mut watching = Watching::start(&volume.source().for_node("node-1"), inotify);
+        let mut of_another = Watching::start(&volume.source().for_node("node-2"), inotify);
+        let replicas = |config: &Config| config.resources[0].sharing.map(|it| it.replicas);
+
+        volume.swap_both("", Some(SPLIT));
+        let (config, after) = watching.change().await;
+        assert_eq!(config.resources[0].granularity, Granularity::Chip);
+        assert!(after <= Duration::from_secs(1), "{after:?}");
+        // The common file changes too; whoever has one of its own does not read it.
+        volume.swap_both("resourceName: a.b/c", Some("sharing: {timeSlicing: {replicas: 3}}"));
+        let (config, after) = watching.change().await;
+        assert_eq!((replicas(&config), &*config.resources[0].name), (Some(3), GPU));
+        assert!(after <= Duration::from_secs(1), "{after:?}");
+        assert_eq!(of_another.change().await.0.resources[0].name, "a.b/c");
+        volume.swap_both("", None);
+        let (config, after) = watching.change().await;
+        assert_eq!(*config, Config::default());
+        assert!(after <= Duration::from_secs(1), "{after:?}");
+        assert_eq!(watching.log.lines("WARN"), [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_file_of_this_node_changes_nothing_and_is_named_until_it_is_right() {
+    let mut volume = ConfigMap::mounted("");
+    let source = volume.source().for_node("node-1");
+    let node = TestNode::fixture("bi-v150-x8").config_file(&source).with_http().start().await;
+    let status = async |what: &str, wanted: &dyn Fn(&serde_json::Value) -> bool| {
+        until_status(node.address().await, what, wanted).await
+    };
+    status("the common file", &|it| named_file(it) == "ix-config").await;
+    volume.swap_both("", Some("flags: {splitbord: true}"));
+    let refused = status("a refusal", &|it| it["configuration"]["current"] == false).await;
+    assert_eq!(named_file(&refused), OWN);
+    let text = refused["configuration"]["refused"]["text"].as_str().unwrap();
+    assert!(text.contains(OWN) && text.contains("splitbord"), "{text}");
+    assert_eq!(node.kubelet.view().borrow().capacity(GPU), 8);
+
+    volume.swap_both("", Some(SPLIT));
+    node.until("sixteen chips", |view| view.capacity(GPU) == 16).await;
+    let active = status("its own file", &|it| it["configuration"]["current"] == true).await;
+    assert_eq!(named_file(&active), OWN);
+    volume.swap_both("", None);
+    node.until("eight boards", |view| view.capacity(GPU) == 8).await;
+    status("the common file", &|it| named_file(it) == "ix-config").await;
 }

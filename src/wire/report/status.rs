@@ -30,7 +30,7 @@ pub struct StatusInput<'a> {
     pub readiness: ProbeResult,
     /// The active configuration.
     pub config: &'a Config,
-    /// Where it is read from; absent where it does not change.
+    /// The file that was read last; absent where it does not change.
     pub config_file: Option<String>,
     /// The last reload, if it was refused.
     pub refused_config: Option<OngoingError>,

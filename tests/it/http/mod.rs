@@ -22,7 +22,7 @@ async fn four_boards(config: &str) -> NodeRig {
 
 impl NodeRig {
     /// Where the plugin answers.
-    async fn address(&self) -> SocketAddr {
+    pub(crate) async fn address(&self) -> SocketAddr {
         let mut http = self.plugin().http.clone();
         soon("a port", http.wait_for(Option::is_some)).await.unwrap().unwrap()
     }

@@ -42,7 +42,6 @@ impl Desk {
             telemetry,
             snapshots: latest,
             config: active,
-            config_file: None,
             sessions: view,
             ixml: Some(state),
             pings: asks,
