@@ -3,9 +3,9 @@
 //!
 //! The file is read and written as rarely as possible:
 //!
-//! - Allocate requests a write only for records that differ from the known ones.
-//! - PreStartContainer requests a check of the file's version, and waits for it. The file is read
-//!   again only if its version is neither the one last read nor the one last written here, that is,
+//! - Allocate requests a check of the file's version; also for a record that repeats a known one, so
+//!   that it is not taken for newer than what another instance allocates later.
+//! - PreStartContainer requests the same, and waits for it. The file is read again only if its version is neither the one last read nor the one last written here, that is,
 //!   if another instance wrote it during a rolling update.
 //! - Then the file's records replace the known ones, because they may be newer, except for those that
 //!   this instance allocated since it last read the file: these are newer, and are written if they
@@ -68,8 +68,8 @@ struct Known {
 }
 
 impl Known {
-    /// Adds allocations made now; returns whether a record differs from the known one.
-    fn add(&mut self, newer: &AllocationRecords, now: Duration) -> bool {
+    /// Adds allocations made now.
+    fn add(&mut self, newer: &AllocationRecords, now: Duration) {
         let Allocations { records, allocated_at } = &mut self.allocations;
         let allocated_at = Arc::make_mut(allocated_at);
         for (resource, devices) in newer {
@@ -77,11 +77,9 @@ impl Known {
             times.extend(devices.keys().map(|id| (*id, now)));
         }
         merge(&mut self.unconfirmed, newer);
-        let differs = !contains(records, newer);
-        if differs {
+        if !contains(records, newer) {
             merge(Arc::make_mut(records), newer);
         }
-        differs
     }
 
     /// Adopts the file's records; returns whether one differs from the known ones.
@@ -221,11 +219,9 @@ impl AllocationStore {
     /// Records what a container is allocated. Does no I/O.
     pub fn record(&self, resource: &str, devices: BTreeMap<DeviceId, AllocationRecord>) {
         let newer = AllocationRecords::from([(resource.to_owned(), devices)]);
-        let (now, mut differs) = (self.started.elapsed(), false);
-        self.known.send_modify(|known| differs = known.add(&newer, now));
-        if differs {
-            self.request();
-        }
+        let now = self.started.elapsed();
+        self.known.send_modify(|known| known.add(&newer, now));
+        self.request();
     }
 
     /// Requests a check of the file.

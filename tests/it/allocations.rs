@@ -360,7 +360,7 @@ async fn a_file_that_cannot_be_placed_is_retried() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unchanged_allocation_touches_the_file_only_at_the_start_of_its_container() {
+async fn an_unchanged_allocation_writes_the_file_only_where_it_lacks_the_record() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join(FILE_NAME);
     let (store, _task) = store(&directory);
@@ -378,8 +378,6 @@ async fn an_unchanged_allocation_touches_the_file_only_at_the_start_of_its_conta
     fs::remove_file(&path).unwrap();
     allocate(&store, "0000:15:00.0", "/dev/iluvatar3");
     tokio::time::sleep(second).await;
-    assert!(!path.exists(), "the writer has no reason to check the file");
-    store.synchronised().await;
     assert_eq!(shown(&records_in(&directory)), ["0000:15:00.0=/dev/iluvatar3"]);
 
     allocate(&store, "0000:15:00.0", "/dev/iluvatar9");
@@ -416,6 +414,25 @@ async fn the_last_allocation_counts_even_if_it_repeats_one_before_another_instan
     }
     soon("the newer one", newer.synchronised()).await;
     assert_eq!(node_of(&newer, "0000:15:00.0").as_deref(), Some("/dev/x3"));
+}
+
+/// The older one still serves another resource, and one of that resource's containers starts.
+#[tokio::test(start_paused = true)]
+async fn an_allocation_that_repeats_one_and_never_starts_overrides_no_later_one() {
+    let directory = TempDir::new().unwrap();
+    let ((older, _older_task), (newer, _newer_task)) = (store(&directory), store(&directory));
+    allocate(&older, "0000:15:00.0", "/dev/x3");
+    older.synchronised().await;
+    allocate(&older, "0000:15:00.0", "/dev/x3");
+    // This clock stands still while a writer works.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+
+    allocate(&newer, "0000:15:00.0", "/dev/x9");
+    newer.synchronised().await;
+    older.synchronised().await;
+    newer.synchronised().await;
+    assert_eq!(shown(&records_in(&directory)), ["0000:15:00.0=/dev/x9"]);
+    assert_eq!(node_of(&newer, "0000:15:00.0").as_deref(), Some("/dev/x9"));
 }
 
 #[tokio::test(start_paused = true)]
