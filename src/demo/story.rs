@@ -1,6 +1,7 @@
 //! The story that `demo` plays: the whole daemon, a kubelet in the same process, and a machine whose
 //! boards are removed and broken meanwhile. Every line reports something that happened.
 
+mod cordon;
 mod reconfigure;
 
 use std::collections::BTreeMap;
@@ -52,6 +53,8 @@ pub enum Story {
     Hotplug,
     /// A chip stops answering and recovers.
     Health,
+    /// A device that a pod holds is cordoned, and uncordoned after the pod ended.
+    Cordon,
     /// The configuration changes from boards to chips while a pod holds a board.
     Config,
 }
@@ -102,7 +105,7 @@ pub async fn play(
         let _ = ended.await;
     });
     let playing = async {
-        let played = stage.play_parts(story).await;
+        let played = stage.play_parts(story, directory).await;
         drop(end);
         played
     };
@@ -140,6 +143,7 @@ struct Counts {
     refused: usize,
     restarts: usize,
     changes: usize,
+    cordons: usize,
     reconfigurations: usize,
 }
 
@@ -164,7 +168,7 @@ impl Stage<'_> {
         printed.context("cannot print the timeline")
     }
 
-    async fn play_parts(&mut self, story: Story) -> anyhow::Result<()> {
+    async fn play_parts(&mut self, story: Story, directory: &Path) -> anyhow::Result<()> {
         self.registration().await?;
         if story.has(Story::Pods) {
             self.pods().await?;
@@ -177,6 +181,9 @@ impl Stage<'_> {
         }
         if story.has(Story::Health) {
             self.health().await?;
+        }
+        if story.has(Story::Cordon) {
+            self.cordon(directory).await?;
         }
         if story.has(Story::Config) {
             self.reconfigure().await?;
@@ -437,18 +444,19 @@ impl Stage<'_> {
     }
 
     async fn close(mut self) -> anyhow::Result<()> {
-        let Counts { pods, refused, restarts, changes, reconfigurations } = self.counts;
+        let Counts { pods, refused, restarts, changes, cordons, reconfigurations } = self.counts;
         self.print(Actor::Plugin, "stopped cleanly", &Value::Null)?;
         let text = format!(
-            "{} admitted, {refused} refused for lack of devices, {}, {}, {}",
+            "{} admitted, {refused} refused for lack of devices, {}, {}, {}, {}",
             counted(pods, "pod"),
             counted(restarts, "kubelet restart"),
             counted(changes, "hardware change"),
+            counted(cordons, "cordon"),
             counted(reconfigurations, "configuration change"),
         );
         let facts = json!({
             "admitted": pods, "refused": refused, "restarts": restarts, "changes": changes,
-            "reconfigurations": reconfigurations,
+            "cordons": cordons, "reconfigurations": reconfigurations,
         });
         self.print(Actor::Story, &text, &facts)?;
         self.kubelet.shutdown().await;

@@ -33,6 +33,8 @@ pub enum Actor {
     Pod,
     /// The machine, as if somebody handled it.
     Hardware,
+    /// Whoever runs the cluster.
+    Operator,
     /// The demo itself.
     Story,
 }
@@ -44,6 +46,7 @@ impl Actor {
             Self::Plugin => "plugin",
             Self::Pod => "pod",
             Self::Hardware => "hardware",
+            Self::Operator => "operator",
             Self::Story => "story",
         }
     }
