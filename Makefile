@@ -3,10 +3,10 @@
 
 CARGO ?= cargo
 
-.PHONY: help setup test-tools demo build man test fmt-check lint unit doc fuzz-check bench fuzz
+.PHONY: help setup test-tools demo build man test fmt-check lint unit doc fuzz-check arm64 bench fuzz
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 setup: ## Install missing build requirements (libudev-dev, pkg-config, udev)
 	@sh .ci/setup
@@ -45,6 +45,10 @@ fuzz-check:
 	else \
 	  echo 'fuzz targets not checked: there is no C++ compiler (c++)'; \
 	fi
+
+arm64: ## Cross-build for arm64, and run the unit tests under qemu (needs Debian)
+	@sh .ci/setup-arm64
+	@sh .ci/arm64
 
 bench: setup ## Run the benchmarks; README.md has results
 	$(CARGO) bench --locked
