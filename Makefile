@@ -3,7 +3,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help setup test-tools demo build man test fmt-check lint unit doc fuzz-check arm64 bench fuzz
+.PHONY: help setup test-tools demo build man test fmt-check lint unit doc fuzz-check e2e arm64 bench fuzz
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -11,7 +11,7 @@ help: ## Show this list
 setup: ## Install missing build requirements (libudev-dev, pkg-config, udev)
 	@sh .ci/setup
 
-test-tools: ## Download helm, kubectl and promtool into target/tools, for the tests of deploy/
+test-tools: ## Download helm, kubectl, promtool, shellcheck and actionlint into target/tools, for tests
 	@sh .ci/test-tools
 
 demo: setup ## Run the plugin against an embedded kubelet on a machine with 16 chips
@@ -45,6 +45,9 @@ fuzz-check:
 	else \
 	  echo 'fuzz targets not checked: there is no C++ compiler (c++)'; \
 	fi
+
+e2e: ## Prove on the cluster of kubectl that the plugin works: IMAGE=..., NODE=... (tests/e2e/run --help)
+	@IMAGE='$(IMAGE)' NODE='$(NODE)' tests/e2e/run
 
 arm64: ## Cross-build for arm64, and run the unit tests under qemu (needs Debian)
 	@sh .ci/setup-arm64

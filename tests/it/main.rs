@@ -17,6 +17,7 @@ mod cordon;
 mod demo;
 mod deploy;
 mod doctor;
+mod e2e;
 mod explain;
 mod golden;
 mod machines;

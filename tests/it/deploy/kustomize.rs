@@ -13,7 +13,7 @@ const BASE: &str = "deploy/kustomize/base";
 const OVERLAYS: &str = "deploy/kustomize/overlays";
 
 /// What kubectl would send of this directory; none where there is no kubectl.
-pub(super) fn built(directory: &str) -> Option<Vec<Object>> {
+pub(crate) fn built(directory: &str) -> Option<Vec<Object>> {
     let manifest = Tool::named("kubectl")?.stdout(&["kustomize", directory]);
     Some(objects(&manifest))
 }

@@ -21,6 +21,11 @@ impl Tool {
         None
     }
 
+    /// Where it lies.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// Runs it at the top of the repository, without anything from the caller's environment.
     pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
         ran(&self.command(arguments).output().expect("the program was just there"))
