@@ -23,6 +23,7 @@ mod golden;
 mod machines;
 mod messages;
 mod readme;
+mod repository;
 mod seed;
 mod udev_rules;
 mod words;
