@@ -1,5 +1,6 @@
 //! The daemon, wired together: the only place that knows all of its tasks.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,12 +11,17 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
 use tracing::{info, warn};
 
 use crate::daemon::allocation_store::{self, AllocationPaths, AllocationStore, AllocationWriter};
 use crate::daemon::cdi_writer::{CdiView, CdiWriter};
+use crate::daemon::claim_ledger::{HoldersView, LedgerTask};
 use crate::daemon::config_watch::ConfigWatch;
 use crate::daemon::cordon_watch::CordonWatch;
+use crate::daemon::dra_health_stream::DraHealthService;
+use crate::daemon::dra_service::{ClaimReader, DraService};
+use crate::daemon::dra_session::{DraSession, DraSessionSettings, MakeServices};
 use crate::daemon::inventory_owner::{
     HealthReport, ImpossibleConfig, Inputs, InventoryOwner, Ping, PodsReport, SnapshotReceiver,
 };
@@ -28,13 +34,18 @@ use crate::daemon::status_service::StatusService;
 use crate::daemon::telemetry::Telemetry;
 use crate::daemon::uevent_listener::UeventEffects;
 use crate::daemon::{health_sampler, http, uevent_listener};
+use crate::decide::dra::socket_paths::DriverInstance;
 use crate::decide::node::removed::Retention;
 use crate::decide::node::state::NodeState;
 use crate::host::config_file::ConfigSource;
 use crate::host::root::Root;
 use crate::model::config::Config;
+use crate::model::dra::slice::ServerSupport;
 use crate::model::ixml::IxmlState;
 use crate::model::rescan::RescanTrigger;
+use crate::wire::dra_health_v1::dra_resource_health_server as health_v1;
+use crate::wire::dra_health_v1alpha1::dra_resource_health_server as health_v1alpha1;
+use crate::wire::dra_v1::dra_plugin_server::DraPluginServer;
 
 /// How long the tasks may take to end after `stop`.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -69,6 +80,37 @@ pub struct DaemonSettings {
     /// False where uevents are not to be received; then only `triggers` and the timer lead to a
     /// scan.
     pub uevents: bool,
+    /// What DRA mode needs; absent in device plugin mode.
+    pub dra: Option<DraSettings>,
+}
+
+/// What DRA mode needs besides.
+#[derive(Clone)]
+pub struct DraSettings {
+    /// What the sockets are named after.
+    pub instance: DriverInstance,
+    /// The node's name, which is the pool's.
+    pub node: String,
+    /// Fetches claims from the API server.
+    pub claims: ClaimReader,
+}
+
+impl fmt::Debug for DraSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DraSettings")
+            .field("instance", &self.instance)
+            .field("node", &self.node)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What DRA mode knows of the kubelet and of claims.
+#[derive(Clone, Debug)]
+pub struct DraRunning {
+    /// Whether a kubelet is connected to the service.
+    pub connected: watch::Receiver<bool>,
+    /// Which claims hold what.
+    pub holders: HoldersView,
 }
 
 /// A daemon whose tasks run.
@@ -79,6 +121,8 @@ pub struct Running {
     pub sessions: watch::Receiver<SessionsView>,
     /// The CDI names that a container runtime would find.
     pub cdi: CdiView,
+    /// What DRA mode knows; none in device plugin mode.
+    pub dra: Option<DraRunning>,
     /// The state of libixml; absent where it is never used.
     pub ixml: Option<watch::Receiver<IxmlState>>,
     /// Where probes and metrics are answered now; none while the port is taken.
@@ -110,7 +154,9 @@ type Ended = (&'static str, Result<(), ImpossibleConfig>);
 pub fn build(settings: DaemonSettings) -> Running {
     let telemetry = Telemetry::new(Instant::now());
     let (config_sender, config) = watch::channel(Arc::new(settings.config));
-    telemetry.set_resources(config.borrow().resources.iter().map(|rule| &*rule.name));
+    if settings.dra.is_none() {
+        telemetry.set_resources(config.borrow().resources.iter().map(|rule| &*rule.name));
+    }
     let (triggers, trigger_queue) = mpsc::channel(TRIGGER_QUEUE);
     let (health_sender, health) = mpsc::channel(1);
     let (pods_sender, pods) = watch::channel(None);
@@ -138,7 +184,15 @@ pub fn build(settings: DaemonSettings) -> Running {
     tasks.watch_pods(settings.pod_resources_socket, settings.retention, pods_sender);
     let samples = Arc::new(Notify::new());
     let ixml = tasks.watch_health(settings.root, settings.ixml, &samples, health_sender.clone());
-    let (sessions, cdi) = tasks.serve(settings.kubelet_directory, store, writer);
+    let (cdi_writer, cdi) = CdiWriter::new(tasks.snapshots.clone(), tasks.inotify);
+    let (sessions, dra) = match settings.dra {
+        None => (tasks.serve(settings.kubelet_directory, store, writer, cdi.clone()), None),
+        Some(dra) => {
+            let dra = tasks.serve_dra(dra, writer, cdi.clone());
+            (watch::channel(SessionsView::new()).1, Some(dra))
+        }
+    };
+    tasks.spawn("CDI writer", |stop| cdi_writer.run(stop));
     if let Some(source) = &settings.config_source {
         tasks.telemetry.config_read(source.path());
     }
@@ -152,7 +206,7 @@ pub fn build(settings: DaemonSettings) -> Running {
         tasks.follow_uevents(root, effects);
     }
     let Tasks { snapshots, stop, set, .. } = tasks;
-    Running { snapshots, sessions, cdi, ixml, http, triggers, reload, stop, tasks: set }
+    Running { snapshots, sessions, cdi, dra, ixml, http, triggers, reload, stop, tasks: set }
 }
 
 /// The tasks, and what most of them are given.
@@ -223,16 +277,16 @@ impl Tasks {
         state
     }
 
-    /// The sessions with the kubelet and the CDI spec.
+    /// The sessions with the kubelet.
     fn serve(
         &mut self,
         directory: PathBuf,
         store: AllocationStore,
         record_writer: AllocationWriter,
-    ) -> (watch::Receiver<SessionsView>, CdiView) {
-        let (writer, cdi) = CdiWriter::new(self.snapshots.clone(), self.inotify);
+        cdi: CdiView,
+    ) -> watch::Receiver<SessionsView> {
         let (snapshots, telemetry) = (self.snapshots.clone(), self.telemetry.clone());
-        let sources = Sources { snapshots, store, cdi: cdi.clone(), telemetry };
+        let sources = Sources { snapshots, store, cdi, telemetry };
         let (sessions, view) = Sessions::new(directory, self.inotify, sources);
         // Allocations made while the last streams close are written too.
         let served = CancellationToken::new();
@@ -242,8 +296,46 @@ impl Tasks {
             served.cancel();
         });
         self.spawn("allocation records", |_| record_writer.run(all_served));
-        self.spawn("CDI writer", |stop| writer.run(stop));
-        (view, cdi)
+        view
+    }
+
+    /// The driver's sockets and the prepared claims. Records of the device plugin are kept: its pods
+    /// may still hold chips.
+    fn serve_dra(
+        &mut self,
+        dra: DraSettings,
+        record_writer: AllocationWriter,
+        cdi: CdiView,
+    ) -> DraRunning {
+        let DraSettings { instance, node, claims } = dra;
+        let snapshots = self.snapshots.clone();
+        let (ledger_task, ledger, holders) =
+            LedgerTask::new(instance.directory(), node.clone(), snapshots.clone(), cdi.clone());
+        let telemetry = self.telemetry.dra.clone();
+        let service = DraService { pool: node.clone(), snapshots, claims, ledger, cdi, telemetry };
+        let services = services(service, self.health_service(node, &holders));
+        let settings = DraSessionSettings { instance, inotify: self.inotify };
+        let (session, connected) = DraSession::new(settings, services, self.telemetry.clone());
+        // Claims whose calls run while the sockets close are recorded too.
+        let served = CancellationToken::new();
+        let all_served = served.clone();
+        self.spawn("DRA session", |stop| async move {
+            session.run(stop).await;
+            served.cancel();
+        });
+        self.spawn("prepared claims", |_| ledger_task.run(all_served));
+        self.spawn("allocation records", |stop| record_writer.run(stop));
+        DraRunning { connected, holders }
+    }
+
+    fn health_service(&self, pool: String, holders: &HoldersView) -> DraHealthService {
+        DraHealthService {
+            pool,
+            snapshots: self.snapshots.clone(),
+            holders: holders.clone(),
+            support: watch::channel(ServerSupport::default()).1,
+            closing: self.stop.clone(),
+        }
     }
 
     fn status_service(
@@ -294,6 +386,17 @@ impl Tasks {
             uevent_listener::run(root, config, effects, telemetry, stop)
         });
     }
+}
+
+/// What is served on the service socket.
+fn services(service: DraService, health: DraHealthService) -> MakeServices {
+    Box::new(move |closing| {
+        let health = DraHealthService { closing, ..health.clone() };
+        Server::builder()
+            .add_service(DraPluginServer::new(service.clone()))
+            .add_service(health_v1::DraResourceHealthServer::new(health.clone()))
+            .add_service(health_v1alpha1::DraResourceHealthServer::new(health))
+    })
 }
 
 impl Running {

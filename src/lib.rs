@@ -42,6 +42,16 @@
 //! 3. [`daemon::allocation_store`] records what the ids stood for, for PreStartContainer to verify.
 //! 4. [`wire::device_plugin`] writes the response, or the gRPC code of the error.
 //!
+//! # A claim becomes CDI names
+//!
+//! In DRA mode. The kubelet finds the driver by itself: [`daemon::dra_session`] keeps the two sockets
+//! in place that [`decide::dra::registration`] wants.
+//! 1. [`daemon::dra_service`] receives the claim's name and fetches it with
+//!    [`daemon::claim_reader`].
+//! 2. [`daemon::claim_ledger`] decides with [`decide::dra::prepare`], one claim after the other, and
+//!    records it in [`host::claim_file`].
+//! 3. [`wire::dra_service`] writes the answer. [`daemon::dra_health_stream`] reports health.
+//!
 //! # Other inputs
 //!
 //! - PodResources: [`host::pod_resources`] → [`daemon::pod_resources_watch`] →

@@ -6,6 +6,7 @@ mod cordon;
 mod demo;
 mod discover;
 mod doctor;
+mod dra;
 mod explain;
 mod explain_claim;
 mod fixture;
@@ -29,6 +30,7 @@ pub use self::args::{
 };
 pub use self::cordon::{CordonArgs, CordonFileArgs, UncordonArgs};
 pub use self::doctor::{DoctorArgs, DoctorFormat};
+pub use self::dra::DraArgs;
 pub use self::explain::{AllocationArgs, ExplainFormat, ExplainVerb, Ids};
 pub use self::explain_claim::ClaimArgs;
 pub use self::http::{ClientArgs, HttpChoice, ProbeVerb, ServerArgs, StatusArgs, StatusFormat};
@@ -99,6 +101,9 @@ pub struct RunArgs {
         value_name = "PATH"
     )]
     pub pod_resources_socket: PathBuf,
+    /// DRA mode.
+    #[command(flatten)]
+    pub dra: DraArgs,
     /// The HTTP server.
     #[command(flatten)]
     pub http: ServerArgs,

@@ -35,6 +35,10 @@ pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
         config = %effective_json(&config),
         "starting"
     );
+    let dra = match config.mode {
+        ServingMode::DevicePlugin => None,
+        ServingMode::Dra => Some(runtime.block_on(args.dra.settings(&args.kubelet_dir))?),
+    };
     let settings = DaemonSettings {
         root: Arc::new(root),
         config,
@@ -49,6 +53,7 @@ pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
         },
         inotify: true,
         uevents: true,
+        dra,
     };
     let served = runtime.block_on(serve(settings, signals));
     // A read or write that hangs must not keep the process from ending.

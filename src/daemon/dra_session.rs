@@ -164,7 +164,7 @@ impl DraSession {
         }
         let progress = match handshake {
             _ if self.machine.has_yielded() => Progress::Yielded,
-            Handshake::Registered if is_connected => Progress::Streaming,
+            Handshake::Registered => Progress::Streaming,
             _ => Progress::Waiting,
         };
         self.telemetry.dra.note(|notes| {

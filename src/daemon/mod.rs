@@ -25,6 +25,10 @@ pub mod sessions;
 pub mod dra_registration_service;
 pub mod socket_server;
 
+pub mod claim_ledger;
+pub mod claim_reader;
+pub mod dra_health_stream;
+pub mod dra_service;
 pub mod dra_session;
 
 pub mod http;

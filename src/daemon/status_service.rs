@@ -12,9 +12,12 @@ use super::sessions::SessionsView;
 use super::telemetry::{
     LastError, ResourceTelemetry, SourceState, Telemetry, TelemetryState, WatchMethod,
 };
-use crate::decide::kubelet::probes::{ProbeResult, ScanState, SessionState, liveness, readiness};
+use crate::decide::kubelet::probes::{
+    DraSessionState, ProbeResult, ScanState, SessionState, liveness, readiness,
+};
 use crate::host::clock::time_of_day;
 use crate::model::config::Config;
+use crate::model::dra::DRIVER_NAME;
 use crate::model::ixml::IxmlState;
 use crate::wire::metrics::exposition::{Format, exposition};
 use crate::wire::metrics::input::{BUILD, MetricsInput};
@@ -44,7 +47,8 @@ pub struct StatusService {
 impl StatusService {
     /// Whether the main loops make progress.
     pub async fn live(&self) -> ProbeResult {
-        liveness(self.owner_answers().await, &self.scan_state(), &self.session_states())
+        let (scan, sessions, dra) = (self.scan_state(), self.session_states(), self.dra());
+        liveness(self.owner_answers().await, &scan, &sessions, dra.as_ref())
     }
 
     async fn owner_answers(&self) -> bool {
@@ -57,7 +61,7 @@ impl StatusService {
     /// Whether the kubelet has everything.
     #[must_use]
     pub fn ready(&self) -> ProbeResult {
-        readiness(&self.scan_state(), &self.session_states())
+        readiness(&self.scan_state(), &self.session_states(), self.dra().as_ref())
     }
 
     /// Every metric.
@@ -65,6 +69,7 @@ impl StatusService {
     pub fn metrics(&self, format: Format) -> String {
         let (snapshot, state) = (self.snapshots.borrow().clone(), self.telemetry.state());
         let (resources, ixml) = (self.telemetry.resources(), self.ixml());
+        let dra = self.telemetry.dra.notes();
         let sources_up = self.sources(&state).into_iter().filter_map(|(source, condition)| {
             matches!(condition, SourceCondition::Up(_)).then_some(source)
         });
@@ -74,6 +79,7 @@ impl StatusService {
             snapshot: snapshot.as_deref(),
             resources: &resources.into_iter().map(meters).collect(),
             node: &self.telemetry.node,
+            dra: dra.is_used.then_some((&self.telemetry.dra.meters, dra.is_connected)),
             scanning: state.scans.began.map(|began| began.elapsed()),
             config_is_current: state.refused_config.is_none(),
             sources_up: &sources_up.collect::<BTreeSet<_>>(),
@@ -119,6 +125,17 @@ impl StatusService {
 
     fn session_states(&self) -> Vec<SessionState> {
         self.sessions().into_iter().map(|(session, _)| session).collect()
+    }
+
+    /// The registration of the DRA driver; none in device plugin mode.
+    fn dra(&self) -> Option<DraSessionState> {
+        let notes = self.telemetry.dra.notes();
+        notes.is_used.then(|| DraSessionState {
+            driver: DRIVER_NAME.to_owned(),
+            progress: notes.progress,
+            last_error: notes.last_error,
+            since_last_step: notes.last_step.elapsed(),
+        })
     }
 
     fn sessions(&self) -> Vec<(SessionState, ResourceMeters)> {

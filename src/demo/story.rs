@@ -134,6 +134,7 @@ fn settings(
         http: None,
         inotify: true,
         uevents: false,
+        dra: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The only code that touches the machine. What decides something belongs further down.
 
 pub mod cdi_dir;
+pub mod claim_file;
 pub mod clock;
 pub mod config_file;
 pub mod cordon_file;

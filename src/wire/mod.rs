@@ -17,6 +17,7 @@ pub mod counted;
 pub mod device_plugin;
 pub mod dra_objects;
 pub mod dra_registration;
+pub mod dra_service;
 pub mod metrics;
 pub mod pod_resources;
 pub mod report;

@@ -314,6 +314,19 @@ async fn every_authority_is_answered_again_and_again() {
 }
 
 #[tokio::test]
+async fn the_path_of_a_registration_socket_is_answered_as_old_and_new_kubelets_write_it() {
+    let served = Served::new(Connections::Normalised);
+    for authority in [
+        "/var/lib/kubelet/plugins_registry/gpu.iluvatar.com-reg.sock",
+        "%2Fvar%2Flib%2Fkubelet%2Fplugins_registry%2Fgpu.iluvatar.com-reg.sock",
+    ] {
+        let mut client = RawClient::connect(&served).await;
+        check(&client.ask(1, &first_block(&plain(authority))).await, authority);
+        check(&client.ask(3, &NEXT_BLOCK).await, authority);
+    }
+}
+
+#[tokio::test]
 async fn a_block_may_come_in_many_frames() {
     let served = Served::new(Connections::Normalised);
     let mut client = RawClient::connect(&served).await;

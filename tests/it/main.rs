@@ -32,6 +32,7 @@ mod allocate;
 mod allocations;
 mod authority;
 mod cdi;
+mod dra;
 mod dra_api;
 mod embedded_kubelet;
 mod faults;

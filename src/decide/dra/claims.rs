@@ -41,6 +41,11 @@ impl ClaimHolders {
         Self { records, listed: BTreeSet::new() }
     }
 
+    /// Takes in what the file has now: another instance may have changed it.
+    pub fn restore(&mut self, records: ClaimRecords) {
+        self.records = records;
+    }
+
     /// What the file should keep.
     #[must_use]
     pub fn records(&self) -> &ClaimRecords {

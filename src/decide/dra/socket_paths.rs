@@ -143,7 +143,7 @@ mod tests {
         assert_eq!(
             paths(&instance(&root, Some(UID)), 1),
             [
-                format!("{root}/plugins/gpu.iluvatar.com/dra-{UID}.sock"),
+                format!("{root}/plugins/gpu.iluvatar.com/dra-{}.sock", checksum(UID)),
                 format!("{root}/plugins_registry/gpu.iluvatar.com-{}-1-reg.sock", checksum(UID)),
             ]
         );

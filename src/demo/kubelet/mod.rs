@@ -23,6 +23,8 @@ mod streams;
 mod pod_resources;
 mod registration;
 
+pub mod dra;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -140,6 +142,17 @@ impl EmbeddedKubelet {
             OwnSocket::Removed => Ok(self.node_handle.ask(node::Node::remove_socket).await??),
             OwnSocket::LeftBehind => Ok(()),
         }
+    }
+
+    /// PodResources lists these claims from now on, beside devices of plugins.
+    ///
+    /// # Errors
+    /// The kubelet was shut down.
+    pub async fn list_claims(
+        &self,
+        claims: watch::Receiver<dra::DraNodeState>,
+    ) -> Result<(), ShutDown> {
+        self.node_handle.ask(move |node| node.claims = Some(claims)).await
     }
 
     /// What Register does from now on, calls that wait already excepted.

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::PluginClient;
+use super::dra::DraNodeState;
 use super::pod_devices::{Held, PodDevices};
 use super::pods::{AdmissionCause, ContainerRequest};
 use super::process::{self, Process, ProcessContext};
@@ -28,6 +29,8 @@ pub(super) struct Node {
     pub(super) register: RegisterBehaviour,
     pub(super) register_calls: u64,
     pub(super) pod_resources_calls: u64,
+    /// Claims of pods, which PodResources lists too; none where there is no such kubelet.
+    pub(super) claims: Option<watch::Receiver<DraNodeState>>,
     pub(super) settings: KubeletSettings,
     directory: PathBuf,
     connections: BTreeMap<ClientId, PluginConnection>,
@@ -89,6 +92,7 @@ impl Node {
             register: RegisterBehaviour::Accept,
             register_calls: 0,
             pod_resources_calls: 0,
+            claims: None,
             settings,
             directory,
             connections: BTreeMap::new(),

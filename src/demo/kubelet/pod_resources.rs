@@ -1,6 +1,6 @@
 //! The kubelet's second service: which pod holds which devices, on a socket of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
+use super::dra::{DraContainer, DraNodeState};
 use super::node::{Node, NodeHandle, ShutDown};
 use super::pod_devices::Held;
 use crate::host::abortable_stream::AbortableStream;
@@ -19,9 +20,10 @@ use crate::wire::podresources_v1::pod_resources_lister_server::{
     PodResourcesLister, PodResourcesListerServer,
 };
 use crate::wire::podresources_v1::{
-    AllocatableResourcesRequest, AllocatableResourcesResponse, ContainerDevices,
-    ContainerResources, GetPodResourcesRequest, GetPodResourcesResponse, ListPodResourcesRequest,
-    ListPodResourcesResponse, NumaNode, PodResources, TopologyInfo,
+    AllocatableResourcesRequest, AllocatableResourcesResponse, CdiDevice, ClaimResource,
+    ContainerDevices, ContainerResources, DynamicResource, GetPodResourcesRequest,
+    GetPodResourcesResponse, ListPodResourcesRequest, ListPodResourcesResponse, NumaNode,
+    PodResources, TopologyInfo,
 };
 
 /// Namespace of every pod here.
@@ -61,7 +63,9 @@ impl PodResourcesLister for PodResourcesService {
     ) -> Result<Response<ListPodResourcesResponse>, Status> {
         let pods = self.node_handle.ask(|node| {
             node.pod_resources_calls += 1;
-            let names: Vec<_> = node.pods.names().cloned().collect();
+            let claims = node.claims.as_ref().map(|claims| claims.borrow());
+            let users = claims.iter().flat_map(|state| state.pods.keys().cloned());
+            let names: BTreeSet<_> = node.pods.names().cloned().chain(users).collect();
             names.iter().map(|name| pod_resources(node, name)).collect()
         });
         Ok(Response::new(ListPodResourcesResponse { pod_resources: pods.await.map_err(stopped)? }))
@@ -86,7 +90,10 @@ impl PodResourcesLister for PodResourcesService {
         let GetPodResourcesRequest { pod_name, pod_namespace } = request.into_inner();
         let name = pod_name.clone();
         let pod = self.node_handle.ask(move |node| {
-            let is_known = pod_namespace == NAMESPACE && node.pods.names().any(|pod| *pod == name);
+            let has_claims =
+                node.claims.as_ref().is_some_and(|claims| claims.borrow().pods.contains_key(&name));
+            let is_known = node.pods.names().any(|pod| *pod == name) || has_claims;
+            let is_known = is_known && pod_namespace == NAMESPACE;
             is_known.then(|| pod_resources(node, &name))
         });
         match pod.await.map_err(stopped)? {
@@ -102,16 +109,52 @@ fn allocatable(node: &Node, resource: &str) -> Vec<ContainerDevices> {
 }
 
 fn pod_resources(node: &Node, pod: &str) -> PodResources {
-    let containers = node.pods.containers(pod).map(|(name, held)| ContainerResources {
-        name: name.clone(),
-        devices: container_devices(node, held),
-        ..ContainerResources::default()
-    });
+    let mut containers: BTreeMap<String, ContainerResources> = BTreeMap::new();
+    let entry = |name: &String| ContainerResources { name: name.clone(), ..Default::default() };
+    for (name, held) in node.pods.containers(pod) {
+        let container = containers.entry(name.clone()).or_insert_with(|| entry(name));
+        container.devices = container_devices(node, held);
+    }
+    let claims = node.claims.as_ref().map(|claims| claims.borrow());
+    let using = claims.as_ref().and_then(|state| Some((state, state.pods.get(pod)?)));
+    for container in using.iter().flat_map(|(_, pod)| &pod.containers) {
+        let listed = containers.entry(container.name.clone());
+        let listed = listed.or_insert_with(|| entry(&container.name));
+        let state = using.as_ref().map(|(state, _)| state);
+        listed.dynamic_resources =
+            state.map(|state| dynamic_resources(state, container)).unwrap_or_default();
+    }
     PodResources {
         name: pod.to_owned(),
         namespace: NAMESPACE.to_owned(),
-        containers: containers.collect(),
+        containers: containers.into_values().collect(),
     }
+}
+
+/// What a container has through claims: one entry for each claim.
+fn dynamic_resources(state: &DraNodeState, container: &DraContainer) -> Vec<DynamicResource> {
+    let claims = container.claims.iter().filter_map(|(claim, _)| {
+        let used = state.claims.get(claim)?;
+        let held = used.devices.iter().flat_map(|(driver, held)| {
+            held.iter().map(move |device| ClaimResource {
+                cdi_devices: device
+                    .cdi_device_ids
+                    .iter()
+                    .map(|name| CdiDevice { name: name.clone() })
+                    .collect(),
+                driver_name: driver.clone(),
+                pool_name: device.pool_name.clone(),
+                device_name: device.device_name.clone(),
+                share_id: device.share_id.clone(),
+            })
+        });
+        Some(DynamicResource {
+            claim_name: claim.name.clone(),
+            claim_namespace: claim.namespace.clone(),
+            claim_resources: held.collect(),
+        })
+    });
+    claims.collect()
 }
 
 fn container_devices(node: &Node, held: &BTreeMap<String, Held>) -> Vec<ContainerDevices> {

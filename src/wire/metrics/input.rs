@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use prometheus_client::metrics::histogram::Histogram;
 
+use super::dra_meters::DraMeters;
 use super::meters::{NodeMeters, ResourceMeters, Source};
 use crate::decide::node::snapshot::NodeSnapshot;
 use crate::model::ixml::IxmlReading;
@@ -39,6 +40,8 @@ pub struct MetricsInput<'a> {
     pub resources: &'a BTreeMap<String, ResourceMeters>,
     /// What is counted of the node.
     pub node: &'a NodeMeters,
+    /// What is counted in DRA mode, and whether the kubelet is connected; none in the other mode.
+    pub dra: Option<(&'a DraMeters, bool)>,
     /// For how long a scan has been running.
     pub scanning: Option<Duration>,
     /// False once a reload was refused.

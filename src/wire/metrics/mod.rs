@@ -9,6 +9,7 @@ pub mod dra_meters;
 pub mod exposition;
 mod readings;
 
+use self::dra_meters::{DraRegistrationResult, PrepareResult, UnprepareResult};
 use self::input::{MetricsInput, Samples};
 use self::meters::{
     AllocationResult, LabelValue, RegistrationResult, ReloadResult, Source, StartResult,
@@ -122,6 +123,20 @@ pub const METRICS: &[MetricRow] = &[
         readings::container_starts,
         "Calls of PreStartContainer, by result; `refused` means that the container's devices \
          changed after they were allocated"),
+    row!(Counter "dra_registrations_total" [words::<DraRegistrationResult>("result")]
+        readings::dra_registrations,
+        "Registrations of the DRA driver with the kubelet, by result; DRA mode only"),
+    row!(Gauge "dra_kubelet_connected" [] readings::dra_kubelet_connected,
+        "1 while the kubelet is connected to the DRA driver; a kubelet before 1.36 drops the \
+         connection after 30 idle minutes; DRA mode only"),
+    row!(Counter "dra_prepares_total" [words::<PrepareResult>("result")] readings::dra_prepares,
+        "ResourceClaims that the kubelet wanted prepared, by result; DRA mode only"),
+    row!(Histogram "dra_prepare_duration_seconds" [] readings::dra_prepare_duration,
+        "Duration of NodePrepareResources in seconds, requests to the API server included; DRA \
+         mode only"),
+    row!(Counter "dra_unprepares_total" [words::<UnprepareResult>("result")]
+        readings::dra_unprepares,
+        "ResourceClaims that the kubelet wanted unprepared, by result; DRA mode only"),
     row!(Counter "rescans_total" [words::<RescanTrigger>("trigger")] readings::rescans,
         "Rescans of the PCI bus, by trigger"),
     row!(Histogram "rescan_duration_seconds" [] readings::rescan_duration,

@@ -118,6 +118,42 @@ pub(super) fn container_starts(input: &MetricsInput<'_>, samples: &mut Samples) 
     each_resource(input, |name, meters| tally(samples, name, "result", &meters.container_starts));
 }
 
+pub(super) fn dra_registrations(input: &MetricsInput<'_>, samples: &mut Samples) {
+    if let Some((meters, _)) = input.dra {
+        by_result(samples, &meters.registrations);
+    }
+}
+
+pub(super) fn dra_kubelet_connected(input: &MetricsInput<'_>, samples: &mut Samples) {
+    if let Some((_, is_connected)) = input.dra {
+        samples.level([], u8::from(is_connected));
+    }
+}
+
+pub(super) fn dra_prepares(input: &MetricsInput<'_>, samples: &mut Samples) {
+    if let Some((meters, _)) = input.dra {
+        by_result(samples, &meters.prepares);
+    }
+}
+
+pub(super) fn dra_prepare_duration(input: &MetricsInput<'_>, samples: &mut Samples) {
+    if let Some((meters, _)) = input.dra {
+        samples.add([], Value::Sizes(meters.prepare_duration.clone()));
+    }
+}
+
+pub(super) fn dra_unprepares(input: &MetricsInput<'_>, samples: &mut Samples) {
+    if let Some((meters, _)) = input.dra {
+        by_result(samples, &meters.unprepares);
+    }
+}
+
+fn by_result<L: LabelValue>(samples: &mut Samples, counters: &CounterByLabel<L>) {
+    for (result, count) in counters.each() {
+        samples.add([("result", result)], Value::Count(count));
+    }
+}
+
 pub(super) fn rescans(input: &MetricsInput<'_>, samples: &mut Samples) {
     for (trigger, count) in input.node.rescans.each() {
         samples.add([("trigger", trigger)], Value::Count(count));

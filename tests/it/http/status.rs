@@ -60,7 +60,7 @@ fn failing() -> Status {
         build: Build { version: "1.2.3", revision: "0123abc" },
         now: noon(),
         uptime: ago(90_061),
-        readiness: readiness(&looked, std::slice::from_ref(&standing)),
+        readiness: readiness(&looked, std::slice::from_ref(&standing), None),
         config: &config,
         config_file: Some("/ixconfig/ix-config".to_owned()),
         refused_config: Some(OngoingError {

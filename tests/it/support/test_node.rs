@@ -175,6 +175,7 @@ impl TestNode {
             http,
             inotify,
             uevents: false,
+            dra: None,
         });
         Plugin::new(running, resource)
     }
