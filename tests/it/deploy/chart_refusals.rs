@@ -146,6 +146,7 @@ fn what_mode_dra_cannot_do_is_refused() {
         values["mode"] = json!("dra");
         check_refused(&values, sentence);
     };
+    check_refused(&json!({"config": {"mode": "dra"}}), "config.mode is set: use mode");
     refused(json!({"http": {"enabled": false}}), "http.enabled is false, but mode is dra");
     refused(json!({"cdi": {"enabled": true}}), "cdi.enabled is true, but mode is dra");
     refused(json!({"serviceAccount": {"create": false}}), "would get the driver's rights");

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use ix_device_plugin::cli::{Cli, Verb};
 use k8s_openapi::api::core::v1::PodSpec;
 use k8s_openapi::api::resource::v1::{DeviceClaim, DeviceClass};
 
@@ -11,7 +12,7 @@ use super::kustomize::built;
 use super::objects::{Object, configuration, objects, only, the_daemon_set};
 use super::pod::{self, HTTP_PORT, Right};
 use super::tools::text_of;
-use crate::support::binary::files;
+use crate::support::binary::{Ran, files, run_with};
 
 const OVERLAY: &str = "deploy/kustomize/overlays/dra";
 /// The class of another driver, in the examples.
@@ -57,6 +58,18 @@ fn the_defaults_of_the_chart_are_those_of_the_overlay() {
     }
     assert_eq!(of_chart, of_overlay);
     assert_eq!(comparable(chart), comparable(overlay));
+}
+
+#[test]
+fn the_program_takes_the_arguments_of_the_manifest() {
+    let Some(both) = both() else { return };
+    for objects in both {
+        let arguments = pod::container(the_daemon_set(&objects)).args.clone().unwrap();
+        let arguments = ["ix-device-plugin".to_owned()].into_iter().chain(arguments);
+        let parsed = Cli::from_arguments(arguments.map(Into::into)).unwrap();
+        let Verb::Run(run) = parsed.verb else { panic!("it runs") };
+        assert_eq!(run.config.overrides.mode.unwrap().text, "dra");
+    }
 }
 
 #[test]
@@ -228,4 +241,29 @@ fn the_examples_request_classes_that_are_installed_and_use_their_claims() {
         "resource.kubernetes.io/pcieRoot",
     ];
     assert_eq!(attributes, BTreeSet::from(expected.map(str::to_owned)));
+}
+
+/// Machines on which the examples can be met, and how their GPUs are offered there.
+const MET: [(&str, &str, &[&str]); 5] = [
+    ("one-gpu", "bi-v150-x8", &[]),
+    ("shared-claim", "bi-v150-x8", &[]),
+    ("two-chips-of-one-board", "bi-v150-x8", &["--splitboard"]),
+    ("boards-or-chips", "bi-v150-x8", &[]),
+    ("four-below-one-switch", "bi-v100-pix", &[]),
+];
+
+#[test]
+fn each_example_without_a_foreign_device_is_met_on_a_shipped_machine() {
+    let directory = tempfile::TempDir::new().unwrap();
+    assert_eq!(files("deploy/examples/dra", "yaml").len(), MET.len() + 1);
+    for (example, machine, flags) in MET {
+        let text = text_of(format!("deploy/examples/dra/{example}.yaml"));
+        let claim = directory.path().join(example);
+        std::fs::write(&claim, text.split("\n---\n").next().unwrap()).unwrap();
+        let root = format!("fixtures/nodes/{machine}.node");
+        let arguments = ["explain", "claim", "--mode", "dra", claim.to_str().unwrap()];
+        let arguments = [&arguments[..], flags].concat();
+        let Ran { code, stdout, stderr } = run_with(&arguments, &[("IX_ROOT", &root)]);
+        assert_eq!((code, &*stderr), (Some(0), ""), "{example}: {stdout}");
+    }
 }
