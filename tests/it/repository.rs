@@ -13,13 +13,14 @@ use crate::support::skip;
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Each place that has the version, as text before it.
-const VERSIONED: [(&str, &str); 10] = [
+const VERSIONED: [(&str, &str); 11] = [
     ("deploy/helm/ix-device-plugin/Chart.yaml", "\nversion: "),
     ("deploy/helm/ix-device-plugin/Chart.yaml", "\nappVersion: "),
     ("deploy/kustomize/base/daemon-set.yaml", "image: ix-device-plugin:"),
     ("Dockerfile", "ARG VERSION="),
     ("Dockerfile", "--tag ix-device-plugin:"),
-    ("README.md", "--tag ix-device-plugin:"),
+    ("README.md", "--tag registry.example.com/ix-device-plugin:"),
+    ("README.md", "make e2e IMAGE=ix-device-plugin:"),
     ("CONTRIBUTING.md", "IMAGE=ix-device-plugin:"),
     ("deploy/seed-compat/README.md", "iluvatar-device-plugin=ix-device-plugin:"),
     ("tests/e2e/run", "make e2e IMAGE=ix-device-plugin:"),
