@@ -14,7 +14,7 @@ pub(super) fn verb_first(
     command: &Command,
     arguments: impl IntoIterator<Item = OsString>,
 ) -> Vec<OsString> {
-    let mut rest = arguments.into_iter().peekable();
+    let mut rest = arguments.into_iter().map(two_dashes).peekable();
     let (mut words, mut flags): (Vec<_>, Vec<_>) = (rest.next().into_iter().collect(), Vec::new());
     let mut verb = command;
     while let Some(argument) = rest.next_if(|argument| argument != "--") {
@@ -36,6 +36,17 @@ pub(super) fn verb_first(
     words.extend(flags);
     words.extend(rest);
     words
+}
+
+/// The flags of the replaced plugin, which takes them with one dash too.
+const ONE_DASH_FLAGS: [&str; 3] = ["splitboard", "usevolcano", "reset_gpu"];
+
+fn two_dashes(argument: OsString) -> OsString {
+    let name = argument.to_str().and_then(|text| text.strip_prefix('-')?.split('=').next());
+    if name.is_some_and(|name| ONE_DASH_FLAGS.contains(&name)) {
+        return ["-".into(), argument].into_iter().collect();
+    }
+    argument
 }
 
 fn is_flag(argument: &OsString) -> bool {
@@ -96,6 +107,14 @@ mod tests {
         check("p --splitboard config check FILE", "p config check --splitboard FILE");
         check("p probe --http off ready", "p probe ready --http off");
         check("p --help discover", "p discover --help");
+    }
+
+    #[test]
+    fn flags_of_the_replaced_plugin_may_have_one_dash() {
+        check("p -splitboard", "p run --splitboard");
+        check("p -splitboard=false discover", "p discover --splitboard=false");
+        check("p discover -usevolcano -reset_gpu=0", "p discover --usevolcano --reset_gpu=0");
+        check("p -vo json demo", "p demo -vo json");
     }
 
     #[test]

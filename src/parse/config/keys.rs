@@ -87,6 +87,20 @@ pub static CONFIG: [&ConfigKey; 12] = [
     &DRA,
 ];
 
+/// Keys of the replaced plugin. It takes them in upper and lower case, so files may have either.
+pub(super) const ANY_CASE: [&str; 10] = [
+    "version",
+    "resourceName",
+    "flags",
+    "splitboard",
+    "usevolcano",
+    "reset_gpu",
+    "sharing",
+    "timeSlicing",
+    "mps",
+    "replicas",
+];
+
 /// `version`
 pub static VERSION: ConfigKey = key(
     "version",

@@ -7,6 +7,8 @@ use super::key::{ConfigKey, ValueKind};
 use super::keys;
 use super::node::Yaml;
 
+const GIVEN_TWICE: &str = "the key is given twice; remove one of the two";
+
 /// One mapping of the file, its keys checked.
 pub(super) struct Section<'a> {
     entries: Vec<(&'a str, Cursor<'a>)>,
@@ -16,15 +18,17 @@ impl<'a> Section<'a> {
     /// Reads a mapping and notes every key that is not in `keys`; a null is an empty mapping.
     pub(super) fn open(cursor: &Cursor<'a>, keys: &[&ConfigKey]) -> Self {
         let names: Vec<_> = keys.iter().map(|key| key.name).collect();
-        let mut entries = read_entries(cursor);
-        entries.retain(|(name, at_key, _)| {
-            let is_known = names.contains(name);
-            if !is_known {
-                at_key.problem(unknown_key(name, &names));
+        let mut entries: Vec<(&str, Cursor)> = Vec::new();
+        for (written, at_key, value) in read_entries(cursor) {
+            match known_key(written, &names) {
+                None => at_key.problem(unknown_key(written, &names)),
+                Some(name) if entries.iter().any(|(other, _)| *other == name) => {
+                    at_key.problem(GIVEN_TWICE);
+                }
+                Some(name) => entries.push((name, value)),
             }
-            is_known
-        });
-        Self { entries: entries.into_iter().map(|(name, _, value)| (name, value)).collect() }
+        }
+        Self { entries }
     }
 
     /// The value of `key`; a null counts as absent, as in the replaced plugin.
@@ -66,12 +70,20 @@ pub(super) fn read_entries<'a>(cursor: &Cursor<'a>) -> Vec<(&'a str, Cursor<'a>,
         };
         let at_key = cursor.below(name, key);
         if !seen.insert(name) {
-            at_key.problem("the key is given twice; remove one of the two");
+            at_key.problem(GIVEN_TWICE);
             continue;
         }
         entries.push((name, at_key, cursor.below(name, value)));
     }
     entries
+}
+
+/// The valid key that is meant.
+fn known_key(written: &str, valid: &[&'static str]) -> Option<&'static str> {
+    let is_it = |name: &&&'static str| {
+        **name == written || keys::ANY_CASE.contains(*name) && name.eq_ignore_ascii_case(written)
+    };
+    valid.iter().find(is_it).copied()
 }
 
 /// The problem of a key that is not one of the valid ones.

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod configurations;
+
 use std::path::{Path, PathBuf};
 
 use ix_device_plugin::cli::{Cli, RunArgs, Verb};
