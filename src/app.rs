@@ -22,6 +22,7 @@ use crate::daemon::cordon_watch::CordonWatch;
 use crate::daemon::dra_health_stream::DraHealthService;
 use crate::daemon::dra_service::{ClaimReader, DraService};
 use crate::daemon::dra_session::{DraSession, DraSessionSettings, MakeServices};
+use crate::daemon::identities_watch::IdentitiesWatch;
 use crate::daemon::inventory_owner::{
     HealthReport, ImpossibleConfig, Inputs, InventoryOwner, Ping, PodsReport, SnapshotReceiver,
 };
@@ -200,6 +201,7 @@ pub fn build(settings: DaemonSettings) -> Running {
     let http = tasks.serve_http(settings.http, service);
     let reload = Arc::new(Notify::new());
     tasks.follow_config(settings.config_source, config_sender, &reload);
+    tasks.follow_identities(triggers.clone());
     if settings.uevents {
         let triggers = triggers.clone();
         let effects = UeventEffects { triggers, samples, health: health_sender };
@@ -378,6 +380,11 @@ impl Tasks {
         let requests = Arc::clone(reload);
         let watch = ConfigWatch::new(source, config, snapshots, requests, self.inotify, telemetry);
         self.spawn("configuration", |stop| watch.run(stop));
+    }
+
+    fn follow_identities(&mut self, triggers: mpsc::Sender<RescanTrigger>) {
+        let watch = IdentitiesWatch::new(self.config.clone(), triggers, self.inotify);
+        self.spawn("identities", |stop| watch.run(stop));
     }
 
     fn follow_uevents(&mut self, root: Arc<Root>, effects: UeventEffects) {

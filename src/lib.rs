@@ -60,6 +60,8 @@
 //!   [`daemon::inventory_owner`] → `NodeState::configured` → snapshot.
 //! - A cordon: [`host::cordon_file`] → [`daemon::cordon_watch`] → [`daemon::inventory_owner`] →
 //!   `NodeState::cordoned` → snapshot.
+//! - UUIDs: [`daemon::identities_watch`] triggers a scan; beside it, [`host::identities`] reads the
+//!   file → [`daemon::inventory_owner`] → `NodeState::identities` → snapshot.
 //! - Health samples: [`host::health_sample`] → [`daemon::health_sampler`], and [`host::ixml`] →
 //!   [`daemon::ixml_source`] → [`daemon::ixml_monitor`] → [`daemon::inventory_owner`].
 //!

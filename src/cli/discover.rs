@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::decide::node::snapshot::NodeSnapshot;
-use crate::decide::node::state::snapshot_of;
+use crate::decide::node::state::snapshot_with;
 use crate::host::cpu_affinity::cpu_affinity;
 use crate::host::files;
+use crate::host::identities::read_identities;
 use crate::host::root::Root;
 use crate::host::scan::scan;
 use crate::host::sysfs::{self, Detail};
@@ -64,7 +65,7 @@ fn with_report(
         functions: scan.functions.len(),
         vendor_ids: config.discovery.vendor_ids.clone(),
     };
-    let snapshot = snapshot_of(scan, config);
+    let snapshot = snapshot_with(scan, read_identities(&config.discovery), config);
     print(&format(&DiscoveryReport { snapshot: &snapshot, scanned: &scanned })?)
 }
 
@@ -84,7 +85,8 @@ pub(super) fn snapshot(args: &SnapshotArgs) -> Result<(), Failure> {
 
 /// The machine at `root` as one scan shows it.
 pub(super) fn snapshot_at(root: &Path, config: &Config) -> anyhow::Result<Arc<NodeSnapshot>> {
-    Ok(snapshot_of(scan_at(root, config)?, config))
+    let scan = scan_at(root, config)?;
+    Ok(snapshot_with(scan, read_identities(&config.discovery), config))
 }
 
 fn scan_at(root: &Path, config: &Config) -> anyhow::Result<SysfsScan> {

@@ -145,6 +145,7 @@ impl InventoryOwner {
     }
 
     fn scanned(&mut self, scan: &FinishedScan) {
+        self.state.identities(scan.identities.clone());
         let had_chips = self.state.observed().is_none_or(|node| !node.boards.is_empty());
         self.state.recorded(&self.inputs.allocations.allocations());
         self.state.scanned(Arc::clone(&scan.found), &scan.config.discovery, self.now());

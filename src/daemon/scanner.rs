@@ -14,10 +14,12 @@ use tracing::{debug, warn};
 use super::telemetry::Telemetry;
 use super::timer::until;
 use crate::decide::node::scan_schedule::ScanSchedule;
+use crate::host::identities::read_identities;
 use crate::host::root::Root;
 use crate::host::scan::scan;
 use crate::host::sysfs::ScanError;
 use crate::model::config::Config;
+use crate::model::identity::IdentitiesReading;
 use crate::model::pci::PciAddress;
 use crate::model::rescan::RescanTrigger;
 use crate::model::sysfs::SysfsScan;
@@ -37,8 +39,11 @@ pub struct Scanner {
     telemetry: Telemetry,
 }
 
+/// What the machine shows, and what the file of identities holds.
+type ScanResult = Result<(SysfsScan, Option<IdentitiesReading>), ScanError>;
+
 struct RunningScan {
-    task: JoinHandle<Result<SysfsScan, ScanError>>,
+    task: JoinHandle<ScanResult>,
     config: Arc<Config>,
     began: Instant,
     is_slow: bool,
@@ -50,6 +55,8 @@ struct RunningScan {
 pub struct FinishedScan {
     /// What it found.
     pub found: Arc<SysfsScan>,
+    /// The file of identities; none where the configuration names none.
+    pub identities: Option<IdentitiesReading>,
     /// The configuration that it read for.
     pub config: Arc<Config>,
     /// When it began.
@@ -127,7 +134,10 @@ impl Scanner {
         self.telemetry.rescan_started(trigger);
         let (root, config) = (Arc::clone(&self.root), Arc::clone(&self.config.borrow()));
         let reads = Arc::clone(&config);
-        let task = tokio::task::spawn_blocking(move || scan(&root, &reads.discovery));
+        let task = tokio::task::spawn_blocking(move || {
+            let found = scan(&root, &reads.discovery)?;
+            Ok((found, read_identities(&reads.discovery)))
+        });
         let began = Instant::now();
         self.running = Some(RunningScan { task, config, began, is_slow: false, left: Vec::new() });
     }
@@ -145,20 +155,17 @@ impl Scanner {
         }
     }
 
-    fn finish(
-        &mut self,
-        result: Result<Result<SysfsScan, ScanError>, JoinError>,
-    ) -> Option<FinishedScan> {
+    fn finish(&mut self, result: Result<ScanResult, JoinError>) -> Option<FinishedScan> {
         let RunningScan { config, began, left, .. } = self.running.take()?;
         match result {
-            Ok(Ok(mut found)) => {
+            Ok(Ok((mut found, identities))) => {
                 for chip in left {
                     found.remove_chip(chip);
                 }
                 self.has_succeeded = true;
                 self.telemetry.rescan_succeeded();
                 debug!(functions = found.functions.len(), took = ?began.elapsed(), "scan finished");
-                return Some(FinishedScan { found: Arc::new(found), config, began });
+                return Some(FinishedScan { found: Arc::new(found), identities, config, began });
             }
             Ok(Err(error)) => self.failed(&error.to_string()),
             Err(error) => self.failed(&format!("the scan ended early: {error}")),

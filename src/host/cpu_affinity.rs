@@ -50,6 +50,7 @@ mod tests {
         let chip = Chip {
             address,
             id: PciId { vendor: 0x1e3e, device: 2 },
+            uuid: None,
             driver: None,
             node: None,
             node_evidence: NodeEvidence::None,

@@ -14,6 +14,7 @@ pub mod sysfs;
 pub mod unpacked;
 
 pub mod health_sample;
+pub mod identities;
 pub mod scan;
 
 mod readiness;

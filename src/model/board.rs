@@ -5,6 +5,7 @@ use std::fmt;
 use super::device::{DeviceNode, NodeEvidence};
 use super::function::Link;
 use super::health::{Health, Reason};
+use super::identity::ChipUuid;
 use super::pci::{PciAddress, PciId};
 
 /// The model of a board whose device id is not known.
@@ -49,6 +50,8 @@ pub struct Chip {
     pub address: PciAddress,
     /// Vendor and device id.
     pub id: PciId,
+    /// The vendor's name of it; absent where no file has it.
+    pub uuid: Option<ChipUuid>,
     /// Absent while no driver has it.
     pub driver: Option<String>,
     /// The node in /dev that is this chip.

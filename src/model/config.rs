@@ -198,6 +198,8 @@ pub struct DiscoveryRules {
     pub control_nodes: Vec<String>,
     /// Longest time between two scans of the machine: the safety net for lost uevents.
     pub rescan: Duration,
+    /// The file with the vendor's UUIDs of the chips; absolute. Without it no UUID is known.
+    pub identities: Option<PathBuf>,
 }
 
 impl Default for DiscoveryRules {
@@ -207,6 +209,7 @@ impl Default for DiscoveryRules {
             drivers: vec!["iluvatar".to_owned(), "bi_driver".to_owned()],
             control_nodes: vec!["/dev/itrctl".to_owned(), "/dev/itrlink".to_owned()],
             rescan: Duration::from_secs(60),
+            identities: None,
         }
     }
 }
@@ -248,6 +251,8 @@ impl HealthRules {
 pub struct ContainerRules {
     /// The value of `IX_VISIBLE_DEVICES`.
     pub visible_devices: VisibleDevices,
+    /// Whether the variables of the replaced plugin up to 4.3 are set too.
+    pub legacy_variables: bool,
     /// Whether the kubelet asks before each start of a container.
     pub start_verification: StartVerification,
 }
@@ -269,6 +274,11 @@ pub enum VisibleDevices {
     /// The chips' PCI addresses, sorted, separated by commas.
     #[default]
     Addresses,
+    /// The chips' UUIDs, in the order of their addresses. A chip whose UUID is not known is
+    /// unhealthy.
+    Uuids,
+    /// `none`: the container runtime adds no GPU of its own.
+    None,
     /// `void`: the container runtime adds nothing of its own.
     Void,
 }

@@ -87,6 +87,9 @@ pub enum ReasonCode {
     IxmlEccCorrected,
     /// libixml could not query the chip, for a transient reason (`TIMEOUT`, `IN_USE`...).
     IxmlCallFailed,
+    /// Containers are to get the chip's UUID, and the file of `discovery.identities` does not have it.
+    /// Nothing to configure: a container cannot get a name that is not known.
+    UuidUnknown,
     /// It left, and stays listed only because a pod holds it or may hold it. No signal of a chip
     /// that is there, so nothing to configure.
     Removed,
@@ -179,6 +182,7 @@ impl ReasonCode {
             Self::IxmlEccUncorrected => "IxmlEccUncorrected",
             Self::IxmlEccCorrected => "IxmlEccCorrected",
             Self::IxmlCallFailed => "IxmlCallFailed",
+            Self::UuidUnknown => "UuidUnknown",
             Self::Removed => "Removed",
             Self::HeldByPod => "HeldByPod",
             Self::Cordoned => "Cordoned",
@@ -207,6 +211,7 @@ impl ReasonCode {
             | Self::DeviceNodeUnknown
             | Self::DeviceNodeMissing
             | Self::LinkBelowMaximum
+            | Self::UuidUnknown
             | Self::Removed
             | Self::HeldByPod
             | Self::HeldByClaim

@@ -6,6 +6,7 @@ mod serde_text;
 pub mod pci;
 pub mod pci_error;
 
+pub mod identity;
 pub mod machine;
 
 pub mod health;

@@ -13,6 +13,8 @@ pub enum RescanTrigger {
     Request,
     /// The configuration changed.
     Configuration,
+    /// The file of `discovery.identities` changed.
+    Identities,
     /// A health sample shows that the last scan is outdated.
     Health,
     /// A chip has no driver or no device node yet.

@@ -39,6 +39,8 @@ pub enum WarningCode {
     InferredDeviceNode,
     /// Chips may share a board, but nothing proves which.
     UnknownBoard,
+    /// The file of `discovery.identities` cannot be read, or has bad lines.
+    IdentitiesFile,
     /// `boards.pairs` names chips of which none is on this node.
     AbsentPair,
     /// A signal whose severity is `warn`.
@@ -65,6 +67,7 @@ impl WarningCode {
         "OddAttribute",
         "InferredDeviceNode",
         "UnknownBoard",
+        "IdentitiesFile",
         "AbsentPair",
         "Signal",
         "SuppressedSignal",
@@ -83,6 +86,7 @@ impl WarningCode {
             Self::OddAttribute => "OddAttribute",
             Self::InferredDeviceNode => "InferredDeviceNode",
             Self::UnknownBoard => "UnknownBoard",
+            Self::IdentitiesFile => "IdentitiesFile",
             Self::AbsentPair => "AbsentPair",
             Self::Signal(_) => "Signal",
             Self::SuppressedSignal(_) => "SuppressedSignal",

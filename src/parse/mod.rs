@@ -3,6 +3,7 @@
 pub mod attribute;
 pub mod duration;
 pub mod env_bool;
+pub mod identities;
 pub mod ixml_bus_id;
 pub mod uevent;
 

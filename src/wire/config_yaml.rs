@@ -102,13 +102,14 @@ fn boards_value(rules: &BoardRules) -> Value {
 }
 
 fn discovery_value(rules: &DiscoveryRules) -> Value {
-    let DiscoveryRules { vendor_ids, drivers, control_nodes, rescan } = rules;
+    let DiscoveryRules { vendor_ids, drivers, control_nodes, rescan, identities } = rules;
     let vendor_ids = vendor_ids.iter().map(|vendor| format!("{vendor:#06x}"));
     mapping([
         (&discovery::VENDOR_IDS, Some(vendor_ids.collect())),
         (&discovery::DRIVERS, Some(json!(drivers))),
         (&discovery::CONTROL_NODES, Some(json!(control_nodes))),
         (&discovery::RESCAN, Some(duration(*rescan))),
+        (&discovery::IDENTITIES, identities.as_ref().map(|path| path.to_string_lossy().into())),
     ])
 }
 
@@ -117,6 +118,7 @@ fn container_value(rules: ContainerRules) -> Value {
     let verifies = rules.start_verification == StartVerification::On;
     mapping([
         (&container::VISIBLE_DEVICES, Some(word.into())),
+        (&container::LEGACY_VARIABLES, Some(rules.legacy_variables.into())),
         (&container::VERIFY_ON_START, Some(verifies.into())),
     ])
 }

@@ -118,7 +118,9 @@ pub fn status(error: &AllocateError) -> Status {
         | AllocateError::Repeated { .. }
         | AllocateError::ManyReplicas { .. } => Code::InvalidArgument,
         AllocateError::Unknown { .. } => Code::NotFound,
-        AllocateError::Unhealthy { .. } => Code::FailedPrecondition,
+        AllocateError::Unhealthy { .. } | AllocateError::UuidUnknown { .. } => {
+            Code::FailedPrecondition
+        }
     };
     Status::new(code, error.to_string())
 }

@@ -85,15 +85,7 @@ fn node(path: &str) -> DeviceSpec {
 fn check_env(response: &ContainerAllocateResponse, visible: &str, replicas: &str) {
     let mut envs: Vec<_> = response.envs.iter().map(|(name, value)| (&**name, &**value)).collect();
     envs.sort_unstable();
-    assert_eq!(
-        envs,
-        [
-            ("ILUVATAR_COREX_REPLICA_DEVICES", replicas),
-            ("ILUVATAR_COREX_VISIBLE_DEVICES", visible),
-            ("IX_REPLICA_DEVICES", replicas),
-            ("IX_VISIBLE_DEVICES", visible),
-        ]
-    );
+    assert_eq!(envs, [("IX_REPLICA_DEVICES", replicas), ("IX_VISIBLE_DEVICES", visible),]);
 }
 
 #[tokio::test]

@@ -310,30 +310,30 @@ fn arb_config() -> impl Strategy<Value = Config> {
     let vendors = prop::collection::btree_set(1_u16..0xffff, 1..4);
     let drivers = prop::collection::btree_set("[a-z0-9][a-z0-9_.-]{0,20}", 1..4);
     let nodes = prop::collection::btree_set("/dev/[a-z]{1,8}(/[^\\p{Cc}\\s/.]{1,8})?", 0..4);
+    let discovery = (vendors, drivers, nodes, arb_duration(), prop::option::of(arb_path()));
     let discovery =
-        (vendors, drivers, nodes, arb_duration()).prop_map(|(vendors, drivers, nodes, rescan)| {
-            DiscoveryRules {
-                vendor_ids: vendors.into_iter().collect(),
-                drivers: drivers.into_iter().collect(),
-                control_nodes: nodes.into_iter().collect(),
-                rescan,
-            }
+        discovery.prop_map(|(vendors, drivers, nodes, rescan, identities)| DiscoveryRules {
+            vendor_ids: vendors.into_iter().collect(),
+            drivers: drivers.into_iter().collect(),
+            control_nodes: nodes.into_iter().collect(),
+            rescan,
+            identities,
         });
-    let visible = prop_oneof![Just(VisibleDevices::Addresses), Just(VisibleDevices::Void)];
     let verification = prop_oneof![Just(StartVerification::On), Just(StartVerification::Off)];
-    let container = (visible, verification).prop_map(|(visible_devices, start_verification)| {
-        ContainerRules { visible_devices, start_verification }
-    });
+    let container = (any::<prop::sample::Index>(), any::<bool>(), verification);
     (arb_resources(), arb_boards(), discovery, container, arb_health(), arb_cdi(), arb_dra())
-        .prop_map(|(resources, boards, discovery, container, health, cdi, (mode, dra))| Config {
-            mode,
-            resources,
-            boards,
-            discovery,
-            container,
-            health,
-            cdi,
-            dra,
+        .prop_map(|(resources, boards, discovery, container, health, cdi, (mode, dra))| {
+            let (visible, legacy_variables, verification) = container;
+            Config {
+                mode,
+                resources,
+                boards,
+                container: arb_container(visible, legacy_variables, verification, &discovery),
+                discovery,
+                health,
+                cdi,
+                dra,
+            }
         })
 }
 
@@ -351,8 +351,25 @@ fn arb_dra() -> impl Strategy<Value = (ServingMode, DraRules)> {
     )
 }
 
+/// UUIDs only where a file has them.
+fn arb_container(
+    visible: prop::sample::Index,
+    legacy_variables: bool,
+    start_verification: StartVerification,
+    discovery: &DiscoveryRules,
+) -> ContainerRules {
+    use VisibleDevices::{Addresses, None, Uuids, Void};
+    let values = [Addresses, None, Void, Uuids];
+    let values = if discovery.identities.is_some() { &values[..] } else { &values[..3] };
+    ContainerRules { visible_devices: *visible.get(values), legacy_variables, start_verification }
+}
+
+fn arb_path() -> impl Strategy<Value = PathBuf> {
+    "(/[a-z~#: -]{0,8}[a-z]){1,3}".prop_map(PathBuf::from)
+}
+
 fn arb_cdi() -> impl Strategy<Value = CdiRules> {
-    let directory = "(/[a-z~#: -]{0,8}[a-z]){1,3}".prop_map(PathBuf::from);
+    let directory = arb_path();
     (any::<bool>(), directory, any::<bool>())
         .prop_map(|(enabled, spec_dir, device_specs)| CdiRules { enabled, spec_dir, device_specs })
 }

@@ -41,6 +41,7 @@ mod hot_config;
 mod hotplug;
 mod http;
 mod hung_scan;
+mod identities;
 mod ixml;
 mod kubelet_restart;
 mod list_and_watch;

@@ -135,7 +135,8 @@ fn observation(code: ReasonCode, is_ill: bool, number: u64) -> Input {
         ReasonCode::IxmlUnknownBit => reported(is_ill, 0x80),
         ReasonCode::IxmlEccUncorrected => said(ecc(0, count)),
         ReasonCode::IxmlEccCorrected => said(ecc(count, 0)),
-        ReasonCode::Removed
+        ReasonCode::UuidUnknown
+        | ReasonCode::Removed
         | ReasonCode::HeldByPod
         | ReasonCode::HeldByClaim
         | ReasonCode::Cordoned => {

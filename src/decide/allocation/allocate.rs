@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
 use super::cdi::CdiNames;
+use super::environment::{MissingUuid, environment};
 use super::records::{NodeDelivery, record};
 use crate::model::allocation::AllocationRecord;
 use crate::model::cdi::CdiName;
-use crate::model::config::{ContainerRules, VisibleDevices};
+use crate::model::config::ContainerRules;
 use crate::model::device::{Device, DeviceId, DeviceNode, Resource};
-use crate::model::health::Health;
+use crate::model::health::{Health, ReasonCode};
 use crate::model::inventory::Inventory;
 use crate::model::pci::PciAddress;
 
@@ -77,6 +78,14 @@ pub enum AllocateError {
         /// Their codes and details.
         reasons: String,
     },
+    /// `container.visibleDevices` is `uuids`, and no UUID of the chip is known.
+    #[error("{resource}: the UUID of {chip} is not known: {remedy}", remedy = ReasonCode::UuidUnknown.remedy())]
+    UuidUnknown {
+        /// The requested resource.
+        resource: String,
+        /// The chip.
+        chip: PciAddress,
+    },
     /// `failRequestsGreaterThanOne` is set.
     #[error(
         "{resource}: {count} replicas are requested, but a container may have one: more replicas do \
@@ -103,7 +112,7 @@ pub fn allocate(context: &AllocationContext<'_>, ids: &[String]) -> Result<Grant
             return Err(AllocateError::Repeated { resource: context.resource.name.clone(), id });
         }
     }
-    Ok(grant(context, &devices))
+    grant(context, &devices)
 }
 
 fn check_count(resource: &Resource, count: usize) -> Result<(), AllocateError> {
@@ -135,18 +144,26 @@ fn find_healthy<'a>(
     Err(AllocateError::Unhealthy { resource: name(), id, reasons })
 }
 
-fn grant(context: &AllocationContext<'_>, devices: &BTreeMap<DeviceId, &Device>) -> Grant {
+fn grant(
+    context: &AllocationContext<'_>,
+    devices: &BTreeMap<DeviceId, &Device>,
+) -> Result<Grant, AllocateError> {
     let mut distinct: Vec<_> = devices.values().collect();
     // Replicas of one device are neighbours.
     distinct.dedup_by_key(|device| device.id);
-    let chips = distinct.iter().flat_map(|device| &device.chips).copied().collect();
+    let chips: BTreeSet<_> = distinct.iter().flat_map(|device| &device.chips).copied().collect();
     let cdi = context.cdi.filter(|cdi| cdi.resolve(&chips));
     let delivery = cdi.map_or(NodeDelivery::DeviceNodes, |cdi| cdi.delivery);
     let nodes = distinct.iter().flat_map(|device| &device.nodes);
     let nodes = nodes.chain(&context.inventory.control_nodes);
     let records =
         devices.iter().map(|(id, device)| (*id, record(context.inventory, device, delivery)));
-    Grant {
+    let env = environment(context.container, context.inventory, devices);
+    Ok(Grant {
+        env: env.map_err(|MissingUuid(chip)| AllocateError::UuidUnknown {
+            resource: context.resource.name.clone(),
+            chip,
+        })?,
         records: records.collect(),
         nodes: match delivery {
             NodeDelivery::DeviceNodes => nodes.cloned().collect(),
@@ -156,37 +173,7 @@ fn grant(context: &AllocationContext<'_>, devices: &BTreeMap<DeviceId, &Device>)
             Some(_) => chips.iter().map(|chip| CdiName::Chip(*chip)).collect(),
             None => Vec::new(),
         },
-        env: environment(devices.keys(), &chips, context.container),
-    }
-}
-
-/// The names of the vendor's plugin since 4.4 and before. A value is never an integer, which the
-/// vendor's container toolkit would take for an index of its own, and never missing, which it would
-/// take for all GPUs.
-fn environment<'a>(
-    ids: impl Iterator<Item = &'a DeviceId>,
-    chips: &BTreeSet<PciAddress>,
-    rules: ContainerRules,
-) -> BTreeMap<String, String> {
-    let visible = match rules.visible_devices {
-        VisibleDevices::Addresses => join(chips.iter()),
-        VisibleDevices::Void => "void".to_owned(),
-    };
-    let replicas = join(ids);
-    [
-        ("IX_VISIBLE_DEVICES", &visible),
-        ("IX_REPLICA_DEVICES", &replicas),
-        ("ILUVATAR_COREX_VISIBLE_DEVICES", &visible),
-        ("ILUVATAR_COREX_REPLICA_DEVICES", &replicas),
-    ]
-    .into_iter()
-    .map(|(name, value)| (name.to_owned(), value.clone()))
-    .collect()
-}
-
-/// Comma-separated.
-fn join<T: ToString>(items: impl Iterator<Item = T>) -> String {
-    items.map(|item| item.to_string()).collect::<Vec<_>>().join(",")
+    })
 }
 
 #[cfg(test)]
@@ -195,7 +182,7 @@ mod tests {
     use crate::decide::node::state::snapshot_of;
     use crate::decide::scan_builder::{SINGLE, ScanBuilder, UNKNOWN, at, node};
     use crate::model::allocation::AllocatedChip;
-    use crate::model::config::{Config, Sharing, SharingPolicy};
+    use crate::model::config::{Config, Sharing, SharingPolicy, VisibleDevices};
     use crate::model::health::{Reason, ReasonCode};
 
     fn device(address: &str, chips: &[(&str, u32)]) -> Device {
@@ -292,14 +279,12 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_names_chips_and_ids_under_new_and_old_names() {
+    fn the_environment_names_chips_and_ids() {
         let grant = ask(&resource(), &["0000:20:00.0", "0000:14:00.0"]).unwrap();
         let env: Vec<_> = grant.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
         assert_eq!(
             env,
             [
-                "ILUVATAR_COREX_REPLICA_DEVICES=0000:14:00.0,0000:20:00.0",
-                "ILUVATAR_COREX_VISIBLE_DEVICES=0000:14:00.0,0000:17:00.0,0000:20:00.0",
                 "IX_REPLICA_DEVICES=0000:14:00.0,0000:20:00.0",
                 "IX_VISIBLE_DEVICES=0000:14:00.0,0000:17:00.0,0000:20:00.0",
             ]
@@ -307,13 +292,16 @@ mod tests {
     }
 
     #[test]
-    fn void_keeps_the_runtime_from_adding_gpus() {
-        let rules =
-            ContainerRules { visible_devices: VisibleDevices::Void, ..ContainerRules::default() };
-        let grant = ask_with(rules, &resource(), &["0000:20:00.0"]).unwrap();
-        assert_eq!(grant.env["IX_VISIBLE_DEVICES"], "void");
-        assert_eq!(grant.env["ILUVATAR_COREX_VISIBLE_DEVICES"], "void");
-        assert_eq!(grant.env["IX_REPLICA_DEVICES"], "0000:20:00.0");
+    fn a_uuid_that_is_not_known_is_never_replaced_by_another_name() {
+        let visible_devices = VisibleDevices::Uuids;
+        let rules = ContainerRules { visible_devices, ..ContainerRules::default() };
+        let error = ask_with(rules, &resource(), &["0000:20:00.0"]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "iluvatar.com/gpu: the UUID of 0000:20:00.0 is not known: add the chip to the file of \
+             discovery.identities, which `ixsmi --query-gpu=index,uuid,pci.bus_id --format=csv` \
+             prints; or set container.visibleDevices to another value"
+        );
     }
 
     #[test]

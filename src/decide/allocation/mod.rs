@@ -4,6 +4,8 @@ pub mod records;
 
 pub mod cdi;
 
+mod environment;
+
 pub mod allocate;
 
 pub mod prefer;

@@ -6,6 +6,8 @@ use crate::model::config::Config;
 
 use crate::model::doctor::finding::{Finding, Level};
 use crate::model::health::{ReasonCode, Severity};
+use crate::model::warning::WarningCode;
+use crate::parse::identities::IXSMI;
 
 pub(super) fn chips(hardware: &Hardware, config: &Config) -> Vec<Finding> {
     let scan = &hardware.facts.scan;
@@ -34,6 +36,16 @@ pub(super) fn chips(hardware: &Hardware, config: &Config) -> Vec<Finding> {
     }
     let (chips, boards) = (scan.chips.len(), hardware.inventory.boards.len());
     or_ok(findings, || format!("{} on {}", count(chips, "chip"), count(boards, "board")))
+}
+
+/// Problems of the file of `discovery.identities`, and chips whose UUID containers miss.
+pub(super) fn uuids(hardware: &Hardware, config: &Config) -> Vec<Finding> {
+    let warnings = hardware.inventory.warnings.iter();
+    let of_file = warnings.filter(|warning| warning.code == WarningCode::IdentitiesFile);
+    let of_file = of_file.map(|warning| {
+        Finding::warning(warning.detail.clone(), format!("write it with `{IXSMI}`"))
+    });
+    of_file.chain(against_chips(hardware, config, ReasonCode::UuidUnknown)).collect()
 }
 
 pub(super) fn config_space(hardware: &Hardware, config: &Config) -> Vec<Finding> {

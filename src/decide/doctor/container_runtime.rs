@@ -6,13 +6,11 @@
 
 use std::collections::BTreeMap;
 
+use super::toolkits::{Toolkit, toolkits};
 use super::{and, visibility};
+use crate::model::config::ContainerRules;
 use crate::model::doctor::facts::{Engine, RootFacts, RuntimeFile};
 use crate::model::doctor::finding::Finding;
-
-/// The vendor's runtime: the name that its installer gives it, and its program.
-const RUNTIME: &str = "iluvatar";
-const PROGRAM: &str = "ix-container-runtime";
 
 /// One owner's files, taken together as the owner takes them.
 struct Configured<'a> {
@@ -23,17 +21,20 @@ struct Configured<'a> {
 }
 
 impl Configured<'_> {
-    /// The program decides; the name does where no file names the program.
     fn is_vendors(&self, runtime: &str) -> bool {
-        match self.programs.get(runtime).copied().flatten() {
-            Some(program) => program.rsplit('/').next() == Some(PROGRAM),
-            None => runtime == RUNTIME,
-        }
+        let program = self.programs.get(runtime).copied().flatten();
+        Toolkit::of(runtime, program) == Some(Toolkit::IxContainerToolkit)
     }
 }
 
-pub(super) fn container_runtime(files: &[RuntimeFile], root: &RootFacts) -> Vec<Finding> {
+pub(super) fn container_runtime(
+    files: &[RuntimeFile],
+    directories: &[String],
+    rules: ContainerRules,
+    root: &RootFacts,
+) -> Vec<Finding> {
     if files.is_empty()
+        && directories.is_empty()
         && let Err(why) = visibility::shows(root, "etc")
     {
         return vec![Finding::skipped(why.0)];
@@ -42,6 +43,7 @@ pub(super) fn container_runtime(files: &[RuntimeFile], root: &RootFacts) -> Vec<
     for (owner, configured) in by_owner(files) {
         findings.extend(of_owner(owner, &configured));
     }
+    findings.extend(toolkits(files, directories, rules));
     let paths: Vec<_> = files.iter().map(|file| file.path.clone()).collect();
     super::or_ok(findings, || match &*paths {
         [] => "no container runtime has a configuration file".to_owned(),
@@ -137,9 +139,14 @@ mod tests {
         RuntimeFile { owner, engine, path: path.to_owned(), settings: Ok(settings) }
     }
 
+    /// The findings; those on what the runtime makes of the variables are last.
+    fn found(files: &[RuntimeFile]) -> Vec<Finding> {
+        container_runtime(files, &[], ContainerRules::default(), &node())
+    }
+
     #[track_caller]
     fn check(files: &[RuntimeFile], expected: &str) {
-        assert_eq!(shown(&container_runtime(files, &node())), [expected]);
+        assert_eq!(shown(&found(files)[..1]), [expected]);
     }
 
     #[test]
@@ -181,7 +188,7 @@ mod tests {
             file(Engine::Crio, "/a.conf", Some("gpu"), None),
             file(Engine::Crio, "/b.conf", None, runtime),
         ];
-        let finding = &container_runtime(&files, &node())[0];
+        let finding = &found(&files)[0];
         assert!(finding.sentence.starts_with("/a.conf makes `gpu` the default runtime of CRI-O"));
         let calmed = [&files[..], &[file(Engine::Crio, "/z.conf", Some("runc"), None)]].concat();
         check(
@@ -198,7 +205,7 @@ mod tests {
             file(Engine::Containerd, "/c", Some("iluvatar"), None),
             RuntimeFile { owner: "k3s", ..k3s },
         ];
-        let levels: Vec<_> = container_runtime(&files, &node()).iter().map(|it| it.level).collect();
+        let levels: Vec<_> = found(&files).iter().map(|it| it.level).collect();
         assert_eq!(levels, [Level::Warning]);
     }
 

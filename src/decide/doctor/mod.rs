@@ -10,6 +10,7 @@ mod kubelet;
 mod mode;
 mod nodes;
 mod plugins;
+mod toolkits;
 mod visibility;
 
 use std::cmp::Reverse;
@@ -17,6 +18,7 @@ use std::cmp::Reverse;
 use crate::decide::machine::observe::observe;
 use crate::decide::node::advertise::{advertise, unoffered_warning};
 use crate::decide::node::inventory::as_seen;
+use crate::decide::node::known_uuids::KnownUuids;
 use crate::model::config::Config;
 use crate::model::doctor::check::Check;
 use crate::model::doctor::facts::{
@@ -35,7 +37,14 @@ struct Hardware {
 
 impl Hardware {
     fn new(facts: HardwareFacts, config: &Config) -> Self {
-        Self { inventory: as_seen(&observe(&facts.scan, config), &config.discovery), facts }
+        Self {
+            inventory: as_seen(
+                &observe(&facts.scan, config),
+                &KnownUuids::of(facts.identities.clone()),
+                config,
+            ),
+            facts,
+        }
     }
 }
 
@@ -68,7 +77,9 @@ fn findings(check: Check, facts: &NodeFacts, hardware: Option<&Hardware>) -> Vec
     match check {
         Check::Configuration => {
             let unoffered = hardware.and_then(|hardware| unoffered(hardware, config));
-            [configuration(&facts.configuration)].into_iter().chain(unoffered).collect()
+            let uuids = hardware.map(|hardware| chips::uuids(hardware, config));
+            let file = configuration(&facts.configuration);
+            [file].into_iter().chain(unoffered).chain(uuids.into_iter().flatten()).collect()
         }
         Check::Sysfs => vec![sysfs(facts.hardware.as_ref().err())],
         Check::Chips => of_hardware(chips::chips),
@@ -82,7 +93,12 @@ fn findings(check: Check, facts: &NodeFacts, hardware: Option<&Hardware>) -> Vec
         Check::OtherPlugin => plugins::other_plugin(kubelet, root, &config.resources),
         Check::Mode => mode::mode(facts),
         Check::CdiSpecs => cdi_specs::cdi_specs(&facts.cdi, root),
-        Check::ContainerRuntime => container_runtime::container_runtime(&facts.runtimes, root),
+        Check::ContainerRuntime => container_runtime::container_runtime(
+            &facts.runtimes,
+            &facts.toolkit_directories,
+            config.container,
+            root,
+        ),
         Check::KubeletRoot => kubelet::root(kubelet, root),
         Check::StaleSockets => plugins::stale_sockets(kubelet, root),
         Check::DeviceLinks if hardware.is_none() => vec![Finding::skipped(NO_SYS)],
@@ -203,6 +219,7 @@ mod sample_facts {
     pub(super) fn hardware(sample: ScanBuilder) -> Hardware {
         let facts = HardwareFacts {
             scan: sample.scan(),
+            identities: None,
             modules: vec!["iluvatar".to_owned()],
             numa_nodes: 1,
             node_modes: BTreeMap::new(),
@@ -285,6 +302,7 @@ mod sample_facts {
             device_links: DeviceLinks::default(),
             kubelet: KubeletFacts { processes: 0, ..kubelet(PluginDirectoryContent::Absent) },
             cdi: Vec::new(),
+            toolkit_directories: Vec::new(),
             runtimes: Vec::new(),
             uevents: None,
             inotify: InotifyFacts { instances: None, watches: None, opened: None },

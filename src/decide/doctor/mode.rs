@@ -125,6 +125,7 @@ mod tests {
             device_links: DeviceLinks::default(),
             kubelet,
             cdi: Vec::new(),
+            toolkit_directories: Vec::new(),
             runtimes: Vec::new(),
             uevents: None,
             inotify: InotifyFacts { instances: None, watches: None, opened: None },

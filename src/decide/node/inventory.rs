@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use super::known_uuids::KnownUuids;
 use crate::decide::health::scan_signals;
 use crate::decide::health::tracker::HealthVerdicts;
 use crate::model::board::{Board, Chip};
-use crate::model::config::{DiscoveryRules, HealthRules};
+use crate::model::config::{Config, HealthRules};
 use crate::model::health::{Health, Reason, Severity};
 use crate::model::inventory::Inventory;
 use crate::model::observed::{ObservedBoard, ObservedChip, ObservedNode};
@@ -13,11 +14,17 @@ use crate::model::warning::{Subject, Warning, WarningCode};
 
 /// The node's hardware with the health that holds now.
 #[must_use]
-pub fn conclude(node: &ObservedNode, verdicts: &HealthVerdicts, rules: &HealthRules) -> Inventory {
-    let mut warnings = node.warnings.clone();
+pub fn conclude(
+    node: &ObservedNode,
+    verdicts: &HealthVerdicts,
+    uuids: &KnownUuids,
+    config: &Config,
+) -> Inventory {
+    let mut warnings: Vec<_> = node.warnings.iter().chain(uuids.warning()).cloned().collect();
+    let conclusion = Conclusion { verdicts, uuids, config };
     let boards = node.boards.iter();
     Inventory {
-        boards: boards.map(|board| conclude_board(board, verdicts, rules, &mut warnings)).collect(),
+        boards: boards.map(|board| conclusion.board(board, &mut warnings)).collect(),
         skipped: node.skipped.clone(),
         control_nodes: node.control_nodes.clone(),
         tree: node.tree.clone(),
@@ -30,58 +37,67 @@ pub fn conclude(node: &ObservedNode, verdicts: &HealthVerdicts, rules: &HealthRu
 /// The node's hardware with everything that one scan shows against it, whatever the configuration
 /// makes of that: for whoever explains a machine.
 #[must_use]
-pub fn as_seen(node: &ObservedNode, rules: &DiscoveryRules) -> Inventory {
-    let reasons = scan_signals::signals(node, rules);
+pub fn as_seen(node: &ObservedNode, uuids: &KnownUuids, config: &Config) -> Inventory {
+    let reasons = scan_signals::signals(node, &config.discovery);
     let verdicts = HealthVerdicts { reasons, warnings: Vec::new() };
-    conclude(node, &verdicts, &HealthRules::default())
+    let config = Config { health: HealthRules::default(), ..config.clone() };
+    conclude(node, &verdicts, uuids, &config)
 }
 
-/// A board is as healthy as its chips, and as complete as it should be.
-fn conclude_board(
-    board: &ObservedBoard,
-    verdicts: &HealthVerdicts,
-    rules: &HealthRules,
-    warnings: &mut Vec<Warning>,
-) -> Board {
-    let chips: Vec<_> = board.chips.iter().map(|chip| conclude_chip(chip, verdicts)).collect();
-    let mut reasons = Vec::new();
-    if let Some(missing) = scan_signals::missing_chips(board) {
-        match rules.severity(missing.code) {
-            Severity::Unhealthy => reasons.push(missing),
-            Severity::Warn => warnings.push(warning(board, &missing)),
-            Severity::Ignore => {}
-        }
-    }
-    for reason in chips.iter().flat_map(|chip| &chip.reasons) {
-        // A cordoned board has one reason, whatever the number of its chips.
-        if !reasons.contains(reason) {
-            reasons.push(reason.clone());
-        }
-    }
-    let numa_nodes: BTreeSet<_> = chips.iter().filter_map(|chip| chip.numa_node).collect();
-    Board {
-        address: board.address,
-        model: board.model.clone(),
-        evidence: board.evidence,
-        expected_chips: board.expected_chips,
-        health: Health::of(&reasons),
-        numa_nodes: numa_nodes.into_iter().collect(),
-        chips,
-        reasons,
-    }
+/// What is known beside the observation.
+struct Conclusion<'a> {
+    verdicts: &'a HealthVerdicts,
+    uuids: &'a KnownUuids,
+    config: &'a Config,
 }
 
-fn conclude_chip(chip: &ObservedChip, verdicts: &HealthVerdicts) -> Chip {
-    Chip {
-        address: chip.address,
-        id: chip.id,
-        driver: chip.driver.clone(),
-        node: chip.node.clone(),
-        node_evidence: chip.node_evidence,
-        numa_node: chip.numa_node,
-        slot: chip.slot.clone(),
-        link: chip.link.clone(),
-        reasons: verdicts.reasons.get(&chip.address).cloned().unwrap_or_default(),
+impl Conclusion<'_> {
+    /// A board is as healthy as its chips, and as complete as it should be.
+    fn board(&self, board: &ObservedBoard, warnings: &mut Vec<Warning>) -> Board {
+        let chips: Vec<_> = board.chips.iter().map(|chip| self.chip(chip)).collect();
+        let mut reasons = Vec::new();
+        if let Some(missing) = scan_signals::missing_chips(board) {
+            match self.config.health.severity(missing.code) {
+                Severity::Unhealthy => reasons.push(missing),
+                Severity::Warn => warnings.push(warning(board, &missing)),
+                Severity::Ignore => {}
+            }
+        }
+        for reason in chips.iter().flat_map(|chip| &chip.reasons) {
+            // A cordoned board has one reason, whatever the number of its chips.
+            if !reasons.contains(reason) {
+                reasons.push(reason.clone());
+            }
+        }
+        let numa_nodes: BTreeSet<_> = chips.iter().filter_map(|chip| chip.numa_node).collect();
+        Board {
+            address: board.address,
+            model: board.model.clone(),
+            evidence: board.evidence,
+            expected_chips: board.expected_chips,
+            health: Health::of(&reasons),
+            numa_nodes: numa_nodes.into_iter().collect(),
+            chips,
+            reasons,
+        }
+    }
+
+    fn chip(&self, chip: &ObservedChip) -> Chip {
+        let found = self.verdicts.reasons.get(&chip.address);
+        let mut reasons = found.cloned().unwrap_or_default();
+        reasons.extend(self.uuids.unknown(chip.address, self.config));
+        Chip {
+            address: chip.address,
+            id: chip.id,
+            uuid: self.uuids.get(chip.address).cloned(),
+            driver: chip.driver.clone(),
+            node: chip.node.clone(),
+            node_evidence: chip.node_evidence,
+            numa_node: chip.numa_node,
+            slot: chip.slot.clone(),
+            link: chip.link.clone(),
+            reasons,
+        }
     }
 }
 
@@ -100,7 +116,6 @@ mod tests {
     use super::*;
     use crate::decide::node::state::snapshot_of;
     use crate::decide::scan_builder::{SINGLE, ScanBuilder, UNKNOWN, at, node};
-    use crate::model::config::Config;
     use crate::model::function::{ChipFunction, Link};
     use crate::model::sysfs::SysfsScan;
 

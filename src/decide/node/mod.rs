@@ -6,6 +6,7 @@ pub mod scan_schedule;
 pub mod advertise;
 pub mod holdings;
 pub mod inventory;
+pub mod known_uuids;
 pub mod list_limit;
 pub mod removed;
 pub mod snapshot;

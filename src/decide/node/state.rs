@@ -16,6 +16,7 @@ use std::time::Duration;
 use super::cordons;
 use super::holdings::{Holdings, PodResourcesState};
 use super::inventory::conclude;
+use super::known_uuids::KnownUuids;
 use super::list_limit::ListLimit;
 use super::removed::{Present, RemovedDevices, Retention};
 use super::snapshot::NodeSnapshot;
@@ -30,6 +31,7 @@ use crate::model::cordon::CordonList;
 use crate::model::device::DeviceId;
 use crate::model::health::{Health, ReasonCode};
 use crate::model::health_sample::HealthSample;
+use crate::model::identity::IdentitiesReading;
 use crate::model::ixml::IxmlReading;
 use crate::model::observed::ObservedNode;
 use crate::model::pci::PciAddress;
@@ -58,6 +60,9 @@ pub struct NodeState {
     /// The last scan under `config`, corrected by the boards' history.
     observed: Option<ObservedNode>,
     board_history: BoardHistory,
+    /// What the file of identities held when the next scan was made.
+    next_identities: Option<IdentitiesReading>,
+    uuids: KnownUuids,
     tracker: HealthTracker,
     last_sample: HealthSample,
     last_ixml: Option<Arc<IxmlReading>>,
@@ -79,6 +84,8 @@ impl NodeState {
             scan: None,
             observed: None,
             board_history: BoardHistory::default(),
+            next_identities: None,
+            uuids: KnownUuids::default(),
             tracker: HealthTracker::default(),
             last_sample: HealthSample::new(),
             last_ixml: None,
@@ -103,6 +110,13 @@ impl NodeState {
         self.observed.as_ref()
     }
 
+    /// What the file of identities holds, read under the configuration of the next scan; none where
+    /// that names no file. It holds together with that scan, so that no device is listed without its
+    /// UUID only because the scan ended first.
+    pub fn identities(&mut self, reading: Option<IdentitiesReading>) {
+        self.next_identities = reading;
+    }
+
     /// A scan ended that read what `read_under` needs.
     pub fn scanned(&mut self, scan: Arc<SysfsScan>, read_under: &DiscoveryRules, now: Duration) {
         self.advance(now);
@@ -117,6 +131,7 @@ impl NodeState {
             return;
         }
         self.scan = Some(scan);
+        self.uuids.read(self.next_identities.take());
         self.observe();
         self.observe_signals(now);
         self.conclude(now);
@@ -273,7 +288,7 @@ impl NodeState {
         let Some(observed) = &self.observed else { return };
         let mut verdicts = self.tracker.verdicts(&self.config.health);
         cordons::add_to(&self.cordons.cordons, &mut verdicts);
-        let inventory = conclude(observed, &verdicts, &self.config.health);
+        let inventory = conclude(observed, &verdicts, &self.uuids, &self.config);
         let mut snapshot = NodeSnapshot::new(inventory, &self.config);
         snapshot.warnings.extend(cordons::warning(&self.cordons));
         // What is not listed cannot leave the list.
@@ -342,15 +357,27 @@ fn reads_the_same(one: &DiscoveryRules, other: &DiscoveryRules) -> bool {
     one.vendor_ids == other.vendor_ids
         && one.drivers == other.drivers
         && one.control_nodes == other.control_nodes
+        && one.identities == other.identities
 }
 
-/// What one scan shows, without any history.
+/// What one scan shows, without any history and without the chips' UUIDs.
+#[must_use]
+pub fn snapshot_of(scan: SysfsScan, config: &Config) -> Arc<NodeSnapshot> {
+    snapshot_with(scan, None, config)
+}
+
+/// What one scan and the file of identities show, without any history.
 ///
 /// # Panics
 /// Never: a scan under its own configuration always makes a snapshot.
 #[must_use]
-pub fn snapshot_of(scan: SysfsScan, config: &Config) -> Arc<NodeSnapshot> {
+pub fn snapshot_with(
+    scan: SysfsScan,
+    identities: Option<IdentitiesReading>,
+    config: &Config,
+) -> Arc<NodeSnapshot> {
     let mut state = NodeState::new(Arc::new(config.clone()), Retention::default());
+    state.identities(identities);
     state.scanned(Arc::new(scan), &config.discovery, Duration::ZERO);
     state.snapshot(Duration::ZERO).expect("a scan makes a snapshot")
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::root::below;
 use crate::host::files;
+use crate::host::identities::read_identities;
 use crate::host::root::Root;
 use crate::host::sysfs::{self, Detail};
 use crate::model::config::Config;
@@ -26,6 +27,7 @@ pub(super) fn hardware(root: &Root, config: &Config) -> Result<HardwareFacts, St
         numa_nodes: numa_nodes.map_or(0, |nodes| nodes.len()),
         node_modes: node_modes(root, &scan.device_nodes),
         scan,
+        identities: read_identities(rules),
     })
 }
 

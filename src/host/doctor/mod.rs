@@ -34,6 +34,7 @@ pub fn read_facts(
         kubelet: kubelet::kubelet(root, kubelet_directory),
         cdi: runtimes::cdi(root),
         runtimes: runtimes::runtimes(root),
+        toolkit_directories: runtimes::toolkit_directories(root),
         uevents: kernel::uevents(root),
         inotify: kernel::inotify(root),
     }

@@ -24,6 +24,9 @@ const RUNTIME_FILES: [(&str, Engine, &str); 10] = [
     ("Docker", Engine::Docker, "etc/docker/daemon.json"),
 ];
 
+/// Configuration directories of toolkits that bring a runtime of their own.
+const TOOLKIT_DIRECTORIES: [&str; 2] = ["etc/iluvatarcorex", "etc/accelerator-toolkit"];
+
 /// Each CDI directory as operators know it and, for roots whose `/var/run` is an absolute link, as
 /// it may be found. The second one is the stronger.
 const CDI_DIRECTORIES: [(&str, &[&str]); 2] =
@@ -65,6 +68,11 @@ fn texts(root: &Root, place: &str) -> Vec<(String, Result<String, String>)> {
 fn drop_ins(directory: &str, suffix: &str, listed: Vec<Listed>) -> Vec<String> {
     let names = listed.into_iter().filter(|it| !it.is_directory && it.name.ends_with(suffix));
     names.map(|it| format!("{directory}/{}", it.name)).collect()
+}
+
+pub(super) fn toolkit_directories(root: &Root) -> Vec<String> {
+    let found = TOOLKIT_DIRECTORIES.iter().filter(|place| files::exists(&below(root, place)));
+    found.map(|place| format!("/{place}")).collect()
 }
 
 pub(super) fn cdi(root: &Root) -> Vec<CdiDirectoryFacts> {

@@ -6,6 +6,7 @@ use std::fmt;
 
 use crate::model::config::Config;
 use crate::model::device::DeviceNode;
+use crate::model::identity::IdentitiesReading;
 use crate::model::sysfs::SysfsScan;
 
 /// A fact, or why it is unavailable from where the program runs.
@@ -40,6 +41,8 @@ pub struct NodeFacts {
     pub cdi: Vec<CdiDirectoryFacts>,
     /// Configuration files of container runtimes that are there.
     pub runtimes: Vec<RuntimeFile>,
+    /// Directories of container toolkits in /etc that are there.
+    pub toolkit_directories: Vec<String>,
     /// Whether uevents can be received; only read on this machine itself.
     pub uevents: Option<UeventFacts>,
     /// Limits of inotify.
@@ -95,6 +98,8 @@ pub enum ConfigurationState {
 pub struct HardwareFacts {
     /// What the kernel shows.
     pub scan: SysfsScan,
+    /// What the file of `discovery.identities` holds; none where the configuration names none.
+    pub identities: Option<IdentitiesReading>,
     /// Drivers of the configuration that are loaded.
     pub modules: Vec<String>,
     /// How many NUMA nodes the machine has; 0 where it shows none.

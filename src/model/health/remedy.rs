@@ -36,6 +36,9 @@ const CHECK_DRIVER: &str =
     "if it lasts, find the cause in `dmesg` and check with `ixsmi` that the driver answers";
 const WAIT_FOR_POD: &str =
     "nothing: it is healthy again once that pod ends; delete the pod if it must be sooner";
+const WRITE_IDENTITIES: &str = "add the chip to the file of discovery.identities, which `ixsmi \
+                                --query-gpu=index,uuid,pci.bus_id --format=csv` prints; or set \
+                                container.visibleDevices to another value";
 const RETURN_BOARD: &str = "nothing, if the board was taken out: it leaves the list once no pod \
                             holds it; else `echo 1 > /sys/bus/pci/rescan`";
 const UNCORDON: &str = "`ix-device-plugin uncordon ID` once it may be allocated again; \
@@ -68,6 +71,7 @@ impl ReasonCode {
             Self::IxmlUnknownBit => ASK_VENDOR,
             Self::IxmlEccCorrected => PLAN_REPLACEMENT,
             Self::IxmlCallFailed => CHECK_DRIVER,
+            Self::UuidUnknown => WRITE_IDENTITIES,
             Self::Removed => RETURN_BOARD,
             Self::HeldByPod | Self::HeldByClaim => WAIT_FOR_POD,
             Self::Cordoned => UNCORDON,

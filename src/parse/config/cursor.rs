@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -268,6 +269,17 @@ impl<'a> Cursor<'a> {
             }
         }
         values
+    }
+
+    /// An absolute path without `.` and `..`; notes what is none.
+    pub(super) fn absolute_path(&self, expected: &str) -> Option<PathBuf> {
+        let path = self.text()?;
+        let is_plain = |name: &str| !matches!(name, "" | "." | "..");
+        if path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(is_plain)) {
+            return Some(PathBuf::from(path));
+        }
+        self.mismatch(expected);
+        None
     }
 
     /// A PCI address; notes what is none.

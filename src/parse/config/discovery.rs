@@ -1,10 +1,13 @@
 //! `discovery` and `container`: which PCI functions are chips, and what containers get.
 
+use std::path::PathBuf;
+
 use super::cursor::{Cursor, shown};
 use super::keys::{self, SHORTEST_RESCAN, VISIBLE_DEVICES_WORDS};
 use super::node::Yaml;
 use super::section::Section;
-use crate::model::config::{ContainerRules, DiscoveryRules, StartVerification};
+use crate::model::config::{ContainerRules, DiscoveryRules, StartVerification, VisibleDevices};
+use crate::parse::identities::IXSMI;
 
 pub(super) fn read_discovery(root: &Section) -> DiscoveryRules {
     let discovery = root.section(&keys::DISCOVERY);
@@ -23,24 +26,37 @@ pub(super) fn read_discovery(root: &Section) -> DiscoveryRules {
             .find(&keys::discovery::RESCAN)
             .and_then(|cursor| cursor.duration(SHORTEST_RESCAN))
             .unwrap_or(default.rescan),
+        identities: discovery.find(&keys::discovery::IDENTITIES).and_then(read_identities),
     }
 }
 
-pub(super) fn read_container(root: &Section) -> ContainerRules {
+/// Reads `container`. UUIDs need a file that has them.
+pub(super) fn read_container(root: &Section, discovery: &DiscoveryRules) -> ContainerRules {
     let container = root.section(&keys::CONTAINER);
+    let visible = container.find(&keys::container::VISIBLE_DEVICES);
+    let visible_devices =
+        visible.and_then(|cursor| cursor.word(&VISIBLE_DEVICES_WORDS)).unwrap_or_default();
+    let are_uuids = visible_devices == VisibleDevices::Uuids;
+    if let Some(cursor) = visible.filter(|_| are_uuids && discovery.identities.is_none()) {
+        cursor.problem(format!(
+            "`uuids` needs the file that has them: set discovery.identities to the path of what \
+             `{IXSMI}` prints"
+        ));
+    }
+    let legacy = container.find(&keys::container::LEGACY_VARIABLES).and_then(Cursor::boolean);
+    let verifies = container.find(&keys::container::VERIFY_ON_START).and_then(Cursor::boolean);
     ContainerRules {
-        visible_devices: container
-            .find(&keys::container::VISIBLE_DEVICES)
-            .and_then(|cursor| cursor.word(&VISIBLE_DEVICES_WORDS))
-            .unwrap_or_default(),
-        start_verification: match container
-            .find(&keys::container::VERIFY_ON_START)
-            .and_then(Cursor::boolean)
-        {
+        visible_devices,
+        legacy_variables: legacy.unwrap_or(are_uuids),
+        start_verification: match verifies {
             Some(false) => StartVerification::Off,
             Some(true) | None => StartVerification::On,
         },
     }
+}
+
+fn read_identities(cursor: &Cursor) -> Option<PathBuf> {
+    cursor.absolute_path("the absolute path of a file, such as /run/ix-identities/identities.csv")
 }
 
 /// A list that must not be empty: nothing could be found with it.

@@ -33,8 +33,12 @@ pub const POLICY_WORDS: [(&str, SharingPolicy); 2] =
     [("spread", SharingPolicy::Spread), ("pack", SharingPolicy::Pack)];
 
 /// The words of [`container::VISIBLE_DEVICES`].
-pub const VISIBLE_DEVICES_WORDS: [(&str, VisibleDevices); 2] =
-    [("addresses", VisibleDevices::Addresses), ("void", VisibleDevices::Void)];
+pub const VISIBLE_DEVICES_WORDS: [(&str, VisibleDevices); 4] = [
+    ("addresses", VisibleDevices::Addresses),
+    ("uuids", VisibleDevices::Uuids),
+    ("none", VisibleDevices::None),
+    ("void", VisibleDevices::Void),
+];
 
 /// The words of the values of [`health::SIGNALS`].
 pub const SEVERITY_WORDS: [(&str, Severity); 3] =
@@ -319,7 +323,13 @@ pub mod boards {
 pub static DISCOVERY: ConfigKey = section(
     "discovery",
     "Which PCI functions are chips, and which nodes belong to them.",
-    &[&discovery::VENDOR_IDS, &discovery::DRIVERS, &discovery::CONTROL_NODES, &discovery::RESCAN],
+    &[
+        &discovery::VENDOR_IDS,
+        &discovery::DRIVERS,
+        &discovery::CONTROL_NODES,
+        &discovery::RESCAN,
+        &discovery::IDENTITIES,
+    ],
 );
 
 /// The keys of `discovery`.
@@ -357,35 +367,24 @@ pub mod discovery {
         "Rescan the machine at least this often; at least 1s.",
         ValueKind::Text(TextForm::Duration),
     );
+    pub static IDENTITIES: ConfigKey = key(
+        "identities",
+        "",
+        "CSV file with the UUIDs of the chips, as `ixsmi --query-gpu=index,uuid,pci.bus_id \
+         --format=csv` prints it. It is followed like this file.",
+        ValueKind::Text(TextForm::AbsolutePath),
+    );
 }
 
 /// `container`
 pub static CONTAINER: ConfigKey = section(
     "container",
     "What containers get.",
-    &[&container::VISIBLE_DEVICES, &container::VERIFY_ON_START],
+    &[&container::VISIBLE_DEVICES, &container::LEGACY_VARIABLES, &container::VERIFY_ON_START],
 );
 
-/// The keys of `container`.
 #[expect(missing_docs, reason = "each key has its meaning")]
-pub mod container {
-    use super::{ConfigKey, VISIBLE_DEVICES_WORDS, ValueKind, key, words};
-
-    pub static VISIBLE_DEVICES: ConfigKey = key(
-        "visibleDevices",
-        "\"addresses\"",
-        "The value of IX_VISIBLE_DEVICES. addresses: PCI addresses of the chips. void: `void`.",
-        ValueKind::Word(|| words(&VISIBLE_DEVICES_WORDS)),
-    );
-    pub static VERIFY_ON_START: ConfigKey = key(
-        "verifyOnStart",
-        "true",
-        "Verify at each start of a container that it still gets the chips that it was allocated. While \
-         the plugin is down no container with a GPU starts; the kubelet retries. false: containers \
-         start without the plugin, and after device nodes were renumbered one may get another chip.",
-        ValueKind::Boolean,
-    );
-}
+pub mod container;
 
 /// `health`
 pub static HEALTH: ConfigKey = section(

@@ -97,6 +97,7 @@ fn read_config(reading: &Reading, tree: &YamlNode, overrides: &Overrides) -> Con
     }
     let root = Section::open(&cursor, &keys::CONFIG);
     let mode = dra::read_mode(&root, overrides, reading);
+    let discovery = discovery::read_discovery(&root);
     let defaults = ResourceDefaults {
         granularity: flags::read_flags(&root, overrides, reading),
         sharing: sharing::read_sharing(&root),
@@ -105,8 +106,8 @@ fn read_config(reading: &Reading, tree: &YamlNode, overrides: &Overrides) -> Con
         mode,
         resources: resources::read_resources(&root, overrides, &defaults, reading),
         boards: boards::read_boards(&root),
-        discovery: discovery::read_discovery(&root),
-        container: discovery::read_container(&root),
+        container: discovery::read_container(&root, &discovery),
+        discovery,
         health: health::read_health(&root),
         cdi: cdi::read_cdi(&root),
         dra: dra::read_dra(&root, mode, &defaults),

@@ -76,6 +76,10 @@ impl Samples {
         self.0.push((labels.into(), value));
     }
 
+    pub(super) fn labelled(&mut self, labels: Vec<(&'static str, String)>, value: Value) {
+        self.0.push((labels, value));
+    }
+
     pub(super) fn level<const N: usize>(
         &mut self,
         labels: [(&'static str, &str); N],

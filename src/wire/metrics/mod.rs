@@ -68,6 +68,7 @@ pub struct MetricRow {
 
 const RESOURCE: (&str, LabelValues) = ("resource", LabelValues::Of("configured resource"));
 const CHIP: (&str, LabelValues) = ("chip", LabelValues::Of("PCI address of a present chip"));
+const UUID: (&str, LabelValues) = ("uuid", LabelValues::Of("UUID of the chip, where known"));
 
 const fn words<L: LabelValue>(label: &'static str) -> (&'static str, LabelValues) {
     (label, LabelValues::Words(|| L::ALL.iter().map(|value| value.name()).collect()))
@@ -160,11 +161,11 @@ pub const METRICS: &[MetricRow] = &[
     row!(Gauge "source_up" [words::<Source>("source")] readings::source_up,
         "1 if the source is available, 0 when unavailable; netlink and inotify fall back to \
          polling"),
-    row!(Gauge "link_below_maximum" [CHIP] readings::link_below_maximum,
+    row!(Gauge "link_below_maximum" [CHIP, UUID] readings::link_below_maximum,
         "1 if the chip's PCIe link is slower or narrower than both ends support"),
-    row!(Gauge "chip_temperature_celsius" [CHIP] readings::temperature,
+    row!(Gauge "chip_temperature_celsius" [CHIP, UUID] readings::temperature,
         "Chip temperature in degrees Celsius, from libixml; absent without it"),
-    row!(Gauge "chip_ecc_errors" [CHIP, words::<meters::EccKind>("kind")] readings::ecc_errors,
+    row!(Gauge "chip_ecc_errors" [CHIP, UUID, words::<meters::EccKind>("kind")] readings::ecc_errors,
         "Memory errors counted by the chip's ECC, from libixml; absent without it"),
 ];
 

@@ -10,6 +10,7 @@ use crate::model::board::Chip;
 use crate::model::cordon::{CordonState, CordonUsage};
 use crate::model::device::{Device, Resource};
 use crate::model::health::Health;
+use crate::model::pci::PciAddress;
 use crate::model::warning::WarningCode;
 
 pub(super) fn build_info(input: &MetricsInput<'_>, samples: &mut Samples) {
@@ -193,14 +194,15 @@ pub(super) fn link_below_maximum(input: &MetricsInput<'_>, samples: &mut Samples
     for Chip { address, link, .. } in
         input.snapshot.map(|snapshot| snapshot.inventory.chips()).unwrap_or_default()
     {
-        samples.level([("chip", &address.to_string())], u8::from(link.is_below_maximum()));
+        let labels = chip_labels(input, *address);
+        samples.labelled(labels, Value::Level(u8::from(link.is_below_maximum()).into()));
     }
 }
 
 pub(super) fn temperature(input: &MetricsInput<'_>, samples: &mut Samples) {
     for (chip, reading) in input.ixml.iter().flat_map(|reading| &reading.chips) {
         if let Some(degrees) = reading.temperature {
-            samples.level([("chip", &chip.to_string())], degrees);
+            samples.labelled(chip_labels(input, *chip), Value::Level(degrees.into()));
         }
     }
 }
@@ -208,13 +210,21 @@ pub(super) fn temperature(input: &MetricsInput<'_>, samples: &mut Samples) {
 pub(super) fn ecc_errors(input: &MetricsInput<'_>, samples: &mut Samples) {
     for (chip, reading) in input.ixml.iter().flat_map(|reading| &reading.chips) {
         let Some(errors) = reading.ecc else { continue };
-        let chip = chip.to_string();
         for (kind, count) in
             [(EccKind::Corrected, errors.single), (EccKind::Uncorrected, errors.double)]
         {
-            samples.level([("chip", &chip), ("kind", kind.name())], count);
+            let mut labels = chip_labels(input, *chip);
+            labels.push(("kind", kind.name().to_owned()));
+            samples.labelled(labels, Value::Level(count.into()));
         }
     }
+}
+
+/// The chip's address and, where it is known, its UUID: exporters of the vendor have only that.
+fn chip_labels(input: &MetricsInput<'_>, chip: PciAddress) -> Vec<(&'static str, String)> {
+    let known = input.snapshot.and_then(|snapshot| snapshot.inventory.chip(chip));
+    let uuid = known.and_then(|chip| chip.uuid.as_ref()).map(|uuid| ("uuid", uuid.to_string()));
+    [("chip", chip.to_string())].into_iter().chain(uuid).collect()
 }
 
 fn each_resource(input: &MetricsInput<'_>, mut read: impl FnMut(&str, &ResourceMeters)) {

@@ -51,6 +51,7 @@ struct BoardDocument {
 struct ChipDocument {
     address: String,
     pci_id: String,
+    uuid: Option<String>,
     driver: Option<String>,
     device_node: Option<String>,
     major: Option<u32>,
@@ -152,6 +153,7 @@ fn chip_document(chip: &Chip) -> ChipDocument {
     ChipDocument {
         address: chip.address.to_string(),
         pci_id: chip.id.to_string(),
+        uuid: chip.uuid.as_ref().map(ToString::to_string),
         driver: chip.driver.clone(),
         device_node: chip.node.as_ref().map(|node| node.path.clone()),
         major: number.map(|number| number.major),

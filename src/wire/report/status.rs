@@ -11,6 +11,8 @@ use crate::decide::kubelet::probes::{ProbeResult, SessionState};
 use crate::decide::node::snapshot::NodeSnapshot;
 use crate::model::config::Config;
 use crate::model::device::{Device, Resource};
+use crate::model::inventory::Inventory;
+use crate::model::pci::PciAddress;
 use crate::model::session::Progress;
 use crate::model::warning::Warning;
 use crate::wire::config_yaml::effective_json;
@@ -169,6 +171,9 @@ pub(super) struct DeviceStatus {
     pub(super) since: Option<String>,
     pub(super) reasons: Vec<ReasonStatus>,
     pub(super) chips: Vec<String>,
+    /// The UUIDs of its chips that are known.
+    #[serde(default)]
+    pub(super) uuids: Vec<String>,
     pub(super) nodes: Vec<String>,
     pub(super) numa_nodes: Vec<u32>,
 }
@@ -304,10 +309,17 @@ fn session_status(session: &SessionState, meters: &ResourceMeters) -> SessionSta
 fn devices(facts: &StatusInput<'_>, resource: &Resource) -> Vec<DeviceStatus> {
     let since = |id| facts.snapshot.and_then(|snapshot| snapshot.since(&resource.name, id));
     let since = |id| Some(facts.at(facts.uptime.saturating_sub(since(id)?)));
-    resource.devices.iter().map(|device| device_status(device, since(device.id))).collect()
+    let inventory = facts.snapshot.map(|snapshot| &*snapshot.inventory);
+    let status = |device: &Device| device_status(device, inventory, since(device.id));
+    resource.devices.iter().map(status).collect()
 }
 
-fn device_status(device: &Device, since: Option<String>) -> DeviceStatus {
+fn device_status(
+    device: &Device,
+    inventory: Option<&Inventory>,
+    since: Option<String>,
+) -> DeviceStatus {
+    let uuid = |chip: &PciAddress| inventory?.chip(*chip)?.uuid.as_ref().map(ToString::to_string);
     let reasons = device.reasons.iter().map(|reason| ReasonStatus {
         code: reason.code.name().to_owned(),
         detail: reason.detail.clone(),
@@ -319,6 +331,7 @@ fn device_status(device: &Device, since: Option<String>) -> DeviceStatus {
         since,
         reasons: reasons.collect(),
         chips: device.chips.iter().map(ToString::to_string).collect(),
+        uuids: device.chips.iter().filter_map(uuid).collect(),
         nodes: device.nodes.iter().map(|node| node.path.clone()).collect(),
         numa_nodes: device.numa_nodes.clone(),
     }

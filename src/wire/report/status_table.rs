@@ -104,11 +104,19 @@ fn is_healthy(device: &DeviceStatus) -> bool {
 
 fn devices(status: &Status, paint: Paint) -> String {
     let healths: Vec<_> = each_device(status).map(|(_, device)| is_healthy(device)).collect();
-    let rows: Vec<_> = each_device(status).map(device_row).collect();
+    let has_uuids = each_device(status).any(|(_, device)| !device.uuids.is_empty());
+    let uuids = |device: &DeviceStatus| has_uuids.then(|| or_dash(device.uuids.join(",")));
+    let rows: Vec<_> = each_device(status)
+        .map(|(resource, device)| {
+            device_row(resource, device).into_iter().chain(uuids(device)).collect()
+        })
+        .collect();
     if rows.is_empty() {
         return String::new();
     }
-    let table = columns(DEVICE_HEADING, &rows, paint, |row, column, cell| match column {
+    let heading: Vec<_> =
+        DEVICE_HEADING.iter().copied().chain(has_uuids.then_some("UUIDS")).collect();
+    let table = columns(&heading, &rows, paint, |row, column, cell| match column {
         HEALTH_COLUMN if healths[row] => paint.health(Health::Healthy, cell),
         HEALTH_COLUMN => paint.health(Health::Unhealthy, cell),
         _ => cell.to_owned(),
@@ -116,8 +124,11 @@ fn devices(status: &Status, paint: Paint) -> String {
     format!("\n{table}")
 }
 
-fn device_row((resource, device): (&ResourceStatus, &DeviceStatus)) -> Vec<String> {
-    let or_dash = |text: String| if text.is_empty() { "-".to_owned() } else { text };
+fn or_dash(text: String) -> String {
+    if text.is_empty() { "-".to_owned() } else { text }
+}
+
+fn device_row(resource: &ResourceStatus, device: &DeviceStatus) -> Vec<String> {
     let numa: Vec<_> = device.numa_nodes.iter().map(ToString::to_string).collect();
     vec![
         device.id.clone(),

@@ -31,18 +31,20 @@ fn boards(report: &DiscoveryReport<'_>, paint: Paint) -> String {
     if boards.is_empty() {
         return format!("no Iluvatar chips found: {}\n", report.scanned);
     }
-    let rows: Vec<_> = boards.iter().flat_map(board_rows).collect();
+    let has_uuids = boards.iter().flat_map(|board| &board.chips).any(|chip| chip.uuid.is_some());
+    let heading: Vec<_> = HEADING.iter().copied().chain(has_uuids.then_some("UUID")).collect();
+    let rows: Vec<_> = boards.iter().flat_map(|board| board_rows(board, has_uuids)).collect();
     let healths: Vec<_> =
         boards.iter().flat_map(|board| board.chips.iter().map(|_| board.health)).collect();
-    columns(HEADING, &rows, paint, |row, column, cell| match column {
+    columns(&heading, &rows, paint, |row, column, cell| match column {
         HEALTH_COLUMN => paint.health(healths[row], cell),
         _ => cell.to_owned(),
     })
 }
 
 /// The board's own columns stand in the row of its first chip.
-fn board_rows(board: &Board) -> impl Iterator<Item = Vec<String>> {
-    board.chips.iter().enumerate().map(|(number, chip)| {
+fn board_rows(board: &Board, has_uuids: bool) -> impl Iterator<Item = Vec<String>> {
+    board.chips.iter().enumerate().map(move |(number, chip)| {
         let of_board = match number {
             0 => [
                 board.address.to_string(),
@@ -52,12 +54,16 @@ fn board_rows(board: &Board) -> impl Iterator<Item = Vec<String>> {
             ],
             _ => Default::default(),
         };
-        of_board.into_iter().chain(chip_cells(chip)).collect()
+        let uuid = has_uuids.then(|| or_dash(chip.uuid.as_ref().map(ToString::to_string)));
+        of_board.into_iter().chain(chip_cells(chip)).chain(uuid).collect()
     })
 }
 
+fn or_dash(text: Option<String>) -> String {
+    text.unwrap_or_else(|| "-".to_owned())
+}
+
 fn chip_cells(chip: &Chip) -> [String; 8] {
-    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     [
         chip.address.to_string(),
         chip.id.to_string(),

@@ -1,8 +1,10 @@
 //! The manifests for kubectl, built by the kustomize inside it.
 
-use ix_device_plugin::model::config::{Config, Granularity};
+use ix_device_plugin::model::config::{Config, Granularity, VisibleDevices};
 use ix_device_plugin::parse::config::parse_config;
-use k8s_openapi::api::core::v1::PodSpec;
+use ix_device_plugin::parse::identities::parse_identities;
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::{Container, PodSpec};
 
 use super::objects::{Object, configuration, objects, only, the_daemon_set};
 use super::pod::{self, HTTP_PORT, Right};
@@ -78,6 +80,64 @@ fn ixml_health_is_privileged_and_sees_the_drivers_libraries() {
     let objects = built(&directory).unwrap();
     let mounts = pod::mounts(the_daemon_set(&objects));
     assert!(mounts.keys().any(|path| path.as_os_str() == "/usr/local"), "{mounts:?}");
+}
+
+/// The init container of the overlay with UUIDs.
+fn writer_of_uuids(daemon_set: &DaemonSet) -> &Container {
+    only(pod::spec(daemon_set).init_containers.iter().flatten())
+}
+
+#[test]
+fn uuids_change_no_right_of_the_plugin() {
+    let directory = format!("{OVERLAYS}/uuids");
+    let Some(config) = check(&directory, &[Right::UuidsByInitContainer]) else { return };
+    assert_eq!(config.container.visible_devices, VisibleDevices::Uuids);
+    let (objects, base) = (built(&directory).unwrap(), built(BASE).unwrap());
+    let (overlay, base) = (the_daemon_set(&objects), the_daemon_set(&base));
+    let mut plugin = pod::container(overlay).clone();
+    let mounts = plugin.volume_mounts.as_mut().unwrap();
+    let file = config.discovery.identities.unwrap();
+    let own = mounts.iter().position(|mount| file.starts_with(&mount.mount_path));
+    let own = mounts.remove(own.expect("the file is in a mount"));
+    assert_eq!(own.read_only, Some(true));
+    assert_eq!(plugin, *pod::container(base), "nothing else differs");
+    let [mount] = &writer_of_uuids(overlay).volume_mounts.as_ref().unwrap()[..] else {
+        panic!("the init container has one mount")
+    };
+    assert_eq!((&mount.name, &mount.mount_path), (&own.name, &own.mount_path));
+}
+
+/// Runs the init container's script with this `ixsmi`; the file that it leaves.
+fn written_with(ixsmi: &str) -> Option<String> {
+    let objects = objects(&text_of(format!("{OVERLAYS}/uuids/daemon-set.yaml")));
+    let command = writer_of_uuids(the_daemon_set(&objects)).command.clone().unwrap();
+    let [shell, dash_c, script] = &command[..] else { panic!("{command:?}") };
+    let directory = tempfile::TempDir::new().unwrap();
+    let program = directory.path().join("ixsmi");
+    std::fs::write(&program, format!("#!/bin/sh\n{ixsmi}\n")).unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .unwrap();
+    let place = directory.path().to_str().unwrap();
+    let script = script.replace("/run/ix-identities", place);
+    let path = format!("{place}:{}", std::env::var("PATH").unwrap());
+    let status = std::process::Command::new(shell)
+        .args([dash_c, &script])
+        .env("PATH", path)
+        .stderr(std::process::Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success(), "it never keeps the plugin from starting");
+    std::fs::read_to_string(directory.path().join("identities.csv")).ok()
+}
+
+#[test]
+fn the_file_of_uuids_is_what_ixsmi_prints_or_is_not_there() {
+    let asked = "[ \"$*\" = \"--query-gpu=index,uuid,pci.bus_id --format=csv\" ] || exit 1";
+    let prints =
+        format!("{asked}\ncat {}/fixtures/identities/bi-v150-x8.csv", env!("CARGO_MANIFEST_DIR"));
+    let written = written_with(&prints).expect("a file");
+    assert_eq!(parse_identities(&written).unwrap().uuids.len(), 16);
+    assert_eq!(written_with("echo index, uuid, pci.bus_id; exit 9"), None);
 }
 
 #[test]

@@ -32,6 +32,21 @@ fn the_daemon_set_takes_the_place_of_the_old_one_node_by_node() {
 }
 
 #[test]
+fn every_difference_is_judged() {
+    let guide = text_of("deploy/seed-compat/README.md");
+    let (_, table) =
+        guide.split_once("| what | replaced plugin | this one |\n|---|---|---|\n").unwrap();
+    let rows: Vec<_> = table.lines().take_while(|line| line.starts_with("| ")).collect();
+    assert!(rows.len() > 35, "{}", rows.len());
+    for row in rows {
+        let cells: Vec<_> = row.trim_matches(['|', ' ']).split(" | ").collect();
+        let [_, _, this_one] = &cells[..] else { panic!("{row}") };
+        let judged = ["same", "different: ", "not supported: "];
+        assert!(judged.iter().any(|word| this_one.starts_with(word)), "{row}");
+    }
+}
+
+#[test]
 fn the_old_manifest_needs_only_another_image() {
     let old = objects(&text_of(REPLACED));
     let container = pod::container(the_daemon_set(&old));

@@ -65,6 +65,7 @@ fn chip(bus: u8) -> Chip {
     Chip {
         address: PciAddress { domain: 0, bus, device: 0, function: 0 },
         id: PciId { vendor: 0x1e3e, device: 3 },
+        uuid: None,
         driver: Some("iluvatar".to_owned()),
         node: Some(DeviceNode { path: format!("/dev/iluvatar{bus}"), number: None }),
         node_evidence: NodeEvidence::Class,
