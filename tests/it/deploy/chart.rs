@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use ix_device_plugin::model::config::Config;
+use ix_device_plugin::model::config::{Config, Granularity};
 use k8s_openapi::api::apps::v1::DaemonSet;
 
 use super::kustomize::{built, check_account_without_token, config_check};
@@ -164,6 +164,30 @@ fn without_http_the_probe_lists_the_socket() {
 fn with_http_the_probes_ask_over_http() {
     let Some((objects, _)) = check("defaults", &[]) else { return };
     pod::check_http_probes(the_daemon_set(&objects), HTTP_PORT);
+}
+
+#[test]
+fn uuids_are_written_as_the_overlay_writes_them() {
+    let Some((chart, config)) = check("nodes", &[Right::UuidsByInitContainer]) else { return };
+    let Some(overlay) = built("deploy/kustomize/overlays/uuids") else { return };
+    let writer = |objects| pod::spec(the_daemon_set(objects)).init_containers.clone();
+    assert_eq!(writer(&chart), writer(&overlay));
+    let of_overlay = config_check(configuration(&overlay).unwrap());
+    assert_eq!(config.discovery, of_overlay.discovery);
+}
+
+#[test]
+fn a_node_can_have_a_configuration_of_its_own() {
+    let Some(objects) = rendered("nodes") else { return };
+    let of_node = objects.iter().find_map(|object| match object {
+        Object::ConfigMap(map) => map.data.as_ref()?.get("ix-config.node-7"),
+        _ => None,
+    });
+    let of_node = config_check(of_node.expect("a key for the node"));
+    let of_all = config_check(configuration(&objects).unwrap());
+    assert_eq!(of_node.discovery, of_all.discovery, "and what other values set");
+    let granularities = [&of_node, &of_all].map(|config| config.resources[0].granularity);
+    assert_eq!(granularities, [Granularity::Chip, Granularity::Board]);
 }
 
 #[test]

@@ -38,6 +38,10 @@ fn two_configurations_are_refused() {
         "config and existingConfigMap are both set: the plugin reads only one of them.",
     );
     check_refused(
+        &json!({"existingConfigMap": "mine", "nodeConfigs": {"node-7": {}}}),
+        "nodeConfigs and existingConfigMap are both set",
+    );
+    check_refused(
         &json!({"existingConfigMap": "mine", "configMapName": "theirs"}),
         "configMapName and existingConfigMap are both set: with existingConfigMap the chart creates no \
          ConfigMap.",
@@ -59,6 +63,22 @@ fn rights_and_configuration_have_to_agree() {
         &json!({"config": {"health": {"ixml": "/opt/libixml.so"}}}),
         "config.health.ixml names a library, but ixml.enabled is false: the container could neither \
          read it nor open a GPU.",
+    );
+}
+
+#[test]
+fn configurations_of_single_nodes_are_checked_too() {
+    check_refused(
+        &json!({"nodeConfigs": {"node-7": {"flags": {"splitbord": true}}}}),
+        "at '/nodeConfigs/node-7/flags': additional properties 'splitbord' not allowed",
+    );
+    check_refused(
+        &json!({"nodeConfigs": {"node-7": {"flags": {"usevolcano": true}}}}),
+        "nodeConfigs.node-7.flags.usevolcano is true: Volcano mode is not supported.",
+    );
+    check_refused(
+        &json!({"identities": {"image": "corex"}, "config": {"discovery": {"identities": "/a"}}}),
+        "config.discovery.identities and identities.image are both set",
     );
 }
 

@@ -6,43 +6,23 @@ problems inside `config`, with their line.
 {{- $values := .Values -}}
 {{- $config := $values.config | default dict -}}
 {{- include "ix.replacedValues" $values -}}
-{{- $flags := $config.flags | default dict -}}
-{{- $sharing := $config.sharing | default dict -}}
-{{- $health := $config.health | default dict -}}
 {{- $rolling := $values.updateStrategy.rollingUpdate | default dict -}}
 
+{{- if and $values.existingConfigMap $values.nodeConfigs -}}
+{{- fail "nodeConfigs and existingConfigMap are both set: with existingConfigMap the chart creates no ConfigMap. Put the keys ix-config.NODE into yours." -}}
+{{- end -}}
 {{- if and $values.existingConfigMap $config -}}
 {{- fail "config and existingConfigMap are both set: the plugin reads only one of them. Move config into your ConfigMap, or leave existingConfigMap empty." -}}
 {{- end -}}
 {{- if and $values.existingConfigMap (ne $values.configMapName "ix-config") -}}
 {{- fail "configMapName and existingConfigMap are both set: with existingConfigMap the chart creates no ConfigMap. Set only one of them." -}}
 {{- end -}}
-{{- if hasKey $config "mode" -}}
-{{- fail "config.mode is set: use mode, which also sets permissions and mounts." -}}
+{{- include "ix.configContradictions" (dict "root" . "name" "config" "config" $config) -}}
+{{- range $node, $of_node := $values.nodeConfigs -}}
+{{- include "ix.configContradictions" (dict "root" $ "name" (printf "nodeConfigs.%s" $node) "config" ($of_node | default dict)) -}}
 {{- end -}}
 {{- if include "ix.dra" . -}}
 {{- include "ix.draContradictions" . -}}
-{{- end -}}
-{{- if hasKey $config "cdi" -}}
-{{- fail "config.cdi is set: use cdi.enabled, cdi.specDir and cdi.deviceSpecs, which also mount the directory." -}}
-{{- end -}}
-{{- if and $values.ixml.enabled (eq (toString $health.ixml) "off") -}}
-{{- fail "ixml.enabled is true, but config.health.ixml is off: the library would not be loaded. Set ixml.enabled to false, or remove config.health.ixml." -}}
-{{- end -}}
-{{- if and (not $values.ixml.enabled) (isAbs (toString $health.ixml)) -}}
-{{- fail "config.health.ixml names a library, but ixml.enabled is false: the container could neither read it nor open a GPU. Set ixml.enabled to true." -}}
-{{- end -}}
-{{- if $flags.usevolcano -}}
-{{- fail "config.flags.usevolcano is true: Volcano mode is not supported. Remove it." -}}
-{{- end -}}
-{{- if $flags.reset_gpu -}}
-{{- fail "config.flags.reset_gpu is true: GPU reset before an allocation is not supported. Remove it." -}}
-{{- end -}}
-{{- if hasKey $sharing "mps" -}}
-{{- fail "config.sharing.mps is set: MPS is not supported. Use config.sharing.timeSlicing." -}}
-{{- end -}}
-{{- if and $config.resources $config.resourceName -}}
-{{- fail "config.resources and config.resourceName are both set: each resource has its own name. Remove resourceName." -}}
 {{- end -}}
 {{- if and (not $values.http.enabled) (or $values.podMonitor.enabled $values.prometheusRule.enabled $values.dashboard.enabled) -}}
 {{- fail "podMonitor, prometheusRule and dashboard need the metrics that http serves. Set http.enabled to true, or disable them." -}}
@@ -140,5 +120,36 @@ this message can name what replaces them.
 {{- end -}}
 {{- if $messages -}}
 {{- fail (join "\n" $messages) -}}
+{{- end -}}
+{{- end }}
+
+{{/* The same for a configuration: `config`, or one of nodeConfigs. */}}
+{{- define "ix.configContradictions" -}}
+{{- if hasKey .config "mode" -}}
+{{- fail (printf "%[1]s.mode is set: use mode, which also sets permissions and mounts." .name) -}}
+{{- end -}}
+{{- if hasKey .config "cdi" -}}
+{{- fail (printf "%[1]s.cdi is set: use cdi.enabled, cdi.specDir and cdi.deviceSpecs, which also mount the directory." .name) -}}
+{{- end -}}
+{{- if and .root.Values.ixml.enabled (eq (toString (.config.health | default dict).ixml) "off") -}}
+{{- fail (printf "ixml.enabled is true, but %[1]s.health.ixml is off: the library would not be loaded. Set ixml.enabled to false, or remove %[1]s.health.ixml." .name) -}}
+{{- end -}}
+{{- if and (not .root.Values.ixml.enabled) (isAbs (toString (.config.health | default dict).ixml)) -}}
+{{- fail (printf "%[1]s.health.ixml names a library, but ixml.enabled is false: the container could neither read it nor open a GPU. Set ixml.enabled to true." .name) -}}
+{{- end -}}
+{{- if (.config.flags | default dict).usevolcano -}}
+{{- fail (printf "%[1]s.flags.usevolcano is true: Volcano mode is not supported. Remove it." .name) -}}
+{{- end -}}
+{{- if (.config.flags | default dict).reset_gpu -}}
+{{- fail (printf "%[1]s.flags.reset_gpu is true: GPU reset before an allocation is not supported. Remove it." .name) -}}
+{{- end -}}
+{{- if hasKey (.config.sharing | default dict) "mps" -}}
+{{- fail (printf "%[1]s.sharing.mps is set: MPS is not supported. Use %[1]s.sharing.timeSlicing." .name) -}}
+{{- end -}}
+{{- if and .config.resources .config.resourceName -}}
+{{- fail (printf "%[1]s.resources and %[1]s.resourceName are both set: each resource has its own name. Remove resourceName." .name) -}}
+{{- end -}}
+{{- if and .root.Values.identities.image (hasKey (.config.discovery | default dict) "identities") -}}
+{{- fail (printf "%[1]s.discovery.identities and identities.image are both set: the image's init container writes the file. Set only one of them." .name) -}}
 {{- end -}}
 {{- end }}

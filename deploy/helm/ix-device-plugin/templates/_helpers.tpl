@@ -98,9 +98,10 @@ app.kubernetes.io/name app.kubernetes.io/instance app.kubernetes.io/version app.
 {{ .Values.existingConfigMap | default .Values.configMapName }}
 {{- end }}
 
-{{/* The configuration file: `config`, with the keys that cdi and ixml set. */}}
+{{/* A configuration file, with the keys that other values set: of (list ROOT CONFIGURATION). */}}
 {{- define "ix.config" -}}
-{{- $config := deepCopy (.Values.config | default dict) -}}
+{{- $config := deepCopy (last . | default dict) -}}
+{{- with first . -}}
 {{- if .Values.cdi.enabled -}}
 {{- $_ := set $config "cdi" .Values.cdi -}}
 {{- else if and (include "ix.dra" .) (ne .Values.cdi.specDir "/var/run/cdi") -}}
@@ -110,6 +111,11 @@ app.kubernetes.io/name app.kubernetes.io/instance app.kubernetes.io/version app.
 {{- $health := $config.health | default dict -}}
 {{- $ixml := $health.ixml | default "auto" -}}
 {{- $_ := set $config "health" (merge (dict "ixml" $ixml) $health) -}}
+{{- end -}}
+{{- if .Values.identities.image -}}
+{{- $discovery := merge (dict "identities" "/run/ix-identities/identities.csv") ($config.discovery | default dict) -}}
+{{- $_ := set $config "discovery" $discovery -}}
+{{- end -}}
 {{- end -}}
 {{- if $config -}}
 {{ toYaml $config }}
@@ -148,5 +154,38 @@ readinessProbe:
       - ls
       - /var/lib/kubelet/device-plugins/iluvatar-gpu.sock
   periodSeconds: 5
+{{- end -}}
+{{- end }}
+
+{{/* Writes the UUIDs, as the overlay uuids does. */}}
+{{- define "ix.initContainers" -}}
+{{- if .Values.identities.image -}}
+initContainers:
+  - name: identities
+    image: {{ .Values.identities.image }}
+    imagePullPolicy: {{ .Values.identities.pullPolicy }}
+    command:
+      - /bin/sh
+      - -c
+      - |
+        export PATH="$PATH:/usr/local/corex/bin"
+        export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:-/usr/local/corex/lib64:/usr/local/corex/lib}"
+        cd /run/ix-identities
+        if ixsmi --query-gpu=index,uuid,pci.bus_id --format=csv > new.csv; then
+          mv new.csv identities.csv
+        else
+          echo "ixsmi failed: no UUIDs written" >&2
+        fi
+    securityContext:
+      privileged: true
+      {{- if .Values.seLinuxOptions }}
+      seLinuxOptions:
+        type: spc_t
+      {{- end }}
+    resources:
+      {{- toYaml .Values.identities.resources | nindent 6 }}
+    volumeMounts:
+      - name: identities
+        mountPath: /run/ix-identities
 {{- end -}}
 {{- end }}
