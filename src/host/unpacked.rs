@@ -38,10 +38,13 @@ impl UnpackedDirectory {
         remove_abandoned(parent);
         loop {
             let directory = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent)?;
-            let lock = lock(directory.path(), FlockArg::LockShared)?;
-            // Another process may have taken it for abandoned before it was locked.
-            if files::exists(directory.path()) {
-                return Ok(Self { directory, _lock: lock });
+            // Another process may take it for abandoned before it is locked, or even opened.
+            match lock(directory.path(), FlockArg::LockShared) {
+                Ok(lock) if files::exists(directory.path()) => {
+                    return Ok(Self { directory, _lock: lock });
+                }
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Ok(_) | Err(_) => {}
             }
         }
     }
