@@ -28,9 +28,11 @@ use crate::daemon::inventory_owner::{
 };
 use crate::daemon::ixml_monitor::IxmlMonitor;
 use crate::daemon::ixml_source::IxmlSettings;
+use crate::daemon::node_events::NodeEvents;
 use crate::daemon::plugin_service::Sources;
 use crate::daemon::pod_resources_watch::{PodResourcesSettings, PodResourcesWatch};
 use crate::daemon::sessions::{Sessions, SessionsView};
+use crate::daemon::slice_publisher::{SliceInputs, SlicePublisher};
 use crate::daemon::status_service::StatusService;
 use crate::daemon::telemetry::Telemetry;
 use crate::daemon::uevent_listener::UeventEffects;
@@ -39,6 +41,7 @@ use crate::decide::dra::socket_paths::DriverInstance;
 use crate::decide::node::removed::Retention;
 use crate::decide::node::state::NodeState;
 use crate::host::config_file::ConfigSource;
+use crate::host::kube_api::KubeApi;
 use crate::host::root::Root;
 use crate::model::config::Config;
 use crate::model::dra::slice::ServerSupport;
@@ -94,6 +97,8 @@ pub struct DraSettings {
     pub node: String,
     /// Fetches claims from the API server.
     pub claims: ClaimReader,
+    /// Where slices and events are written; absent where nothing is published.
+    pub api: Option<KubeApi>,
 }
 
 impl fmt::Debug for DraSettings {
@@ -309,15 +314,20 @@ impl Tasks {
         record_writer: AllocationWriter,
         cdi: CdiView,
     ) -> DraRunning {
-        let DraSettings { instance, node, claims } = dra;
+        let DraSettings { instance, node, claims, api } = dra;
         let snapshots = self.snapshots.clone();
         let (ledger_task, ledger, holders) =
             LedgerTask::new(instance.directory(), node.clone(), snapshots.clone(), cdi.clone());
         let telemetry = self.telemetry.dra.clone();
         let service = DraService { pool: node.clone(), snapshots, claims, ledger, cdi, telemetry };
-        let services = services(service, self.health_service(node, &holders));
+        let (support_sender, support) = watch::channel(ServerSupport::default());
+        let health = self.health_service(node.clone(), &holders, support);
         let settings = DraSessionSettings { instance, inotify: self.inotify };
+        let services = services(service, health);
         let (session, connected) = DraSession::new(settings, services, self.telemetry.clone());
+        if let Some(api) = api {
+            self.publish(node, api, &holders, &connected, support_sender);
+        }
         // Claims whose calls run while the sockets close are recorded too.
         let served = CancellationToken::new();
         let all_served = served.clone();
@@ -330,12 +340,41 @@ impl Tasks {
         DraRunning { connected, holders }
     }
 
-    fn health_service(&self, pool: String, holders: &HoldersView) -> DraHealthService {
+    /// Slices and events.
+    fn publish(
+        &mut self,
+        node: String,
+        api: KubeApi,
+        holders: &HoldersView,
+        is_connected: &watch::Receiver<bool>,
+        support: watch::Sender<ServerSupport>,
+    ) {
+        let (snapshots, telemetry) = (self.snapshots.clone(), self.telemetry.dra.clone());
+        let events = NodeEvents::new(
+            node.clone(),
+            api.clone(),
+            snapshots.clone(),
+            holders.clone(),
+            telemetry.clone(),
+        );
+        let (claims, is_connected) = (holders.clone(), is_connected.clone());
+        let inputs = SliceInputs { snapshots, claims, is_connected };
+        let publisher = SlicePublisher::new(node, api, inputs, support, telemetry);
+        self.spawn("slice publisher", |stop| publisher.run(stop));
+        self.spawn("node events", |stop| events.run(stop));
+    }
+
+    fn health_service(
+        &self,
+        pool: String,
+        holders: &HoldersView,
+        support: watch::Receiver<ServerSupport>,
+    ) -> DraHealthService {
         DraHealthService {
             pool,
             snapshots: self.snapshots.clone(),
             holders: holders.clone(),
-            support: watch::channel(ServerSupport::default()).1,
+            support,
             closing: self.stop.clone(),
         }
     }

@@ -57,7 +57,7 @@ impl DraArgs {
         instance.service_socket().map_err(|error| Failure::Failed(error.into()))?;
         let api = KubeApi::open(&self.access()).await;
         let api = api.map_err(|error| Failure::Failed(error.into()))?;
-        Ok(DraSettings { instance, node, claims: claim_reader(api) })
+        Ok(DraSettings { instance, node, claims: claim_reader(api.clone()), api: Some(api) })
     }
 
     fn access(&self) -> ApiAccess {

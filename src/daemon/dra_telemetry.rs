@@ -6,6 +6,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::telemetry::WatchMethod;
+use crate::decide::dra::publication::PublishedSlices;
 use crate::model::session::Progress;
 use crate::wire::metrics::dra_meters::DraMeters;
 
@@ -15,6 +16,7 @@ pub struct DraTelemetry {
     /// What is counted.
     pub meters: DraMeters,
     notes: Arc<watch::Sender<DraNotes>>,
+    slices: Arc<watch::Sender<Arc<PublishedSlices>>>,
 }
 
 /// The state of the registration with the kubelet.
@@ -55,6 +57,23 @@ impl DraTelemetry {
     #[must_use]
     pub fn notes(&self) -> DraNotes {
         self.notes.borrow().clone()
+    }
+
+    /// What is published; to wait on, too.
+    #[must_use]
+    pub fn slices(&self) -> watch::Receiver<Arc<PublishedSlices>> {
+        self.slices.subscribe()
+    }
+
+    /// Publishes what is published, if that differs.
+    pub fn publish_slices(&self, slices: PublishedSlices) {
+        self.slices.send_if_modified(|last| {
+            let is_new = **last != slices;
+            if is_new {
+                *last = Arc::new(slices);
+            }
+            is_new
+        });
     }
 
     /// Changes it.

@@ -32,5 +32,8 @@ pub mod dra_health_stream;
 pub mod dra_service;
 pub mod dra_session;
 
+pub mod node_events;
+pub mod slice_publisher;
+
 pub mod http;
 pub mod status_service;

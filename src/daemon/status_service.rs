@@ -70,6 +70,7 @@ impl StatusService {
         let (snapshot, state) = (self.snapshots.borrow().clone(), self.telemetry.state());
         let (resources, ixml) = (self.telemetry.resources(), self.ixml());
         let dra = self.telemetry.dra.notes();
+        let slices = Arc::clone(&self.telemetry.dra.slices().borrow());
         let sources_up = self.sources(&state).into_iter().filter_map(|(source, condition)| {
             matches!(condition, SourceCondition::Up(_)).then_some(source)
         });
@@ -80,6 +81,7 @@ impl StatusService {
             resources: &resources.into_iter().map(meters).collect(),
             node: &self.telemetry.node,
             dra: dra.is_used.then_some((&self.telemetry.dra.meters, dra.is_connected)),
+            slices: dra.is_used.then_some(&*slices),
             scanning: state.scans.began.map(|began| began.elapsed()),
             config_is_current: state.refused_config.is_none(),
             sources_up: &sources_up.collect::<BTreeSet<_>>(),

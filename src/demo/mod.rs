@@ -8,4 +8,5 @@ pub mod scheduler;
 pub mod machine;
 pub mod timeline;
 
+mod dra_story;
 pub mod story;

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use self::reconfigure::ConfigFile;
+use super::dra_story;
 use super::kubelet::{Admission, EmbeddedKubelet, KubeletSettings, NodeView, PodRequest};
 use super::machine::DemoMachine;
 use super::timeline::{Actor, Timeline};
@@ -57,6 +58,8 @@ pub enum Story {
     Cordon,
     /// The configuration changes from boards to chips while a pod holds a board.
     Config,
+    /// DRA mode, which `all` leaves out: the change from the device plugin, slices, claims, taints.
+    Dra,
 }
 
 impl Story {
@@ -79,6 +82,9 @@ pub async fn play(
     config.health =
         HealthRules { interval: HEALTH_INTERVAL, recovery: HEALTH_RECOVERY, ..config.health };
     let machine = DemoMachine::unpack(machine).context("cannot unpack the machine")?;
+    if story == Story::Dra {
+        return dra_story::play(machine, config, directory, timeline).await;
+    }
     let started = Instant::now();
     let resource = config.resources[0].name.clone();
     let pod_resources_socket = Some(directory.join("pod-resources/kubelet.sock"));

@@ -19,5 +19,6 @@ pub mod dra_objects;
 pub mod dra_registration;
 pub mod dra_service;
 pub mod metrics;
+pub mod node_event;
 pub mod pod_resources;
 pub mod report;

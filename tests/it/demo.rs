@@ -3,7 +3,7 @@
 use crate::support::binary::{Ran, run, stdout_of};
 
 /// The text without its times, which are the machine's.
-fn without_times(text: &str) -> String {
+pub(crate) fn without_times(text: &str) -> String {
     let lines = text.lines().map(|line| {
         let words = line.split(' ').scan(false, |after, word| {
             let is_time = *after || word.parse::<f64>().is_ok();

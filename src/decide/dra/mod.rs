@@ -13,9 +13,11 @@ pub mod pool;
 
 pub mod slices;
 
+pub mod publication;
 pub mod reconcile;
 pub mod support;
 
+pub mod health_events;
 pub mod health_list;
 pub mod prepare;
 

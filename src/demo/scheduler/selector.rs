@@ -78,6 +78,9 @@ fn operand(text: &str, driver: &str, device: &Device) -> Result<Option<CelValue>
     }
     let path = text.strip_prefix("device.attributes[").and_then(|rest| rest.split_once("]."));
     let (domain, name) = path.ok_or("only device.driver and device.attributes are known")?;
+    if !name.chars().all(|each| each.is_ascii_alphanumeric() || each == '_') {
+        return Err("only comparisons joined by && are known");
+    }
     let Some(CelValue::Text(domain)) = literal(domain) else {
         return Err("the domain of an attribute is a text");
     };

@@ -24,6 +24,34 @@ label_value! {
     }
 }
 
+label_value! {
+    /// How a write of a slice ended.
+    SliceWriteResult {
+        /// The slice was created.
+        Created = "created",
+        /// It was replaced.
+        Updated = "updated",
+        /// It was deleted.
+        Deleted = "deleted",
+        /// The API server had another version of it.
+        Conflict = "conflict",
+        /// The API server refused it as invalid.
+        Refused = "refused",
+        /// Anything else went wrong.
+        Failed = "failed",
+    }
+}
+
+label_value! {
+    /// How an event of the node ended.
+    EventResult {
+        /// The API server has it.
+        Created = "created",
+        /// It does not; another attempt follows.
+        Failed = "failed",
+    }
+}
+
 /// What is counted in DRA mode.
 #[derive(Clone, Debug)]
 pub struct DraMeters {
@@ -35,6 +63,10 @@ pub struct DraMeters {
     pub prepare_duration: Histogram,
     /// Claims that the kubelet wanted unprepared.
     pub unprepares: CounterByLabel<UnprepareResult>,
+    /// Writes of slices.
+    pub slice_writes: CounterByLabel<SliceWriteResult>,
+    /// Events of the node.
+    pub events: CounterByLabel<EventResult>,
 }
 
 label_value! {
@@ -54,6 +86,8 @@ impl Default for DraMeters {
             prepares: CounterByLabel::default(),
             prepare_duration: Histogram::new(ANSWER_BUCKETS),
             unprepares: CounterByLabel::default(),
+            slice_writes: CounterByLabel::default(),
+            events: CounterByLabel::default(),
         }
     }
 }

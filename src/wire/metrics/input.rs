@@ -7,6 +7,7 @@ use prometheus_client::metrics::histogram::Histogram;
 
 use super::dra_meters::DraMeters;
 use super::meters::{NodeMeters, ResourceMeters, Source};
+use crate::decide::dra::publication::PublishedSlices;
 use crate::decide::node::snapshot::NodeSnapshot;
 use crate::model::ixml::IxmlReading;
 
@@ -42,6 +43,8 @@ pub struct MetricsInput<'a> {
     pub node: &'a NodeMeters,
     /// What is counted in DRA mode, and whether the kubelet is connected; none in the other mode.
     pub dra: Option<(&'a DraMeters, bool)>,
+    /// What is published; none in device plugin mode.
+    pub slices: Option<&'a PublishedSlices>,
     /// For how long a scan has been running.
     pub scanning: Option<Duration>,
     /// False once a reload was refused.

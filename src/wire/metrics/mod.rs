@@ -9,11 +9,14 @@ pub mod dra_meters;
 pub mod exposition;
 mod readings;
 
-use self::dra_meters::{DraRegistrationResult, PrepareResult, UnprepareResult};
+use self::dra_meters::{
+    DraRegistrationResult, EventResult, PrepareResult, SliceWriteResult, UnprepareResult,
+};
 use self::input::{MetricsInput, Samples};
 use self::meters::{
     AllocationResult, LabelValue, RegistrationResult, ReloadResult, Source, StartResult,
 };
+use crate::model::dra::slice::DraFeature;
 use crate::model::rescan::RescanTrigger;
 use crate::model::warning::WarningCode;
 
@@ -67,6 +70,8 @@ pub struct MetricRow {
 }
 
 const RESOURCE: (&str, LabelValues) = ("resource", LabelValues::Of("configured resource"));
+const FEATURE: (&str, LabelValues) =
+    ("feature", LabelValues::Words(|| DraFeature::ALL.map(DraFeature::name).to_vec()));
 const CHIP: (&str, LabelValues) = ("chip", LabelValues::Of("PCI address of a present chip"));
 const UUID: (&str, LabelValues) = ("uuid", LabelValues::Of("UUID of the chip, where known"));
 
@@ -138,6 +143,19 @@ pub const METRICS: &[MetricRow] = &[
     row!(Counter "dra_unprepares_total" [words::<UnprepareResult>("result")]
         readings::dra_unprepares,
         "ResourceClaims that the kubelet wanted unprepared, by result; DRA mode only"),
+    row!(Gauge "dra_slices" [] readings::dra_slices,
+        "ResourceSlices of this node that the API server has; absent until they were listed; DRA \
+         mode only"),
+    row!(Gauge "dra_slices_current" [] readings::dra_slices_current,
+        "1 if the API server has what the node offers; DRA mode only"),
+    row!(Counter "dra_slice_writes_total" [words::<SliceWriteResult>("result")]
+        readings::dra_slice_writes,
+        "Writes of ResourceSlices, by result; DRA mode only"),
+    row!(Gauge "dra_unsupported" [FEATURE] readings::dra_unsupported,
+        "1 if the API server dropped the fields of this feature: its feature gate is off; DRA mode \
+         only"),
+    row!(Counter "dra_events_total" [words::<EventResult>("result")] readings::dra_events,
+        "Events of the Node for changes of health, by result; DRA mode only"),
     row!(Counter "rescans_total" [words::<RescanTrigger>("trigger")] readings::rescans,
         "Rescans of the PCI bus, by trigger"),
     row!(Histogram "rescan_duration_seconds" [] readings::rescan_duration,

@@ -9,6 +9,7 @@ use super::meters::{CounterByLabel, EccKind, LabelValue, ResourceMeters, Source}
 use crate::model::board::Chip;
 use crate::model::cordon::{CordonState, CordonUsage};
 use crate::model::device::{Device, Resource};
+use crate::model::dra::slice::DraFeature;
 use crate::model::health::Health;
 use crate::model::pci::PciAddress;
 use crate::model::warning::WarningCode;
@@ -146,6 +147,38 @@ pub(super) fn dra_prepare_duration(input: &MetricsInput<'_>, samples: &mut Sampl
 pub(super) fn dra_unprepares(input: &MetricsInput<'_>, samples: &mut Samples) {
     if let Some((meters, _)) = input.dra {
         by_result(samples, &meters.unprepares);
+    }
+}
+
+pub(super) fn dra_slices(input: &MetricsInput<'_>, samples: &mut Samples) {
+    if let Some(slices) = input.slices.and_then(|it| it.slices.as_ref()) {
+        samples.level([], u32::try_from(slices.len()).unwrap_or(u32::MAX));
+    }
+}
+
+pub(super) fn dra_slices_current(input: &MetricsInput<'_>, samples: &mut Samples) {
+    if let Some(slices) = input.slices {
+        samples.level([], u8::from(slices.is_current));
+    }
+}
+
+pub(super) fn dra_slice_writes(input: &MetricsInput<'_>, samples: &mut Samples) {
+    if let Some((meters, _)) = input.dra {
+        by_result(samples, &meters.slice_writes);
+    }
+}
+
+pub(super) fn dra_unsupported(input: &MetricsInput<'_>, samples: &mut Samples) {
+    let Some(slices) = input.slices else { return };
+    for feature in DraFeature::ALL {
+        let is_dropped = !slices.support.has(feature);
+        samples.level([("feature", feature.name())], u8::from(is_dropped));
+    }
+}
+
+pub(super) fn dra_events(input: &MetricsInput<'_>, samples: &mut Samples) {
+    if let Some((meters, _)) = input.dra {
+        by_result(samples, &meters.events);
     }
 }
 

@@ -125,6 +125,7 @@ impl DraRig {
                 },
                 node: NODE.to_owned(),
                 claims: reader(&self.api),
+                api: None,
             }),
         })
     }
