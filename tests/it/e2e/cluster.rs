@@ -130,7 +130,12 @@ impl Cluster {
         let [hanging, release] = ["hanging", "release"].map(|name| self.at(name));
         mkfifo(&hanging, Mode::S_IRWXU).unwrap();
         mkfifo(&release, Mode::S_IRWXU).unwrap();
-        let mut run = self.run("hang").stdout(Stdio::null()).spawn().unwrap();
+        let run = self.run("hang");
+        // A shell cannot trap a signal that the test's own parent ignores, as `nohup` does.
+        let mut heeding = Command::new("env");
+        heeding.env_clear().envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        heeding.arg("--default-signal=INT,TERM").arg(run.get_program());
+        let mut run = heeding.stdout(Stdio::null()).spawn().unwrap();
         read_all(&hanging);
         kill(Pid::from_raw(run.id().try_into().unwrap()), signal).unwrap();
         let code = run.wait().unwrap().code();
