@@ -7,7 +7,7 @@ use super::output::{Failure, json, print};
 use crate::host::config_file::ConfigSource;
 use crate::host::files;
 use crate::model::config::Config;
-use crate::parse::config::Overrides;
+use crate::parse::config::{Override, Overrides};
 use crate::wire::config_schema::config_schema;
 use crate::wire::config_yaml::effective_yaml;
 
@@ -37,6 +37,13 @@ fn node_name() -> Option<String> {
 /// The configuration with its overrides.
 pub(super) fn load(args: &ConfigArgs) -> Result<Config, Failure> {
     load_from(&source(args))
+}
+
+/// The configuration with its overrides, as it is in DRA mode.
+pub(super) fn load_for_dra(args: &ConfigArgs) -> Result<Config, Failure> {
+    let mode = Override { name: "--mode".to_owned(), text: "dra".to_owned() };
+    let overrides = Overrides { mode: Some(mode), ..args.overrides.overrides() };
+    load_from(&ConfigSource::new(args.file.config.as_deref(), overrides))
 }
 
 /// The configuration of a verb for which the overrides make no difference.

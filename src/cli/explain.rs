@@ -36,8 +36,8 @@ pub enum ExplainVerb {
     ///
     /// Exit codes: 0 success, 1 the claim is not met or cannot be judged, or failure.
     #[command(after_long_help = "Examples:
-  ix-device-plugin explain claim fixtures/claims/two-chips-of-one-board.yaml
-  kubectl get resourceclaim NAME -o yaml | ix-device-plugin explain claim - --splitboard")]
+  ix-device-plugin explain claim fixtures/claims/two-chips-of-one-board.yaml --splitboard
+  ix-device-plugin explain claim fixtures/claims/board-or-four-chips.yaml --splitboard -o json")]
     Claim(ClaimArgs),
 }
 

@@ -15,7 +15,6 @@ use crate::decide::dra::slices::{contents, slices};
 use crate::decide::node::snapshot::NodeSnapshot;
 use crate::demo::scheduler::explain::{ClaimExplanation, explain};
 use crate::host::files;
-use crate::model::config::ServingMode;
 use crate::model::dra::DRIVER_NAME;
 use crate::model::dra::slice::{NodeIdentity, ServerSupport};
 use crate::wire::dra_objects::slice_object;
@@ -42,8 +41,7 @@ pub struct ClaimArgs {
 
 pub(super) fn claim(args: &ClaimArgs) -> Result<(), Failure> {
     let claim = read_claim(args)?;
-    let mut config = config::load(&args.config)?;
-    config.mode = ServingMode::Dra;
+    let config = config::load_for_dra(&args.config)?;
     let snapshot = discover::snapshot_at(&args.machine.root, &config)?;
     let node = NodeIdentity { name: "this-node".to_owned(), uid: "uid".to_owned() };
     let slices = published(&snapshot, &node);
