@@ -14,7 +14,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tracing::{info, warn};
 
-use crate::daemon::allocation_store::{self, AllocationPaths, AllocationStore, AllocationWriter};
+use crate::daemon::allocation_store::{
+    self, AllocationPaths, AllocationStore, AllocationWriter, AllocationsReceiver,
+};
 use crate::daemon::cdi_writer::{CdiView, CdiWriter};
 use crate::daemon::claim_ledger::{HoldersView, LedgerTask};
 use crate::daemon::config_watch::ConfigWatch;
@@ -28,9 +30,10 @@ use crate::daemon::inventory_owner::{
 };
 use crate::daemon::ixml_monitor::IxmlMonitor;
 use crate::daemon::ixml_source::IxmlSettings;
+use crate::daemon::label_writer::LabelWriter;
 use crate::daemon::node_events::NodeEvents;
 use crate::daemon::plugin_service::Sources;
-use crate::daemon::pod_resources_watch::{PodResourcesSettings, PodResourcesWatch};
+use crate::daemon::pod_resources_watch::{PodResourcesSettings, PodResourcesWatch, QueryTriggers};
 use crate::daemon::sessions::{Sessions, SessionsView};
 use crate::daemon::slice_publisher::{SliceInputs, SlicePublisher};
 use crate::daemon::status_service::StatusService;
@@ -46,6 +49,7 @@ use crate::host::root::Root;
 use crate::model::config::Config;
 use crate::model::dra::slice::ServerSupport;
 use crate::model::ixml::IxmlState;
+use crate::model::log_event::LogEvent;
 use crate::model::rescan::RescanTrigger;
 use crate::wire::dra_health_v1::dra_resource_health_server as health_v1;
 use crate::wire::dra_health_v1alpha1::dra_resource_health_server as health_v1alpha1;
@@ -187,7 +191,9 @@ pub fn build(settings: DaemonSettings) -> Running {
     let mut tasks = Tasks { config, snapshots, telemetry, inotify, stop, set };
     tasks.own_inventory(owner);
     tasks.spawn("cordons", |stop| cordon_watch.run(stop));
-    tasks.watch_pods(settings.pod_resources_socket, settings.retention, pods_sender);
+    let allocations = store.subscribe();
+    tasks.watch_pods(settings.pod_resources_socket, settings.retention, allocations, pods_sender);
+    tasks.write_labels();
     let samples = Arc::new(Notify::new());
     let ixml = tasks.watch_health(settings.root, settings.ixml, &samples, health_sender.clone());
     let (cdi_writer, cdi) = CdiWriter::new(tasks.snapshots.clone(), tasks.inotify);
@@ -244,11 +250,17 @@ impl Tasks {
         self.set.spawn(async move { ("inventory owner", run.await) });
     }
 
+    fn write_labels(&mut self) {
+        let writer = LabelWriter::new(self.config.clone(), self.snapshots.clone());
+        self.spawn("label writer", |stop| writer.run(stop));
+    }
+
     /// Without a socket, PodResources counts as unavailable at once.
     fn watch_pods(
         &mut self,
         socket: Option<PathBuf>,
         retention: Retention,
+        allocations: AllocationsReceiver,
         pods: watch::Sender<Option<PodsReport>>,
     ) {
         let Some(socket) = socket else {
@@ -256,8 +268,9 @@ impl Tasks {
             return;
         };
         let settings = PodResourcesSettings { socket, kubelet_start: retention.kubelet_start };
-        let (snapshots, telemetry) = (self.snapshots.clone(), self.telemetry.clone());
-        let watch = PodResourcesWatch::new(settings, snapshots, pods, telemetry);
+        let (snapshots, config) = (self.snapshots.clone(), self.config.clone());
+        let triggers = QueryTriggers { snapshots, allocations, config };
+        let watch = PodResourcesWatch::new(settings, triggers, pods, self.telemetry.clone());
         self.spawn("pod resources", |stop| watch.run(stop));
     }
 
@@ -463,12 +476,12 @@ impl Running {
             while self.tasks.join_next().await.is_some() {}
         });
         if drained.await.is_err() {
-            warn!(after = ?DRAIN_TIMEOUT, "some tasks did not end in time and are aborted");
+            warn!(event = LogEvent::TasksAborted.name(), after = ?DRAIN_TIMEOUT, "some tasks did not end in time and are aborted");
             self.tasks.shutdown().await;
         }
         match early {
             None => {
-                info!(event = "Stopped", "stopped");
+                info!(event = LogEvent::Stopped.name(), "stopped");
                 Ok(())
             }
             Some(Ok((_, Err(impossible)))) => Err(impossible.into()),

@@ -17,6 +17,7 @@ use crate::host::other_mode::live_socket;
 use crate::host::root::Root;
 use crate::model::config::ServingMode;
 use crate::model::ixml::IxmlChoice;
+use crate::model::log_event::LogEvent;
 use crate::model::rescan::RescanTrigger;
 use crate::wire::config_yaml::effective_json;
 
@@ -28,6 +29,7 @@ pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
     refuse_other_mode(config.mode, &args.kubelet_dir)?;
     let root = Root::open(&args.machine.root).map_err(anyhow::Error::new)?;
     info!(
+        event = LogEvent::Starting.name(),
         version = env!("CARGO_PKG_VERSION"),
         root = %args.machine.root.display(),
         kubelet_dir = %args.kubelet_dir.display(),
@@ -126,10 +128,13 @@ impl Signals {
     async fn asked_to_stop(mut self, reload: impl Fn()) {
         loop {
             tokio::select! {
-                _ = self.terminate.recv() => return info!("SIGTERM: stopping"),
-                _ = self.interrupt.recv() => return info!("SIGINT: stopping"),
+                _ = self.terminate.recv() => return info!(event = LogEvent::Stopping.name(), "SIGTERM: stopping"),
+                _ = self.interrupt.recv() => return info!(event = LogEvent::Stopping.name(), "SIGINT: stopping"),
                 _ = self.hangup.recv() => {
-                    info!("SIGHUP: rescanning the machine and rereading the configuration");
+                    info!(
+                        event = LogEvent::ReloadRequested.name(),
+                        "SIGHUP: rescanning the machine and rereading the configuration"
+                    );
                     reload();
                 }
             }

@@ -32,6 +32,7 @@ use crate::host::files::{self, FileVersion};
 use crate::host::state_file::{self, StateFile};
 use crate::model::allocation::{AllocationRecord, AllocationRecords, Allocations};
 use crate::model::device::DeviceId;
+use crate::model::log_event::LogEvent;
 use crate::parse::allocations::{parse_allocations, write_allocations};
 
 /// How long a container's start waits for the file. A full disk must not block it.
@@ -172,7 +173,8 @@ pub fn open(paths: AllocationPaths, started: Instant) -> (AllocationStore, Alloc
 
 fn load(path: &Path) -> OnDisk {
     read(path, OnDisk::default()).unwrap_or_else(|error| {
-        warn!(path = %path.display(), %error, "cannot read allocation records");
+        let path = path.display();
+        warn!(event = LogEvent::RecordsUnreadable.name(), %path, %error, "cannot read allocation records");
         OnDisk::default()
     })
 }
@@ -188,7 +190,10 @@ fn read(path: &Path, last: OnDisk) -> io::Result<OnDisk> {
         Some(StateFile::Damaged(error)) => {
             let moved_to = state_file::set_aside(path)?;
             let (path, moved_to) = (path.display(), moved_to.display());
-            warn!(%path, %moved_to, %error, "allocation records are damaged; file moved aside");
+            warn!(
+                event = LogEvent::RecordsDamaged.name(), %path, %moved_to, %error,
+                "allocation records are damaged; file moved aside"
+            );
             OnDisk::default()
         }
     })
@@ -257,6 +262,7 @@ impl AllocationStore {
             tokio::time::timeout(WRITE_TIMEOUT, done.wait_for(|done| *done >= request)).await;
         if !matches!(waited, Ok(Ok(_))) {
             warn!(
+                event = LogEvent::StartUnrecorded.name(),
                 waited = ?WRITE_TIMEOUT,
                 "container starts before its allocation records are in the file; if the plugin \
                  restarts, further starts of this container are not verified"
@@ -311,7 +317,10 @@ impl AllocationWriter {
 
     fn succeeded(&mut self, on_disk: OnDisk, confirmed: &AllocationRecords) {
         if self.failures > 0 {
-            info!(path = %self.path.display(), "allocation records written after failures");
+            info!(
+                event = LogEvent::RecordsWritten.name(), path = %self.path.display(),
+                "allocation records written after failures"
+            );
         }
         self.failures = 0;
         self.known.send_if_modified(|known| known.adopt(&on_disk.records, confirmed));
@@ -322,8 +331,13 @@ impl AllocationWriter {
         let Some(path) = self.former.take() else { return };
         let former = path.clone();
         match blocking(move || files::remove(&former)).await {
-            Ok(()) => info!(path = %path.display(), "allocation records moved to the new file"),
+            Ok(()) => info!(
+                event = LogEvent::RecordsWritten.name(),
+                path = %path.display(),
+                "allocation records moved to the new file"
+            ),
             Err(error) => warn!(
+                event = LogEvent::RecordsFailed.name(),
                 path = %path.display(),
                 %error,
                 "cannot remove the former file of allocation records; remove it by hand"
@@ -335,7 +349,10 @@ impl AllocationWriter {
         self.failures = self.failures.saturating_add(1);
         let path = self.path.display();
         if self.failures == 1 {
-            warn!(%path, %error, "cannot write allocation records; retrying");
+            warn!(
+                event = LogEvent::RecordsFailed.name(), %path, %error,
+                "cannot write allocation records; retrying"
+            );
         } else {
             debug!(%path, %error, failures = self.failures, "cannot write allocation records");
         }

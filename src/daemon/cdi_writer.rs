@@ -14,9 +14,11 @@ use tracing::{debug, info, warn};
 
 use super::inventory_owner::SnapshotReceiver;
 use crate::decide::allocation::cdi::{self, SpecAction};
-use crate::host::cdi_dir::{self, Existing, OwnFile};
+use crate::host::cdi_dir;
 use crate::host::directory_watch::DirectoryWatch;
+use crate::host::own_file::{Existing, OwnFile};
 use crate::model::cdi::{CdiDirectory, CdiKind, CdiSpec};
+use crate::model::log_event::LogEvent;
 
 /// How often the directory is read while inotify reports its changes.
 const WATCHED_INTERVAL: Duration = Duration::from_secs(30);
@@ -134,7 +136,10 @@ impl CdiWriter {
         self.own = Some(Arc::new(own));
         self.last = Some(spec.clone());
         self.publish(Some(spec));
-        info!(directory = %directory.display(), names = spec.devices.len(), "CDI spec written");
+        info!(
+            event = LogEvent::CdiSpecWritten.name(), directory = %directory.display(),
+            names = spec.devices.len(), "CDI spec written"
+        );
         Ok(())
     }
 
@@ -143,7 +148,8 @@ impl CdiWriter {
         let (path, kind) = (directory.to_owned(), wanted.kind);
         blocking(move || cdi_dir::remove(&path, kind)).await?;
         self.last = Some(wanted.clone());
-        info!(directory = %directory.display(), "CDI spec removed");
+        let directory = directory.display();
+        info!(event = LogEvent::CdiSpecRemoved.name(), %directory, "CDI spec removed");
         Ok(())
     }
 
@@ -156,11 +162,17 @@ impl CdiWriter {
             return;
         };
         let path = directory.clone();
+        let directory = directory.display();
         match blocking(move || cdi_dir::remove_own(&path, kind, &own)).await {
-            Ok(true) => info!(directory = %directory.display(), "CDI spec removed"),
+            Ok(true) => {
+                info!(event = LogEvent::CdiSpecRemoved.name(), %directory, "CDI spec removed");
+            }
             Ok(false) => debug!("CDI spec was written by another instance; keeping it"),
             Err(error) => {
-                warn!(directory = %directory.display(), %error, "cannot remove the CDI spec");
+                warn!(
+                    event = LogEvent::CdiFailed.name(), %directory, %error,
+                    "cannot remove the CDI spec"
+                );
             }
         }
     }
@@ -187,10 +199,10 @@ impl CdiWriter {
 
     fn log_problems(&mut self, problems: Vec<String>) {
         for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
-            warn!("{problem}");
+            warn!(event = LogEvent::CdiFailed.name(), "{problem}");
         }
         if problems.is_empty() && !self.problems.is_empty() {
-            info!("problems of the CDI spec are solved");
+            info!(event = LogEvent::CdiRecovered.name(), "problems of the CDI spec are solved");
         }
         self.problems = problems;
     }

@@ -20,6 +20,7 @@ use crate::decide::dra::claims::ClaimHolders;
 use crate::decide::dra::prepare::{PrepareContext, PrepareError, prepare};
 use crate::host::claim_file::{CLAIM_FILE, ClaimFile, LockedClaimFile};
 use crate::model::dra::claim::{ClaimRecords, ClaimRef, DraClaim, PreparedDevice};
+use crate::model::log_event::LogEvent;
 
 /// Requests that may wait.
 const QUEUE: usize = 64;
@@ -127,7 +128,8 @@ impl LedgerTask {
     /// Reads the file, then answers until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         if let Err(error) = self.restore().await {
-            warn!(%error, "cannot read the prepared claims; continuing without");
+            let event = LogEvent::RecordsUnreadable.name();
+            warn!(event, %error, "cannot read the prepared claims; continuing without");
         }
         loop {
             tokio::select! {
@@ -245,7 +247,8 @@ fn read(file: &LockedClaimFile) -> io::Result<ClaimRecords> {
         ClaimFile::Absent => ClaimRecords::new(),
         ClaimFile::Valid(records) => records,
         ClaimFile::Damaged(error, aside) => {
-            warn!(%error, moved_to = %aside.display(), "the prepared claims are damaged");
+            let (event, moved_to) = (LogEvent::RecordsDamaged.name(), aside.display());
+            warn!(event, %error, %moved_to, "the prepared claims are damaged");
             ClaimRecords::new()
         }
     })

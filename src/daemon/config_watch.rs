@@ -16,6 +16,7 @@ use crate::host::config_file::ConfigSource;
 use crate::host::directory_watch::DirectoryWatch;
 use crate::host::files::FileVersion;
 use crate::model::config::Config;
+use crate::model::log_event::LogEvent;
 use crate::parse::config::keys::{MODE_WORDS, word_of};
 use crate::wire::config_yaml::effective_json;
 
@@ -154,7 +155,10 @@ impl ConfigWatch {
         self.last_problem.clear();
         self.telemetry.config_applied();
         let effective = effective_json(&config);
-        info!(path = %path.display(), config = %effective, "configuration changed");
+        info!(
+            event = LogEvent::ConfigurationApplied.name(), path = %path.display(),
+            config = %effective, "configuration changed"
+        );
         self.config.send_replace(Arc::new(config));
     }
 
@@ -165,6 +169,7 @@ impl ConfigWatch {
         if is_other && !self.has_other_mode {
             let mode = word_of(&MODE_WORDS, &active);
             warn!(
+                event = LogEvent::RestartNeeded.name(),
                 active = mode,
                 "mode changed in the configuration; restart the daemon to apply it"
             );
@@ -177,7 +182,10 @@ impl ConfigWatch {
         if self.last_problem == problem {
             debug!("the configuration is still invalid");
         } else {
-            warn!("configuration refused; the last valid one stays active: {problem}");
+            warn!(
+                event = LogEvent::ConfigurationRefused.name(),
+                "configuration refused; the last valid one stays active: {problem}"
+            );
             self.telemetry.config_refused(&problem);
             self.last_problem = problem;
         }

@@ -17,6 +17,7 @@ use crate::host::directory_watch::DirectoryWatch;
 use crate::host::files::{self, FileVersion};
 use crate::host::state_file::{StateFile, aside_of};
 use crate::model::cordon::{CordonList, Cordons};
+use crate::model::log_event::LogEvent;
 
 /// How often to check the file's version without inotify.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -80,7 +81,7 @@ impl CordonWatch {
     fn publish(&self, list: CordonList) {
         self.cordons.send_if_modified(|last| {
             if let Some(problem) = list.problem.as_ref().filter(|_| last.problem != list.problem) {
-                warn!(event = "CordonFileUnusable", "{problem}");
+                warn!(event = LogEvent::CordonFileUnusable.name(), "{problem}");
             }
             let is_new = *last != list;
             *last = list;

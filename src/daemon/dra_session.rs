@@ -24,6 +24,7 @@ use crate::decide::kubelet::session::{BindOutcome, OwnSocketState};
 use crate::host::directory_watch::DirectoryWatch;
 use crate::host::kubelet::{self, Peer};
 use crate::host::sockets::create_directory;
+use crate::model::log_event::LogEvent;
 use crate::model::session::Progress;
 use crate::wire::dra_registration::plugin_info;
 use crate::wire::metrics::dra_meters::DraRegistrationResult;
@@ -160,7 +161,10 @@ impl DraSession {
             .connected
             .send_if_modified(|last| std::mem::replace(last, is_connected) != is_connected);
         if has_changed {
-            info!(event = "KubeletConnection", is_connected, "connection of the kubelet changed");
+            info!(
+                event = LogEvent::KubeletConnection.name(),
+                is_connected, "connection of the kubelet changed"
+            );
         }
         let progress = match handshake {
             _ if self.machine.has_yielded() => Progress::Yielded,
@@ -180,7 +184,7 @@ impl DraSession {
             Handshake::NoCall => {}
             Handshake::InfoRead => debug!("the kubelet reads what the driver is"),
             Handshake::Registered => {
-                info!(event = "Registered", "registered with the kubelet");
+                info!(event = LogEvent::Registered.name(), "registered with the kubelet");
                 registrations.count(DraRegistrationResult::Accepted);
                 self.last_error = None;
                 self.telemetry.dra.note(|notes| notes.last_error = None);
@@ -261,7 +265,8 @@ impl DraSession {
         if self.last_error.as_deref() == Some(reason) {
             debug!(?socket, reason, "a server ended; starting it again");
         } else {
-            warn!(?socket, reason, "a server ended; starting it again");
+            let event = LogEvent::ServerRestarted.name();
+            warn!(event, ?socket, reason, "a server ended; starting it again");
             self.last_error = Some(reason.to_owned());
         }
     }
@@ -271,7 +276,7 @@ impl DraSession {
         if self.last_error.as_ref() == Some(&problem) {
             debug!(error, "{what}; trying again");
         } else {
-            warn!(error, "{what}; trying again");
+            warn!(event = LogEvent::RegistrationFailed.name(), error, "{what}; trying again");
         }
         self.last_error = Some(problem.clone());
         self.telemetry.dra.note(|notes| notes.last_error = Some(problem));

@@ -13,6 +13,7 @@ use super::slow::{self, warn_if_slow};
 use crate::host::health_sample::{HealthFiles, SampledChip};
 use crate::host::root::Root;
 use crate::model::config::Config;
+use crate::model::log_event::LogEvent;
 
 /// Between two samples, however many are asked for.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
@@ -50,6 +51,7 @@ pub async fn run(
         });
         let sampled = warn_if_slow(sampling, slow::SLOW_SAMPLE_LIMIT, || {
             warn!(
+                event = LogEvent::SampleSlow.name(),
                 after = ?slow::SLOW_SAMPLE_LIMIT,
                 "health sample has not finished (driver hung?); keeping the last verdicts"
             );

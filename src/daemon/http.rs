@@ -25,6 +25,7 @@ use tracing::{debug, info, warn};
 
 use super::status_service::StatusService;
 use crate::decide::kubelet::probes::ProbeResult;
+use crate::model::log_event::LogEvent;
 use crate::wire::metrics::exposition::Format;
 
 /// How long to wait before another attempt to listen.
@@ -58,14 +59,17 @@ pub async fn run(
         match TcpListener::bind(address).await {
             Ok(listener) => {
                 let at = listener.local_addr().unwrap_or(address);
-                info!(address = %at, "serving /livez, /readyz, /metrics and /status");
+                info!(event = LogEvent::HttpListening.name(), address = %at, "serving /livez, /readyz, /metrics and /status");
                 bound.send_replace(Some(at));
                 return serve(&listener, &routes, &stop).await;
             }
             Err(error) if has_warned => debug!(%address, %error, "cannot listen for HTTP"),
             Err(error) => {
                 has_warned = true;
-                warn!(%address, %error, "cannot listen for HTTP; probes and metrics are unavailable; retrying");
+                warn!(
+                    event = LogEvent::HttpFailed.name(), %address, %error,
+                    "cannot listen for HTTP; probes and metrics are unavailable; retrying"
+                );
             }
         }
         stop.run_until_cancelled(sleep(LISTEN_RETRY_INTERVAL)).await;

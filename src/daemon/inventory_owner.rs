@@ -26,6 +26,7 @@ use crate::model::config::Config;
 use crate::model::cordon::CordonList;
 use crate::model::health_sample::HealthSample;
 use crate::model::ixml::IxmlReading;
+use crate::model::log_event::LogEvent;
 use crate::model::pci::PciAddress;
 use crate::model::pci_error::PciErrorEvent;
 use crate::model::pod_usage::PodUsage;
@@ -157,7 +158,7 @@ impl InventoryOwner {
         let Some(node) = self.state.observed() else { return };
         if node.boards.is_empty() && had_chips {
             info!(
-                event = "NoChips",
+                event = LogEvent::NoChips.name(),
                 functions = node.functions_seen,
                 "no Iluvatar chips found; waiting for one"
             );

@@ -12,6 +12,7 @@ use crate::decide::ixml::IxmlRetry;
 use crate::host::ixml::agent_process::{AgentError, AgentProcess, THIS_PROGRAM};
 use crate::host::ixml::search_path::{LibraryEnv, libraries_to_try, loader_path};
 use crate::model::ixml::{IxmlChoice, IxmlReading, IxmlState};
+use crate::model::log_event::LogEvent;
 use crate::model::pci::PciAddress;
 use crate::wire::ixml_agent::{AgentMessage, parse_message, request_line};
 
@@ -220,7 +221,7 @@ impl IxmlSource {
     fn reply_is_overdue(&mut self, pending: PendingRequest) -> IxmlState {
         let waited = pending.asked.elapsed();
         if waited >= self.settings.retry.answer_timeout {
-            info!(?waited, "libixml does not answer; its agent is killed and restarted later");
+            debug!(?waited, "libixml does not answer; its agent is killed and restarted later");
             self.stop_agent();
         }
         let since = match self.state {
@@ -273,11 +274,13 @@ impl IxmlSource {
     fn announce(&self, state: &IxmlState) {
         match state {
             IxmlState::Off => {}
-            IxmlState::Reading(_) => info!("{state}"),
+            IxmlState::Reading(_) => info!(event = LogEvent::IxmlReading.name(), "{state}"),
             // A node without the library is as it should be, unless it was named.
-            IxmlState::NotFound(_) if self.settings.choice == IxmlChoice::Auto => info!("{state}"),
+            IxmlState::NotFound(_) if self.settings.choice == IxmlChoice::Auto => {
+                info!(event = LogEvent::IxmlUnavailable.name(), "{state}");
+            }
             IxmlState::NotFound(_) | IxmlState::Stalled { .. } | IxmlState::Unusable(_) => {
-                warn!("{state}");
+                warn!(event = LogEvent::IxmlFailed.name(), "{state}");
             }
         }
     }

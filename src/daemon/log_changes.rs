@@ -9,6 +9,7 @@ use crate::model::board::Board;
 use crate::model::cordon::CordonUsage;
 use crate::model::device::{Device, Resource};
 use crate::model::health::{Health, Reason};
+use crate::model::log_event::LogEvent;
 
 /// Logs what differs in `now`; `clocks` are the daemon's clock and the time of day.
 pub fn log_changes(
@@ -32,7 +33,10 @@ fn log_drained(last: Option<&NodeSnapshot>, now: &NodeSnapshot) {
     let before = last.map_or(&[][..], |last| &last.cordons);
     for state in now.cordons.iter().filter(|state| state.usage == CordonUsage::Drained) {
         if !before.contains(state) {
-            info!(event = "CordonDrained", device = %state.id, "no pod holds the cordoned device");
+            info!(
+                event = LogEvent::CordonDrained.name(), device = %state.id,
+                "no pod holds the cordoned device"
+            );
         }
     }
 }
@@ -46,11 +50,14 @@ fn log_boards(last: Option<&NodeSnapshot>, now: &NodeSnapshot) {
     for board in after.iter().filter(|board| !is_in(before, board)) {
         let Board { address, model, evidence, chips, .. } = board;
         let chips = chips.len();
-        info!(event = "BoardFound", board = %address, model, chips, %evidence, "board found");
+        info!(
+            event = LogEvent::BoardFound.name(), board = %address, model, chips, %evidence,
+            "board found"
+        );
     }
     for board in before.iter().filter(|board| !is_in(after, board)) {
         let Board { address, model, .. } = board;
-        warn!(event = "BoardLeft", board = %address, model, "board left");
+        warn!(event = LogEvent::BoardLeft.name(), board = %address, model, "board left");
     }
 }
 
@@ -71,7 +78,10 @@ fn log_devices(last: Option<&NodeSnapshot>, now: &NodeSnapshot, clocks: (Duratio
     for (resource, device) in last.into_iter().flat_map(NodeSnapshot::devices) {
         if device_of(now, resource, device).is_none() {
             let (resource, device) = (&resource.name, device.id);
-            info!(event = "DeviceDelisted", resource, %device, "device is no longer listed");
+            info!(
+                event = LogEvent::DeviceDelisted.name(), resource, %device,
+                "device is no longer listed"
+            );
         }
     }
 }
@@ -94,10 +104,11 @@ fn log_health(resource: &Resource, device: &Device, before: Option<Health>, sinc
     let device = device.id;
     match to {
         Health::Healthy => info!(
-            event = "DeviceHealthy", resource, %device, %from, since, %to, "device is healthy again"
+            event = LogEvent::DeviceHealthy.name(), resource, %device, %from, since, %to,
+            "device is healthy again"
         ),
         Health::Unhealthy => warn!(
-            event = "DeviceUnhealthy", resource, %device, %from, since, %to, reasons,
+            event = LogEvent::DeviceUnhealthy.name(), resource, %device, %from, since, %to, reasons,
             "device is unhealthy"
         ),
     }

@@ -14,6 +14,7 @@ pub mod identities_watch;
 pub mod inventory_owner;
 pub mod ixml_monitor;
 pub mod ixml_source;
+pub mod label_writer;
 pub mod log_changes;
 pub mod pod_resources_watch;
 pub mod scanner;

@@ -32,6 +32,7 @@ use crate::host::kubelet::Peer;
 use crate::model::allocation::AllocationRecord;
 use crate::model::config::StartVerification;
 use crate::model::device::{DeviceId, Resource};
+use crate::model::log_event::LogEvent;
 use crate::wire::device_plugin;
 use crate::wire::metrics::meters::{AllocationResult, ResourceMeters, StartResult};
 use crate::wire::v1beta1::device_plugin_server::DevicePlugin;
@@ -139,11 +140,13 @@ impl PluginService {
         let containers = request.container_requests.iter();
         let grants = containers.map(|container| allocate(&context, &container.devices_ids));
         let mut grants: Vec<Grant> = grants.collect::<Result<_, _>>().map_err(|error| {
-            warn!(resource = self.resource, %error, "allocation refused");
+            let event = LogEvent::AllocationRefused.name();
+            warn!(event, resource = self.resource, %error, "allocation refused");
             device_plugin::status(&error)
         })?;
         let records = grants.iter_mut().flat_map(|grant| mem::take(&mut grant.records)).collect();
-        info!(resource = self.resource, devices = ids_text(&records), "allocated");
+        let (event, resource) = (LogEvent::Allocated.name(), &self.resource);
+        info!(event, resource, devices = ids_text(&records), "allocated");
         self.sources.store.record(&self.resource, records);
         Ok(device_plugin::allocate_response(grants))
     }
@@ -168,7 +171,8 @@ impl PluginService {
         records.iter().try_for_each(|(id, record)| {
             let verified = records::verify(*id, record, &snapshot.inventory, on_disk.as_deref());
             verified.map_err(|error| {
-                warn!(resource = self.resource, device = %id, %error, "container start refused");
+                let (event, resource) = (LogEvent::StartRefused.name(), &self.resource);
+                warn!(event, resource, device = %id, %error, "container start refused");
                 Status::failed_precondition(format!("{}: {error}", self.resource))
             })
         })

@@ -25,6 +25,7 @@ use crate::host::authority_stream::NormalisedStream;
 use crate::host::directory_watch::DirectoryWatch;
 use crate::host::kubelet::{self, KUBELET_SOCKET, Peer, PlacedSocket, RegisterError};
 use crate::model::config::StartVerification;
+use crate::model::log_event::LogEvent;
 use crate::model::session::{Progress, RegisterOutcome};
 use crate::wire::device_plugin::register_request;
 use crate::wire::v1beta1::device_plugin_server::DevicePluginServer;
@@ -202,7 +203,7 @@ impl Driver {
         });
         if has_changed && progress == Progress::Streaming {
             let visibility = self.log.streaming(self.now());
-            self.log_success(visibility, "the kubelet has our list");
+            self.log_success(visibility, LogEvent::ListReceived, "the kubelet has our list");
             self.telemetry.has_list();
             self.telemetry.note(|notes| notes.last_error = None);
         }
@@ -216,7 +217,11 @@ impl Driver {
                 BindOutcome::Bound
             }
             Err(error) => {
-                self.log_failure("cannot listen", &format!("{}: {error}", path.display()));
+                self.log_failure(
+                    LogEvent::ListenFailed,
+                    "cannot listen",
+                    &format!("{}: {error}", path.display()),
+                );
                 BindOutcome::Failed
             }
         }
@@ -261,11 +266,12 @@ impl Driver {
             Ok(peer) => {
                 self.kubelet_peer = Some(peer);
                 let visibility = self.log.registered();
-                self.log_success(visibility, "registered with the kubelet");
+                self.log_success(visibility, LogEvent::Registered, "registered with the kubelet");
                 self.record_outcome(RegisterOutcome::Accepted, true);
             }
             Err(error) => {
-                self.log_failure("cannot register", &error.to_string());
+                let error_text = error.to_string();
+                self.log_failure(LogEvent::RegistrationFailed, "cannot register", &error_text);
                 self.record_outcome(error.outcome(), !error.is_absent());
             }
         }
@@ -315,29 +321,32 @@ impl Driver {
         let (resource, reason) = (&self.settings.resource, reason.sentence());
         self.telemetry.note(|notes| notes.last_error = Some(reason.to_owned()));
         if self.log.restarted(self.started.elapsed()) == Visibility::Warn {
-            warn!(resource, reason, "session ended; starting it again");
+            let event = LogEvent::SessionRestarted.name();
+            warn!(event, resource, reason, "session ended; starting it again");
         } else {
             debug!(resource, reason, "session ended; starting it again");
         }
     }
 
-    fn log_success(&self, visibility: Visibility, event: &str) {
+    fn log_success(&self, visibility: Visibility, event: LogEvent, what: &str) {
+        let event = event.name();
         let resource = &self.settings.resource;
         if visibility == Visibility::Info {
-            info!(resource, "{event}");
+            info!(event, resource, "{what}");
         } else {
-            debug!(resource, "{event}");
+            debug!(event, resource, "{what}");
         }
     }
 
-    fn log_failure(&mut self, event: &str, error: &str) {
+    fn log_failure(&mut self, event: LogEvent, what: &str, error: &str) {
+        let event = event.name();
         let resource = &self.settings.resource;
-        let problem = format!("{event}: {error}; trying again");
+        let problem = format!("{what}: {error}; trying again");
         self.telemetry.note(|notes| notes.last_error = Some(problem));
         if self.log.failed(error) == Visibility::Warn {
-            warn!(resource, error, "{event}; trying again");
+            warn!(event, resource, error, "{what}; trying again");
         } else {
-            debug!(resource, error, "{event}; trying again");
+            debug!(event, resource, error, "{what}; trying again");
         }
     }
 

@@ -9,15 +9,18 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::allocation_store::AllocationsReceiver;
 use super::inventory_owner::{PodsReport, SnapshotReceiver};
 use super::telemetry::Telemetry;
 use super::timer::until;
 use crate::decide::node::pod_resources_schedule::{
-    PodResourcesSchedule, RequestFailure, kubelet_instance,
+    ADMISSION_DELAY, PodResourcesSchedule, RequestFailure, kubelet_instance,
 };
 use crate::host::clock::time_of_day;
 use crate::host::kubelet::socket_identity;
 use crate::host::pod_resources::{self, PodResourcesError};
+use crate::model::config::Config;
+use crate::model::log_event::LogEvent;
 use crate::model::pod_usage::{KubeletInstance, PodUsage};
 
 /// How long the kubelet may take to answer.
@@ -35,11 +38,22 @@ pub struct PodResourcesSettings {
     pub kubelet_start: Duration,
 }
 
+/// What calls for a query.
+#[derive(Debug)]
+pub struct QueryTriggers {
+    /// The list, which says what the kubelet has to be asked about.
+    pub snapshots: SnapshotReceiver,
+    /// A container that is allocated a device holds it soon.
+    pub allocations: AllocationsReceiver,
+    /// How often to query without a change.
+    pub config: watch::Receiver<Arc<Config>>,
+}
+
 /// Owns the queries.
 #[derive(Debug)]
 pub struct PodResourcesWatch {
     settings: PodResourcesSettings,
-    snapshots: SnapshotReceiver,
+    triggers: QueryTriggers,
     reports: watch::Sender<Option<PodsReport>>,
     schedule: PodResourcesSchedule,
     /// The socket of the last query, and when it was first seen.
@@ -52,12 +66,12 @@ impl PodResourcesWatch {
     #[must_use]
     pub fn new(
         settings: PodResourcesSettings,
-        snapshots: SnapshotReceiver,
+        triggers: QueryTriggers,
         reports: watch::Sender<Option<PodsReport>>,
         telemetry: Telemetry,
     ) -> Self {
         let schedule = PodResourcesSchedule::default();
-        Self { settings, snapshots, reports, schedule, kubelet: None, telemetry }
+        Self { settings, triggers, reports, schedule, kubelet: None, telemetry }
     }
 
     /// Queries when due, until `stop`.
@@ -71,7 +85,7 @@ impl PodResourcesWatch {
 
     async fn query_when_due(&mut self) {
         // The first list is sent before the first query.
-        if self.snapshots.wait_for(Option::is_some).await.is_err() {
+        if self.triggers.snapshots.wait_for(Option::is_some).await.is_err() {
             return;
         }
         self.is_due();
@@ -86,20 +100,29 @@ impl PodResourcesWatch {
 
     /// False once there will be no more snapshots.
     async fn wait_until_due(&mut self) -> bool {
-        let again = self.schedule.interval().map(|interval| Instant::now() + interval);
+        let (asked, mut admitted) = (Instant::now(), None);
         loop {
             if self.is_due() {
                 return true;
             }
+            let configured = self.triggers.config.borrow_and_update().pod_resources.interval;
+            let again = self.schedule.interval(configured).map(|interval| asked + interval);
+            let next = again.into_iter().chain(admitted).min();
+            let follows_allocations = self.schedule.follows_allocations() && admitted.is_none();
+            let QueryTriggers { snapshots, allocations, config } = &mut self.triggers;
             tokio::select! {
-                changed = self.snapshots.changed() => if changed.is_err() { return false },
-                () = until(again) => return true,
+                changed = snapshots.changed() => if changed.is_err() { return false },
+                Ok(()) = config.changed() => {}
+                () = allocations.changed(), if follows_allocations => {
+                    admitted = Some(Instant::now() + ADMISSION_DELAY);
+                }
+                () = until(next) => return true,
             }
         }
     }
 
     fn is_due(&mut self) -> bool {
-        let snapshot = self.snapshots.borrow_and_update().clone();
+        let snapshot = self.triggers.snapshots.borrow_and_update().clone();
         self.schedule.follow(snapshot.as_deref())
     }
 
@@ -110,7 +133,10 @@ impl PodResourcesWatch {
             Ok(held) => {
                 self.telemetry.pod_resources(None);
                 if self.schedule.answered() > 0 {
-                    info!(event = "PodResourcesAnswering", "the kubelet's PodResources answer");
+                    info!(
+                        event = LogEvent::PodResourcesAnswering.name(),
+                        "the kubelet's PodResources answer"
+                    );
                 }
                 let usage = Arc::new(PodUsage { queried_at: asked, kubelet, held });
                 self.reports.send_replace(Some(PodsReport::Usage(usage)));
@@ -136,10 +162,14 @@ impl PodResourcesWatch {
         let socket = self.settings.socket.display();
         match self.schedule.failed() {
             1 if error.is_absent() => info!(
+                event = LogEvent::PodResourcesAbsent.name(),
                 %socket,
                 "no PodResources socket; which pods hold devices is unknown"
             ),
-            1 => warn!(%socket, %error, "PodResources do not answer; retrying"),
+            1 => warn!(
+                event = LogEvent::PodResourcesFailed.name(), %socket, %error,
+                "PodResources do not answer; retrying"
+            ),
             failures => debug!(%socket, %error, failures, "PodResources still do not answer"),
         }
         let failed =

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, sleep_until};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::telemetry::Telemetry;
 use super::timer::until;
@@ -20,6 +20,7 @@ use crate::host::scan::scan;
 use crate::host::sysfs::ScanError;
 use crate::model::config::Config;
 use crate::model::identity::IdentitiesReading;
+use crate::model::log_event::LogEvent;
 use crate::model::pci::PciAddress;
 use crate::model::rescan::RescanTrigger;
 use crate::model::sysfs::SysfsScan;
@@ -110,7 +111,7 @@ impl Scanner {
                 () = until(slow_at) => {
                     scan.is_slow = true;
                     warn!(
-                        event = "ScanSlow", after = ?SLOW_SCAN_LIMIT,
+                        event = LogEvent::ScanSlow.name(), after = ?SLOW_SCAN_LIMIT,
                         "scan has not finished (driver hung?); keeping the last inventory"
                     );
                 }
@@ -156,7 +157,7 @@ impl Scanner {
     }
 
     fn finish(&mut self, result: Result<ScanResult, JoinError>) -> Option<FinishedScan> {
-        let RunningScan { config, began, left, .. } = self.running.take()?;
+        let RunningScan { config, began, is_slow, left, .. } = self.running.take()?;
         match result {
             Ok(Ok((mut found, identities))) => {
                 for chip in left {
@@ -164,6 +165,7 @@ impl Scanner {
                 }
                 self.has_succeeded = true;
                 self.telemetry.rescan_succeeded();
+                self.log_recovery(is_slow, began);
                 debug!(functions = found.functions.len(), took = ?began.elapsed(), "scan finished");
                 return Some(FinishedScan { found: Arc::new(found), identities, config, began });
             }
@@ -173,12 +175,21 @@ impl Scanner {
         None
     }
 
+    /// Ends what a warning began.
+    fn log_recovery(&self, was_slow: bool, began: Instant) {
+        let failures = self.schedule.failures();
+        if failures > 0 || was_slow {
+            let (event, took) = (LogEvent::ScanRecovered.name(), began.elapsed());
+            info!(event, failures, ?took, "scan succeeded again");
+        }
+    }
+
     fn failed(&mut self, error: &str) {
         self.telemetry.rescan_failed(error);
         self.schedule.failed(self.elapsed(Instant::now()));
         match self.schedule.failures() {
             1 => warn!(
-                event = "ScanFailed",
+                event = LogEvent::ScanFailed.name(),
                 error, "scan failed; keeping the last inventory and retrying"
             ),
             failures => debug!(error, failures, "scan failed again"),

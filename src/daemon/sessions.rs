@@ -11,6 +11,7 @@ use tracing::info;
 use super::plugin_service::Sources;
 use super::plugin_session::{self, SessionSettings};
 use crate::decide::kubelet::session_plan::{SessionChange, SessionPlan, SessionTerms};
+use crate::model::log_event::LogEvent;
 use crate::model::session::Progress;
 
 /// The progress of each configured resource's session, by resource name.
@@ -115,7 +116,10 @@ impl Sessions {
 
     fn end(&mut self, resource: &str) {
         if let Some(token) = self.running.remove(resource) {
-            info!(resource, "ending the session of a resource");
+            info!(
+                event = LogEvent::SessionEnding.name(),
+                resource, "ending the session of a resource"
+            );
             token.cancel();
         }
     }
@@ -123,7 +127,12 @@ impl Sessions {
     fn start(&mut self, resource: String, terms: SessionTerms, stop: &CancellationToken) {
         let SessionTerms { socket: socket_name, verification } = terms;
         let Some(progress) = self.progress.get(&resource).cloned() else { return };
-        info!(resource, socket = socket_name, "starting the session of a resource");
+        info!(
+            event = LogEvent::SessionStarting.name(),
+            resource,
+            socket = socket_name,
+            "starting the session of a resource"
+        );
         let settings = SessionSettings {
             directory: self.directory.clone(),
             socket_name,

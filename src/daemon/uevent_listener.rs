@@ -18,6 +18,7 @@ use crate::host::root::Root;
 use crate::host::sysfs::is_listed;
 use crate::host::uevents::{Received, Uevent, Uevents};
 use crate::model::config::Config;
+use crate::model::log_event::LogEvent;
 use crate::model::pci::PciAddress;
 use crate::model::pci_error::PciErrorEvent;
 use crate::model::rescan::RescanTrigger;
@@ -55,7 +56,7 @@ pub async fn run(
         let error = match Uevents::open() {
             Ok(mut uevents) => {
                 if std::mem::take(&mut polls) {
-                    info!("receiving uevents again");
+                    info!(event = LogEvent::UeventsReceived.name(), "receiving uevents again");
                 }
                 telemetry.netlink(None);
                 // Earlier changes were not received.
@@ -69,7 +70,10 @@ pub async fn run(
         };
         telemetry.netlink(Some(&error.to_string()));
         if !std::mem::replace(&mut polls, true) {
-            warn!(%error, every = ?POLL_INTERVAL, "uevents unavailable; rescanning at intervals");
+            warn!(
+                event = LogEvent::UeventsUnavailable.name(), %error, every = ?POLL_INTERVAL,
+                "uevents unavailable; rescanning at intervals"
+            );
         }
         notify(&triggers, RescanTrigger::Poll);
         stop.run_until_cancelled(tokio::time::sleep(POLL_INTERVAL)).await;
@@ -159,7 +163,10 @@ impl Listener {
             None => None,
         };
         let Some(reported) = reported else { return };
-        info!(event = "PcieErrorRecovery", %chip, state = ?reported, "PCIe error recovery of a chip");
+        info!(
+            event = LogEvent::PcieErrorRecovery.name(), %chip, state = ?reported,
+            "PCIe error recovery of a chip"
+        );
         // The receiver is gone only while the daemon stops.
         let _ = self.effects.health.send(HealthReport::ErrorEvent(chip, reported)).await;
     }
@@ -180,7 +187,10 @@ fn log_overflow(warned: &mut Option<Instant>) {
         return debug!("uevents lost again");
     }
     *warned = Some(Instant::now());
-    warn!("uevents lost: they came faster than they were read; rescanning");
+    warn!(
+        event = LogEvent::UeventsLost.name(),
+        "uevents lost: they came faster than they were read; rescanning"
+    );
 }
 
 /// A full channel already holds a trigger.

@@ -17,4 +17,6 @@ pub mod dra;
 pub mod ixml;
 pub mod kubelet;
 
+pub mod labels;
+
 pub mod doctor;

@@ -5,36 +5,18 @@
 
 #![expect(clippy::disallowed_methods, reason = "host/ is the door to the file system")]
 
-use std::fs::{self, File, Metadata, Permissions};
-use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
-use tempfile::NamedTempFile;
-
 use super::files;
+use super::own_file::{self, Existing, OwnFile};
 use crate::model::cdi::{CdiDirectory, CdiKind, CdiSpec, OtherSpec, SpecFile, SpecWriter};
 use crate::parse::doctor::cdi_spec::parse_cdi_spec;
 use crate::wire::cdi;
 
 /// Larger than the spec of any node, in bytes.
 const SPEC_SIZE_LIMIT: u64 = 4 << 20;
-
-/// Of a file that is not complete yet. Not `.json`: runtimes read every file of that name.
-const UNFINISHED_PREFIX: &str = ".iluvatar.com-gpu.";
-const UNFINISHED_SUFFIX: &str = ".new";
-
-/// A file that this instance wrote, known by its inode. It is kept open, so that no other file gets
-/// the same inode once this one is replaced.
-#[derive(Debug)]
-pub struct OwnFile(File);
-
-impl OwnFile {
-    fn is_same(&self, file: &Metadata) -> bool {
-        let own = self.0.metadata();
-        own.is_ok_and(|own| (own.dev(), own.ino()) == (file.dev(), file.ino()))
-    }
-}
 
 /// Reads every spec of a kind in `directory`; `own` is what this instance wrote there last.
 ///
@@ -82,35 +64,13 @@ fn read(path: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Whether a file that is there already may be replaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Existing {
-    /// It may.
-    Replace,
-    /// It may not: that is an error.
-    Refuse,
-}
-
 /// Writes our file in one step: a runtime sees the old or the new one whole.
 ///
 /// # Errors
-/// As the calls that create, write and rename files; an old file stays.
+/// As [`own_file::write`].
 pub fn write(directory: &Path, spec: &CdiSpec, existing: Existing) -> io::Result<OwnFile> {
-    let mut builder = tempfile::Builder::new();
-    let builder = builder.prefix(UNFINISHED_PREFIX).suffix(UNFINISHED_SUFFIX);
-    let mut file = builder.tempfile_in(directory)?;
-    file.write_all(cdi::spec_json(spec).as_bytes())?;
-    // Runtimes need not run as root, and our umask must not decide.
-    file.as_file().set_permissions(Permissions::from_mode(0o644))?;
-    // After a crash the name must not lead to an empty file. The directory itself need not be synced:
-    // the next start writes a file that was lost.
-    file.as_file().sync_data()?;
-    let path = directory.join(spec.kind.file_name());
-    let persist = match existing {
-        Existing::Replace => NamedTempFile::persist,
-        Existing::Refuse => NamedTempFile::persist_noclobber,
-    };
-    Ok(OwnFile(persist(file, path)?))
+    // Until it is complete its name does not end in `.json`: runtimes read every file of that name.
+    own_file::write(directory, spec.kind.file_name(), cdi::spec_json(spec).as_bytes(), existing)
 }
 
 /// Removes our file; succeeds where there is none.

@@ -8,6 +8,7 @@ pub mod cordon_file;
 pub mod cpu_affinity;
 pub mod files;
 pub mod kept_file;
+pub mod own_file;
 pub mod root;
 pub mod state_file;
 pub mod sysfs;

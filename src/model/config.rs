@@ -27,6 +27,10 @@ pub struct Config {
     pub cdi: CdiRules,
     /// Dynamic resource allocation; without effect in the other mode.
     pub dra: DraRules,
+    /// When the kubelet is queried which pods hold devices.
+    pub pod_resources: PodResourcesRules,
+    /// Labels of the node.
+    pub labels: LabelRules,
 }
 
 impl Default for Config {
@@ -40,6 +44,8 @@ impl Default for Config {
             health: HealthRules::default(),
             cdi: CdiRules::default(),
             dra: DraRules::default(),
+            pod_resources: PodResourcesRules::default(),
+            labels: LabelRules::default(),
         }
     }
 }
@@ -297,5 +303,34 @@ pub struct CdiRules {
 impl Default for CdiRules {
     fn default() -> Self {
         Self { enabled: false, spec_dir: PathBuf::from("/var/run/cdi"), device_specs: false }
+    }
+}
+
+/// When the kubelet is queried which pods hold devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PodResourcesRules {
+    /// The longest time between two queries; none: only after a change of the node.
+    pub interval: Option<Duration>,
+}
+
+impl Default for PodResourcesRules {
+    fn default() -> Self {
+        Self { interval: Some(Duration::from_secs(15)) }
+    }
+}
+
+/// Labels of the node, by a feature file of Node Feature Discovery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelRules {
+    /// Whether the file is written.
+    pub enabled: bool,
+    /// Where NFD reads feature files; absolute.
+    pub directory: PathBuf,
+}
+
+impl Default for LabelRules {
+    fn default() -> Self {
+        let directory = PathBuf::from("/etc/kubernetes/node-feature-discovery/features.d");
+        Self { enabled: false, directory }
     }
 }

@@ -26,6 +26,7 @@ pub mod cordon;
 pub mod dra;
 pub mod health_sample;
 pub mod inventory;
+pub mod log_event;
 pub mod observed;
 pub mod pod_usage;
 pub mod rescan;

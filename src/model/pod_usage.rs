@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::device::DeviceId;
 use super::dra::claim::ClaimUsage;
+use super::pci::PciAddress;
 
 /// One answer of PodResources `List`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +66,19 @@ impl fmt::Display for HeldDevice {
             None => write!(f, "{resource} {id}, as far as the kubelet has reported"),
         }
     }
+}
+
+/// A device that a container holds, with the chips behind it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PodDevice {
+    /// The resource under which the container holds it.
+    pub resource: String,
+    /// Its id in that resource, without replica.
+    pub device: DeviceId,
+    /// Those of its chips that this node has, ascending; at least one.
+    pub chips: Vec<PciAddress>,
+    /// The container.
+    pub holder: Holder,
 }
 
 /// Every device id that some container holds, by resource. Ids stay as the kubelet wrote them: it

@@ -8,15 +8,16 @@ use serde_json::{Map, Value, json};
 
 use crate::model::config::{
     BoardRules, CdiRules, Config, ContainerRules, DiscoveryRules, DraRules, Granularity,
-    HealthRules, ResourceRule, Selector, ServingMode, Sharing, StartVerification,
+    HealthRules, LabelRules, PodResourcesRules, ResourceRule, Selector, ServingMode, Sharing,
+    StartVerification,
 };
 use crate::model::ixml::IxmlChoice;
 use crate::model::pci::PciAddress;
 use crate::parse::config::key::ConfigKey;
 use crate::parse::config::keys::{
     self, DRA_DEVICES_WORDS, DRA_FALLBACK_WORDS, MODE_WORDS, PAIRING_WORDS, POLICY_WORDS,
-    SEVERITY_WORDS, VISIBLE_DEVICES_WORDS, boards, cdi, container, discovery, dra, health,
-    resource, selector, time_slicing, word_of,
+    SEVERITY_WORDS, VISIBLE_DEVICES_WORDS, boards, cdi, container, discovery, dra, health, labels,
+    pod_resources, resource, selector, time_slicing, word_of,
 };
 
 /// The configuration with all defaults, resources in the form of the list, names as the kubelet
@@ -48,6 +49,8 @@ pub fn effective_json(config: &Config) -> Value {
         (&keys::HEALTH, Some(health_value(&config.health))),
         (&keys::CDI, Some(cdi_value(&config.cdi))),
         (&keys::DRA, is_given.then(|| dra_value(&config.dra))),
+        (&keys::POD_RESOURCES, Some(pod_resources_value(config.pod_resources))),
+        (&keys::LABELS, Some(labels_value(&config.labels))),
     ])
 }
 
@@ -157,6 +160,19 @@ fn dra_value(rules: &DraRules) -> Value {
         (&dra::SLOTS, rules.slots.map(Value::from)),
         (&dra::EVICT, some(evict)),
         (&dra::EVENTS, Some(rules.events.into())),
+    ])
+}
+
+fn pod_resources_value(rules: PodResourcesRules) -> Value {
+    let interval = rules.interval.map_or("off".into(), duration);
+    mapping([(&pod_resources::INTERVAL, Some(interval))])
+}
+
+fn labels_value(rules: &LabelRules) -> Value {
+    let LabelRules { enabled, directory } = rules;
+    mapping([
+        (&labels::ENABLED, Some(json!(enabled))),
+        (&labels::DIRECTORY, Some(json!(directory.to_string_lossy()))),
     ])
 }
 

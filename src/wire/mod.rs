@@ -18,6 +18,8 @@ pub mod device_plugin;
 pub mod dra_objects;
 pub mod dra_registration;
 pub mod dra_service;
+pub mod feature_file;
+pub mod log_events;
 pub mod metrics;
 pub mod node_event;
 pub mod pod_resources;

@@ -78,7 +78,7 @@ async fn a_container_whose_chip_was_renumbered_is_refused_and_its_replacement_ge
 
     assert_eq!(stage.start_pod("pod").await.unwrap_err(), REFUSAL);
     stage.log.has(
-        "WARN container start refused resource=\"iluvatar.com/gpu\" device=0000:15:00.0 \
+        "WARN container start refused event=\"StartRefused\" resource=\"iluvatar.com/gpu\" device=0000:15:00.0 \
          error=0000:15:00.0: chip 0000:15:00.0 was allocated as /dev/iluvatar3 but is now \
          /dev/iluvatar4; delete the pod, so that its replacement is allocated devices again",
     );
@@ -191,7 +191,7 @@ async fn a_damaged_file_is_moved_aside_and_allocations_go_on() {
     assert!(stage.start_pod("pod").await.is_ok());
     assert_eq!(fs::read_to_string(&aside).unwrap(), "ix-device-plugin alloc");
     let warning = format!(
-        "allocation records are damaged; file moved aside path={} moved_to={} error=it does not \
+        "allocation records are damaged; file moved aside event=\"RecordsDamaged\" path={} moved_to={} error=it does not \
          begin with `ix-device-plugin allocations 1`",
         path.display(),
         aside.display()
@@ -213,7 +213,7 @@ async fn a_file_that_cannot_be_read_counts_as_empty_and_is_named() {
     let (store, _writer) = open(directory.path());
     assert_eq!(node_of(&store, "0000:15:00.0"), None);
     let path = directory.path().join(FILE_NAME);
-    let warning = "cannot read allocation records";
+    let warning = "cannot read allocation records event=\"RecordsUnreadable\"";
     assert_eq!(
         log.lines("WARN"),
         [format!("{warning} path={} error=Is a directory (os error 21)", path.display())]
@@ -307,7 +307,7 @@ async fn a_start_waits_for_the_file_and_not_longer_than_five_seconds() {
         log.lines("WARN"),
         [
             "container starts before its allocation records are in the file; if the plugin restarts, \
-          further starts of this container are not verified waited=5s"
+          further starts of this container are not verified event=\"StartUnrecorded\" waited=5s"
         ]
     );
 }
@@ -328,7 +328,7 @@ async fn a_directory_that_cannot_be_written_delays_a_start_by_five_seconds_and_i
     let path = missing.join(FILE_NAME);
     let path = path.display();
     let warning = format!(
-        "cannot write allocation records; retrying path={path} error=No such file or directory (os \
+        "cannot write allocation records; retrying event=\"RecordsFailed\" path={path} error=No such file or directory (os \
          error 2)"
     );
     assert_eq!(log.lines("WARN")[0], warning);
@@ -336,7 +336,8 @@ async fn a_directory_that_cannot_be_written_delays_a_start_by_five_seconds_and_i
 
     fs::create_dir(&missing).unwrap();
     store.synchronised().await;
-    let info = format!("allocation records written after failures path={path}");
+    let info =
+        format!("allocation records written after failures event=\"RecordsWritten\" path={path}");
     assert_eq!(log.lines("INFO"), [info]);
 }
 
@@ -557,7 +558,8 @@ async fn a_file_under_the_former_name_that_cannot_be_removed_is_named_and_does_n
     soon("the new file", second.synchronised()).await;
     assert_eq!(shown(&second.allocations().records), ["0000:15:00.0=/dev/iluvatar9"]);
     let warning = format!(
-        "cannot remove the former file of allocation records; remove it by hand path={} \
+        "cannot remove the former file of allocation records; remove it by hand \
+         event=\"RecordsFailed\" path={} \
          error=Operation not permitted (os error 1)",
         former.display()
     );

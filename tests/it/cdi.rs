@@ -19,6 +19,7 @@ use ix_device_plugin::host::config_file::ConfigSource;
 use ix_device_plugin::host::directory_watch::DirectoryWatch;
 use ix_device_plugin::model::cdi::CdiSpec;
 use ix_device_plugin::model::device::DeviceNode;
+use ix_device_plugin::model::log_event::LogEvent;
 use ix_device_plugin::parse::config::{Overrides, parse_config};
 use nix::sys::signal::Signal;
 use oci_spec::runtime::Spec as OciSpec;
@@ -391,7 +392,7 @@ async fn a_foreign_file_is_kept_and_nodes_are_allocated() {
     fs::write(specs.file(), "{}").unwrap();
     let stage = specs.on("mr-v100-x4").start().await;
     let said = format!("WARN {} was not written by this plugin", specs.file().display());
-    stage.log.event("WARN", "cdi_writer").await;
+    stage.log.event(LogEvent::CdiFailed).await;
     stage.log.has(&said);
     let admission = stage.admit("pod", GPU, 1).await;
     assert_eq!(given(&admission), (vec![], vec!["/dev/iluvatar3", "/dev/itrctl"]));
@@ -422,7 +423,7 @@ async fn a_link_in_the_place_of_our_file_is_not_followed() {
     let target = specs.path().join("target");
     std::os::unix::fs::symlink(&target, specs.file()).unwrap();
     let stage = specs.on("mr-v100-x4").start().await;
-    stage.log.event("WARN", "cdi_writer").await;
+    stage.log.event(LogEvent::CdiFailed).await;
     stage.log.has("was not written by this plugin");
     assert!(!target.exists());
 }
@@ -446,7 +447,7 @@ async fn another_file_with_a_name_of_ours_prevents_our_spec_while_it_exists() {
     fs::write(&new, same).unwrap();
     fs::rename(new, &other).unwrap();
     stage.finds("nothing of ours", |spec| spec.is_none()).await;
-    stage.log.event("WARN", "cdi_writer").await;
+    stage.log.event(LogEvent::CdiFailed).await;
     stage.log.has("ix.yaml also defines iluvatar.com/gpu=0000:2d:00.0");
     assert_eq!(specs.runtime().list_devices(), ["iluvatar.com/gpu=0000:2d:00.0"]);
     let admission = stage.admit("pod", GPU, 1).await;
@@ -468,7 +469,7 @@ async fn a_missing_directory_is_never_created_and_is_used_as_soon_as_it_exists()
          set cdi.enabled: false",
         directory.display()
     );
-    stage.log.event("WARN", "cdi_writer").await;
+    stage.log.event(LogEvent::CdiFailed).await;
     stage.log.has(&said);
     let admission = stage.admit("pod", GPU, 1).await;
     assert_eq!(given(&admission).1.len(), 2);
@@ -476,7 +477,7 @@ async fn a_missing_directory_is_never_created_and_is_used_as_soon_as_it_exists()
 
     fs::create_dir(&directory).unwrap();
     stage.finds_names(4).await;
-    assert_eq!(stage.log.lines("WARN"), [said]);
+    assert_eq!(stage.log.lines("WARN"), [format!("{said} event=\"CdiFailed\"")]);
     stage.stop().await;
     assert!(!directory.join(FILE).exists());
 }

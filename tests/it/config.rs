@@ -10,8 +10,8 @@ use std::time::Duration;
 use ix_device_plugin::decide::node::list_limit::{KUBELET_LIST_LIMIT, largest_replicas};
 use ix_device_plugin::model::config::{
     BoardRules, CdiRules, Config, ContainerRules, DiscoveryRules, DraOffer, DraRules, Granularity,
-    HealthRules, Pairing, ResourceRule, Selector, ServingMode, Sharing, SharingPolicy,
-    StartVerification, VisibleDevices,
+    HealthRules, LabelRules, Pairing, PodResourcesRules, ResourceRule, Selector, ServingMode,
+    Sharing, SharingPolicy, StartVerification, VisibleDevices,
 };
 use ix_device_plugin::model::health::{ReasonCode, Severity};
 use ix_device_plugin::model::ixml::IxmlChoice;
@@ -321,9 +321,12 @@ fn arb_config() -> impl Strategy<Value = Config> {
         });
     let verification = prop_oneof![Just(StartVerification::On), Just(StartVerification::Off)];
     let container = (any::<prop::sample::Index>(), any::<bool>(), verification);
-    (arb_resources(), arb_boards(), discovery, container, arb_health(), arb_cdi(), arb_dra())
-        .prop_map(|(resources, boards, discovery, container, health, cdi, (mode, dra))| {
+    let pods = prop::option::of(arb_duration()).prop_map(|interval| PodResourcesRules { interval });
+    let others = (arb_dra(), pods, arb_labels());
+    (arb_resources(), arb_boards(), discovery, container, arb_health(), arb_cdi(), others).prop_map(
+        |(resources, boards, discovery, container, health, cdi, others)| {
             let (visible, legacy_variables, verification) = container;
+            let ((mode, dra), pod_resources, labels) = others;
             Config {
                 mode,
                 resources,
@@ -333,8 +336,11 @@ fn arb_config() -> impl Strategy<Value = Config> {
                 health,
                 cdi,
                 dra,
+                pod_resources,
+                labels,
             }
-        })
+        },
+    )
 }
 
 fn arb_dra() -> impl Strategy<Value = (ServingMode, DraRules)> {
@@ -366,6 +372,11 @@ fn arb_container(
 
 fn arb_path() -> impl Strategy<Value = PathBuf> {
     "(/[a-z~#: -]{0,8}[a-z]){1,3}".prop_map(PathBuf::from)
+}
+
+fn arb_labels() -> impl Strategy<Value = LabelRules> {
+    let directory = "(/[a-z~#: -]{0,8}[a-z]){1,3}".prop_map(PathBuf::from);
+    (any::<bool>(), directory).prop_map(|(enabled, directory)| LabelRules { enabled, directory })
 }
 
 fn arb_cdi() -> impl Strategy<Value = CdiRules> {

@@ -2,6 +2,7 @@
 //! only real sockets and directories can show.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,10 @@ use tempfile::TempDir;
 use ix_device_plugin::model::doctor::check::Check;
 
 use crate::support::binary::{Ran, files, run, stdout_of};
+use crate::support::fixtures::GPU;
 use crate::support::mounts::unshared;
+use crate::support::node_rig::ids;
+use crate::support::test_node::TestNode;
 
 fn hold(name: &str, arguments: &[&str]) {
     let Ran { code, stdout, stderr } = run(arguments);
@@ -117,6 +121,30 @@ fn a_node_with_a_live_kubelet_passes_every_check() {
         "kubelet-socket",
         (0, "ok: /var/lib/kubelet/device-plugins/kubelet.sock accepts connections"),
     );
+}
+
+#[tokio::test]
+async fn a_pod_that_holds_a_device_that_left_is_named_by_the_kubelet() {
+    let node = TestNode::fixture("mr-v100-x4").start().await;
+    let id = ids(&node.admit("train", GPU, 1).await, GPU).remove(0);
+    let socket = node.root().join("var/lib/kubelet/pod-resources/kubelet.sock");
+    fs::create_dir_all(socket.parent().unwrap()).unwrap();
+    symlink(node.pod_resources_socket(), socket).unwrap();
+    let findings = async || {
+        let root = node.root();
+        let doctor = move || run(&["--root", root.to_str().unwrap(), "doctor", "-o", "json"]);
+        // The kubelet answers in this thread.
+        let Ran { stdout, .. } = tokio::task::spawn_blocking(doctor).await.unwrap();
+        let report: Value = serde_json::from_str(&stdout).unwrap();
+        let mut checks = report["checks"].as_array().unwrap().iter();
+        checks.find(|check| check["name"] == "pods").unwrap()["findings"][0].clone()
+    };
+    assert_eq!(findings().await["sentence"], "pods hold 1 device, none of them unhealthy");
+    node.unplug(&node.board(&id)).await;
+    let sentence = format!(
+        "container main of pod default/train holds {GPU} {id}, which is not on the PCI bus"
+    );
+    assert_eq!(findings().await["sentence"], sentence);
 }
 
 #[test]

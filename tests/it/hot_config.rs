@@ -181,7 +181,7 @@ async fn a_bad_file_changes_nothing_is_reported_whole_and_once_and_a_good_one_st
     let said = format!(
         "WARN configuration refused; the last valid one stays active: {} has 2 problems\n  line 1: \
          flags.splitbord: unknown key; did you mean `splitboard`?\n  line 1: flags.usevolcano: \
-         Volcano mode is not supported; set it to false\n",
+         Volcano mode is not supported; set it to false event=\"ConfigurationRefused\"\n",
         volume.file().display()
     );
     node.shows("/metrics", REFUSED).await;
@@ -203,7 +203,7 @@ async fn more_replicas_than_a_kubelet_reads_change_nothing_and_the_number_that_f
     node.shows("/metrics", REFUSED).await;
     node.log.has(
         "WARN configuration refused; the last valid one stays active: iluvatar.com/gpu: 20000 replicas of each \
-         of 8 devices make a list above the kubelet's limit of 4 MiB; at most 9552 fit\n",
+         of 8 devices make a list above the kubelet's limit of 4 MiB; at most 9552 fit event=\"ConfigurationRefused\"\n",
     );
     volume.swap("sharing: {timeSlicing: {replicas: 3}}");
     node.until("24 replicas", |view| view.capacity(GPU) == 24).await;
@@ -321,7 +321,7 @@ async fn a_file_that_was_named_and_is_gone_leaves_the_last_good_configuration() 
     fs::remove_file(&path).unwrap();
     let said = format!(
         "configuration refused; the last valid one stays active: cannot read the configuration {}: No such \
-         file or directory (os error 2)",
+         file or directory (os error 2) event=\"ConfigurationRefused\"",
         path.display()
     );
     // The file is read many times in that time; nothing is said twice.

@@ -15,6 +15,7 @@ use ix_device_plugin::decide::node::snapshot::NodeSnapshot;
 use ix_device_plugin::demo::kubelet::RegisterBehaviour;
 use ix_device_plugin::host::kubelet::RegisterError;
 use ix_device_plugin::model::config::Config;
+use ix_device_plugin::model::log_event::LogEvent;
 use ix_device_plugin::model::rescan::RescanTrigger;
 use ix_device_plugin::wire::v1beta1::device_plugin_server::DevicePlugin;
 use ix_device_plugin::wire::v1beta1::{
@@ -48,7 +49,7 @@ async fn a_scan_that_fails_is_logged_once_and_the_list_stays() {
          No such file or directory (os error 2); is /sys mounted here?\"\n",
         devices.display()
     );
-    stage.log.event("WARN", "inventory_owner").await;
+    stage.log.event(LogEvent::ScanFailed).await;
     stage.log.has(&said);
     assert_eq!(stage.kubelet.view().borrow().allocatable(GPU), 4);
     assert_eq!(stage.log.lines("WARN").len(), 1, "{:?}", stage.log.lines("WARN"));
@@ -94,7 +95,7 @@ async fn a_kubelet_that_refuses_is_quoted_once() {
     stage.until("three calls", |view| view.register_calls >= 3).await;
     stage.kubelet.set_register_behaviour(RegisterBehaviour::Accept).await.unwrap();
     stage.until("a stream", |view| is_streaming(view, GPU)).await;
-    let said = "cannot register; trying again resource=\"iluvatar.com/gpu\" \
+    let said = "cannot register; trying again event=\"RegistrationFailed\" resource=\"iluvatar.com/gpu\" \
                 error=\"the kubelet refused: not today\"";
     assert_eq!(stage.log.lines("WARN"), [said]);
 }
@@ -113,7 +114,8 @@ async fn why_a_session_restarts_is_logged() {
         ["the kubelet's stream ended", "our socket was removed; a kubelet that starts removes all"];
     let said = reasons.map(|reason| {
         format!(
-            "session ended; starting it again resource=\"iluvatar.com/gpu\" reason=\"{reason}\""
+            "session ended; starting it again event=\"SessionRestarted\" \
+             resource=\"iluvatar.com/gpu\" reason=\"{reason}\""
         )
     });
     assert_eq!(stage.log.lines("WARN"), said);
@@ -128,11 +130,11 @@ async fn a_directory_that_is_not_there_is_named_once() {
     stage.start_plugin();
     let path = stage.file("iluvatar-gpu.sock");
     let said = format!(
-        "WARN cannot listen; trying again resource=\"iluvatar.com/gpu\" error=\"{}: No such file \
+        "WARN cannot listen; trying again event=\"ListenFailed\" resource=\"iluvatar.com/gpu\" error=\"{}: No such file \
          or directory (os error 2)\"\n",
         path.display()
     );
-    stage.log.event("WARN", "plugin_session").await;
+    stage.log.event(LogEvent::ListenFailed).await;
     stage.log.has(&said);
     stage.kubelet.restart().await.unwrap();
     stage.until("a stream", |view| is_streaming(view, GPU)).await;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use ix_device_plugin::model::health::{Certainty, ReasonCode, Severity};
 use ix_device_plugin::model::warning::WarningCode;
-use ix_device_plugin::wire::metrics;
+use ix_device_plugin::wire::{log_events, metrics};
 
 use crate::http::cli::answering;
 use crate::support::binary::{Ran, binary, ran, run, stdout_of};
@@ -203,6 +203,11 @@ fn the_flags_of_run_and_their_variables_are_listed() {
 #[test]
 fn the_table_of_metrics_is_the_one_that_they_are_served_from() {
     assert!(readme().contains(&metrics::markdown_table()), "{}", metrics::markdown_table());
+}
+
+#[test]
+fn the_table_of_log_events_is_the_one_of_the_code() {
+    assert!(readme().contains(&log_events::markdown_table()), "{}", log_events::markdown_table());
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod kubelet;
 mod mode;
 mod nodes;
 mod plugins;
+mod pods;
 mod toolkits;
 mod visibility;
 
@@ -88,6 +89,10 @@ fn findings(check: Check, facts: &NodeFacts, hardware: Option<&Hardware>) -> Vec
         Check::ConfigSpace => of_hardware(chips::config_space),
         Check::DeviceNodes => of_hardware(nodes::device_nodes),
         Check::Boards => of_hardware(chips::boards),
+        Check::Pods => match hardware {
+            Some(hardware) => pods::pods(kubelet, hardware, &config.resources),
+            None => vec![Finding::skipped(NO_SYS)],
+        },
         Check::KubeletDirectory => kubelet::directory(kubelet, root),
         Check::KubeletSocket => kubelet::socket(kubelet, root),
         Check::OtherPlugin => plugins::other_plugin(kubelet, root, &config.resources),
@@ -270,6 +275,7 @@ mod sample_facts {
             processes: 1,
             kubelets: Vec::new(),
             roots: KnownRoots::default(),
+            held: None,
         }
     }
 

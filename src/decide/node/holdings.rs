@@ -23,7 +23,7 @@ use crate::model::dra::claim::ClaimUsage;
 use crate::model::health::{Health, Reason, ReasonCode};
 use crate::model::inventory::Inventory;
 use crate::model::pci::PciAddress;
-use crate::model::pod_usage::{HeldDevice, Holder, KubeletInstance, PodUsage};
+use crate::model::pod_usage::{HeldDevice, Holder, KubeletInstance, PodDevice, PodUsage};
 use crate::model::warning::{Subject, Warning, WarningCode};
 
 /// An allocation younger than this may be missing in an answer: the kubelet lists a pod's devices
@@ -162,6 +162,33 @@ impl Holdings {
             Some(holders) if holders.is_empty() => CordonUsage::Drained,
             Some(holders) => CordonUsage::Held(holders),
         }
+    }
+
+    /// The devices of this node that containers hold, ascending; none until PodResources answered.
+    /// Ids of other plugins may be PCI addresses too, so only the node's own chips count.
+    #[must_use]
+    pub fn pod_devices(
+        &self,
+        resources: &[Resource],
+        inventory: &Inventory,
+    ) -> Option<Vec<PodDevice>> {
+        let devices = resources.iter().flat_map(|resource| &resource.devices);
+        let listed = devices.flat_map(|device| device.chips.iter().copied());
+        let present = inventory.chips_by_board().map(|chip| chip.address);
+        let ours: BTreeSet<PciAddress> = listed.chain(present).collect();
+        let held = self.held.iter().filter_map(|((resource, id), holding)| {
+            let (holder, _) = holding.confirmed.as_ref()?;
+            let chips = holding.chips(*id, inventory);
+            Some(PodDevice {
+                resource: resource.clone(),
+                device: DeviceId::whole(id.address),
+                chips: chips.into_iter().filter(|chip| ours.contains(chip)).collect(),
+                holder: holder.clone(),
+            })
+        });
+        // A container may hold several replicas of one device.
+        let held: BTreeSet<_> = held.filter(|device| !device.chips.is_empty()).collect();
+        (self.source == PodResourcesState::Answering).then(|| held.into_iter().collect())
     }
 
     /// Makes every device unhealthy whose chips a pod holds, or may hold, in another way. Where the

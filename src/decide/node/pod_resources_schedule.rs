@@ -1,11 +1,13 @@
-//! When to query PodResources: at the start, and while a device is listed that left or that is
-//! withheld. A node without such devices sends no query, except in DRA mode while claims hold some.
+//! When to query PodResources: at the start, when a device comes, leaves or changes its health, often
+//! while a device is listed that left or that is withheld, and otherwise at the configured interval. In DRA
+//! mode also while claims hold some.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::snapshot::NodeSnapshot;
 use crate::model::device::DeviceId;
+use crate::model::health::Health;
 use crate::model::pod_usage::KubeletInstance;
 
 /// How often to query while a device is listed that left or that is withheld.
@@ -17,6 +19,9 @@ const IDLE_REQUEST_INTERVAL: Duration = Duration::from_secs(60);
 /// How long after the first query on a node without such devices the last one comes: a kubelet
 /// that has just started answers before it has read its pods.
 const SECOND_REQUEST_DELAY: Duration = Duration::from_secs(30);
+
+/// How long after an allocation a query is worth sending: the kubelet lists a pod once it is admitted.
+pub const ADMISSION_DELAY: Duration = Duration::from_secs(1);
 
 /// Queries on such a node: one at once, one later.
 const CLOSING_REQUESTS: u8 = 2;
@@ -31,6 +36,8 @@ pub struct PodResourcesSchedule {
     about: BTreeSet<(String, DeviceId)>,
     /// Whether claims are known from the last answer.
     has_claims: bool,
+    /// Every listed device with its health, in the order of the snapshot.
+    listed: Vec<(String, DeviceId, Health)>,
     /// Queries left although there are no such devices.
     closing: u8,
     ever_answered: bool,
@@ -52,6 +59,7 @@ impl Default for PodResourcesSchedule {
         Self {
             about: BTreeSet::new(),
             has_claims: false,
+            listed: Vec::new(),
             closing: CLOSING_REQUESTS,
             ever_answered: false,
             failures: 0,
@@ -60,9 +68,9 @@ impl Default for PodResourcesSchedule {
 }
 
 impl PodResourcesSchedule {
-    /// Takes in the latest snapshot. True where it calls for a query at once: another device
-    /// left or is withheld, or the last one is not any more. A pod that was being admitted during
-    /// the last query may hold it since.
+    /// Takes in the latest snapshot. True where it calls for a query at once: the listed devices or
+    /// their health changed, another device left or is withheld, or the last one is not any more. A
+    /// pod that was being admitted during the last query may hold it since.
     pub fn follow(&mut self, snapshot: Option<&NodeSnapshot>) -> bool {
         let devices =
             snapshot.into_iter().flat_map(|snapshot| snapshot.removed().chain(snapshot.withheld()));
@@ -74,26 +82,52 @@ impl PodResourcesSchedule {
         let about = devices.chain(held.map(|held| (held.resource.clone(), held.id))).collect();
         self.has_claims = snapshot.is_some_and(|snapshot| !snapshot.claimed.is_empty());
         let before = std::mem::replace(&mut self.about, about);
+        let has_changed = self.relist(snapshot) && self.ever_answered;
         let is_over = self.about.is_empty() && !before.is_empty();
         if is_over {
             self.closing = CLOSING_REQUESTS;
         }
-        is_over || !self.about.is_subset(&before)
+        has_changed || is_over || !self.about.is_subset(&before)
     }
 
-    /// How long to wait for such a change before the next query; none where none is left.
+    /// Whether the listed devices differ from those of the last call.
+    fn relist(&mut self, snapshot: Option<&NodeSnapshot>) -> bool {
+        let devices = snapshot.into_iter().flat_map(NodeSnapshot::devices);
+        let listed = devices
+            .map(|(resource, device)| (resource.name.clone(), device.id, device.health))
+            .collect();
+        let before = std::mem::replace(&mut self.listed, listed);
+        before != self.listed
+    }
+
+    /// Whether an allocation calls for a query. A kubelet that never answered is queried again
+    /// without that.
     #[must_use]
-    pub fn interval(&self) -> Option<Duration> {
+    pub fn follows_allocations(&self) -> bool {
+        self.ever_answered
+    }
+
+    /// How long to wait for such a change before the next query, where `configured` is the longest
+    /// time between two; none where none is due.
+    #[must_use]
+    pub fn interval(&self, configured: Option<Duration>) -> Option<Duration> {
         if !self.ever_answered {
-            let interval = REQUEST_INTERVAL.saturating_mul(self.failures.max(1));
-            let longest =
-                if self.about.is_empty() { IDLE_REQUEST_INTERVAL } else { REQUEST_INTERVAL * 2 };
-            return Some(interval.min(longest));
+            return Some(self.retry_interval());
         }
         if !self.about.is_empty() {
             return Some(REQUEST_INTERVAL);
         }
-        (self.closing > 0 || self.has_claims).then_some(SECOND_REQUEST_DELAY)
+        let closing = (self.closing > 0 || self.has_claims).then_some(SECOND_REQUEST_DELAY);
+        let retry = (self.failures > 0).then(|| self.retry_interval());
+        closing.into_iter().chain(retry).chain(configured).min()
+    }
+
+    /// How long to wait after a failure.
+    fn retry_interval(&self) -> Duration {
+        let interval = REQUEST_INTERVAL.saturating_mul(self.failures.max(1));
+        let longest =
+            if self.about.is_empty() { IDLE_REQUEST_INTERVAL } else { REQUEST_INTERVAL * 2 };
+        interval.min(longest)
     }
 
     /// The kubelet answered. Returns how often it had failed since the last answer.
@@ -161,17 +195,58 @@ mod tests {
     #[track_caller]
     fn check_second_question(questions: &mut PodResourcesSchedule) {
         questions.answered();
-        assert_eq!(questions.interval(), Some(SECOND_REQUEST_DELAY));
+        assert_eq!(questions.interval(None), Some(SECOND_REQUEST_DELAY));
         questions.answered();
-        assert_eq!(questions.interval(), None);
+        assert_eq!(questions.interval(None), None);
     }
 
     #[test]
-    fn a_node_where_nothing_is_withheld_is_asked_about_twice_and_never_again() {
+    fn without_an_interval_a_node_that_does_not_change_is_asked_about_twice_and_never_again() {
         let mut questions = PodResourcesSchedule::default();
+        questions.follow(Some(&withheld(&[])));
         check_second_question(&mut questions);
         assert!(!questions.follow(Some(&withheld(&[]))));
-        assert_eq!(questions.interval(), None);
+        assert_eq!(questions.interval(None), None);
+    }
+
+    #[test]
+    fn the_configured_interval_is_the_longest_time_between_two_questions() {
+        let mut questions = PodResourcesSchedule::default();
+        let (short, long) = (Duration::from_secs(15), Duration::from_secs(300));
+        questions.answered();
+        assert_eq!(questions.interval(Some(short)), Some(short));
+        assert_eq!(questions.interval(Some(long)), Some(SECOND_REQUEST_DELAY));
+        questions.answered();
+        assert_eq!(questions.interval(Some(long)), Some(long));
+        questions.follow(Some(&withheld(&[0])));
+        assert_eq!(questions.interval(Some(long)), Some(REQUEST_INTERVAL));
+    }
+
+    #[test]
+    fn an_answer_that_is_missed_is_asked_for_again_with_growing_pauses() {
+        let mut questions = PodResourcesSchedule::default();
+        check_second_question(&mut questions);
+        questions.failed();
+        assert_eq!(questions.interval(None), Some(REQUEST_INTERVAL));
+        questions.failed();
+        assert_eq!(questions.interval(None), Some(REQUEST_INTERVAL * 2));
+        assert_eq!(questions.interval(Some(REQUEST_INTERVAL)), Some(REQUEST_INTERVAL));
+    }
+
+    #[test]
+    fn a_device_that_comes_leaves_or_changes_its_health_is_asked_about_at_once() {
+        let mut questions = PodResourcesSchedule::default();
+        questions.answered();
+        let mut node = withheld(&[]);
+        questions.follow(Some(&node));
+        assert!(!questions.follow(Some(&node)));
+        node.resources[0].devices[1].health = Health::Healthy;
+        assert!(questions.follow(Some(&node)));
+        let device = node.resources[0].devices.pop().unwrap();
+        assert!(questions.follow(Some(&node)));
+        node.resources[0].devices.push(device);
+        assert!(questions.follow(Some(&node)));
+        assert!(!questions.follow(Some(&node)));
     }
 
     #[test]
@@ -182,7 +257,7 @@ mod tests {
             [(&[0][..], true), (&[0], false), (&[0, 1], true), (&[1], false), (&[2], true)]
         {
             assert_eq!(questions.follow(Some(&withheld(numbers))), is_due, "{numbers:?}");
-            assert_eq!(questions.interval(), Some(REQUEST_INTERVAL));
+            assert_eq!(questions.interval(None), Some(REQUEST_INTERVAL));
         }
     }
 
@@ -197,12 +272,12 @@ mod tests {
             is_shared: false,
         });
         assert!(!questions.follow(Some(&snapshot)));
-        assert_eq!(questions.interval(), Some(SECOND_REQUEST_DELAY));
+        assert_eq!(questions.interval(None), Some(SECOND_REQUEST_DELAY));
         let id = snapshot.resources[0].devices[0].id;
         let held = HeldDevice { resource: "a.b/c".to_owned(), id, holder: None };
         snapshot.held_by_pods.insert(id.address, held);
         assert!(questions.follow(Some(&snapshot)));
-        assert_eq!(questions.interval(), Some(REQUEST_INTERVAL));
+        assert_eq!(questions.interval(None), Some(REQUEST_INTERVAL));
     }
 
     #[test]
@@ -221,7 +296,7 @@ mod tests {
         let mut questions = PodResourcesSchedule::default();
         let waits = (0..70).map(|_| {
             questions.failed();
-            questions.interval().unwrap()
+            questions.interval(None).unwrap()
         });
         let waits: Vec<_> = waits.collect();
         assert!(waits.is_sorted());

@@ -15,6 +15,7 @@ use crate::model::health::Health;
 use crate::model::inventory::Inventory;
 use crate::model::pci::PciAddress;
 use crate::model::pod_usage::HeldDevice;
+use crate::model::pod_usage::{Holder, PodDevice};
 use crate::model::warning::Warning;
 
 /// One state of the node under one configuration. It never changes: the next one replaces it.
@@ -44,6 +45,8 @@ pub struct NodeSnapshot {
     pub held_by_pods: BTreeMap<PciAddress, HeldDevice>,
     /// In DRA mode, what PodResources lists of claims.
     pub claimed: BTreeSet<ClaimUsage>,
+    /// The devices that containers hold; none until PodResources answered.
+    pub pod_devices: Option<Vec<PodDevice>>,
     /// Since when each device has its health; see [`Self::since`].
     pub(super) since: BTreeMap<(String, DeviceId), (Health, Duration)>,
 }
@@ -69,6 +72,7 @@ impl NodeSnapshot {
             dra: config.dra.clone(),
             held_by_pods: BTreeMap::new(),
             claimed: BTreeSet::new(),
+            pod_devices: None,
             since: BTreeMap::new(),
         }
     }
@@ -77,6 +81,16 @@ impl NodeSnapshot {
     #[must_use]
     pub fn since(&self, resource: &str, device: DeviceId) -> Option<Duration> {
         self.since.get(&(resource.to_owned(), device)).map(|(_, since)| *since)
+    }
+
+    /// The containers that hold chips of this device, under whatever id; none until PodResources
+    /// answered.
+    #[must_use]
+    pub fn holders(&self, device: &Device) -> Option<BTreeSet<&Holder>> {
+        let pod_devices = self.pod_devices.as_ref()?.iter();
+        let has_chips =
+            |held: &&PodDevice| held.chips.iter().any(|chip| device.chips.contains(chip));
+        Some(pod_devices.filter(has_chips).map(|held| &held.holder).collect())
     }
 
     /// Every device with its resource, in the resources' order.

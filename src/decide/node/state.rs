@@ -313,6 +313,7 @@ impl NodeState {
             snapshot.held_by_pods = self.holdings.held_chips(&snapshot.inventory);
             snapshot.claimed.clone_from(self.holdings.claimed());
         }
+        snapshot.pod_devices = self.holdings.pod_devices(&snapshot.resources, &snapshot.inventory);
         snapshot.since = self.since(&snapshot, now);
         self.snapshot = Some(Arc::new(snapshot));
     }

@@ -2,18 +2,25 @@
 
 use std::io::ErrorKind;
 use std::path::Path;
+use std::time::Duration;
 
 use super::root::below;
 use crate::decide::dra::socket_paths;
 use crate::host::files::{self, Listed};
 use crate::host::root::Root;
-use crate::host::sockets;
+use crate::host::{pod_resources, sockets};
 use crate::model::doctor::facts::{
     KnownRoots, KubeletFacts, KubeletProcess, PathSource, PluginDirectory, PluginDirectoryContent,
     Registered, SocketFile,
 };
+use crate::model::pod_usage::HeldDevices;
 use crate::parse::doctor::checkpoint::{CHECKPOINT, parse_checkpoint};
 use crate::parse::doctor::process::parse_kubelet_root;
+
+/// Below a root directory of a kubelet.
+const POD_RESOURCES: &str = "pod-resources/kubelet.sock";
+/// How long the kubelet may take to list its pods.
+const POD_RESOURCES_TIMEOUT: Duration = Duration::from_secs(2);
 
 const DIRECTORY: &str = "var/lib/kubelet/device-plugins";
 const REGISTRY: &str = "var/lib/kubelet/plugins_registry";
@@ -37,6 +44,7 @@ pub(super) fn kubelet(root: &Root, directory: Option<&Path>) -> KubeletFacts {
     let (processes, kubelets) = processes(root);
     let beside = |directory: &Path| Some(directory.parent()?.join(socket_paths::REGISTRY));
     let registry = directory.and_then(beside);
+    let with_pod_resources = roots(root, POD_RESOURCES);
     KubeletFacts {
         directory: plugin_directory(root, directory, DIRECTORY),
         registry: plugin_directory(root, registry.as_deref(), REGISTRY),
@@ -44,8 +52,9 @@ pub(super) fn kubelet(root: &Root, directory: Option<&Path>) -> KubeletFacts {
         kubelets,
         roots: KnownRoots {
             with_plugins: roots(root, "device-plugins/kubelet.sock"),
-            with_pod_resources: roots(root, "pod-resources/kubelet.sock"),
+            with_pod_resources: with_pod_resources.clone(),
         },
+        held: with_pod_resources.first().map(|kubelet| held(root, kubelet)),
     }
 }
 
@@ -91,6 +100,15 @@ fn checkpoint(path: &Path) -> Option<Result<Registered, String>> {
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => Some(Err(error.to_string())),
     }
+}
+
+/// Which pods hold which devices, by the kubelet with this root directory.
+fn held(root: &Root, kubelet: &str) -> Result<HeldDevices, String> {
+    let socket = below(root, kubelet.trim_start_matches('/')).join(POD_RESOURCES);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| error.to_string())?;
+    let listed = runtime.block_on(pod_resources::list(&socket, POD_RESOURCES_TIMEOUT));
+    listed.map_err(|error| error.to_string())
 }
 
 /// How many processes there are, and which of them are kubelets.

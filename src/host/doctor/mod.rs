@@ -15,7 +15,7 @@ use crate::model::config::Config;
 use crate::model::doctor::facts::{ConfigurationFile, ConfigurationState, NodeFacts};
 
 /// Reads everything at `root`. `kubelet_directory` is taken as it is; without it, the usual one
-/// below the root. Never waits for another process.
+/// below the root. Waits for no other process but the kubelet, and for that one two seconds at most.
 #[must_use]
 pub fn read_facts(
     root: &Root,

@@ -14,6 +14,7 @@ pub enum Check {
     ConfigSpace,
     DeviceNodes,
     Boards,
+    Pods,
     KubeletDirectory,
     KubeletSocket,
     OtherPlugin,
@@ -40,6 +41,7 @@ impl Check {
         Self::ConfigSpace,
         Self::DeviceNodes,
         Self::Boards,
+        Self::Pods,
         Self::KubeletDirectory,
         Self::KubeletSocket,
         Self::OtherPlugin,
@@ -86,6 +88,7 @@ impl Check {
                 ("device-nodes", 16, "every chip has its device node, open to all users")
             }
             Self::Boards => ("boards", 17, "no board lacks a chip"),
+            Self::Pods => ("pods", 30, "no pod holds an unhealthy device"),
             Self::KubeletDirectory => {
                 ("kubelet-directory", 18, "the device plugin directory exists")
             }

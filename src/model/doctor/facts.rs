@@ -7,6 +7,7 @@ use std::fmt;
 use crate::model::config::Config;
 use crate::model::device::DeviceNode;
 use crate::model::identity::IdentitiesReading;
+use crate::model::pod_usage::HeldDevices;
 use crate::model::sysfs::SysfsScan;
 
 /// A fact, or why it is unavailable from where the program runs.
@@ -139,6 +140,9 @@ pub struct KubeletFacts {
     pub kubelets: Vec<KubeletProcess>,
     /// Usual root directories of kubelets that hold a kubelet's socket.
     pub roots: KnownRoots,
+    /// Which pods hold which devices; the error where the kubelet does not say; none where there is no
+    /// PodResources socket.
+    pub held: Option<Result<HeldDevices, String>>,
 }
 
 /// The kubelet's device plugin directory.

@@ -72,11 +72,14 @@ pub const SHORTEST_RESCAN: Duration = Duration::from_secs(1);
 /// A sample reads a few files of each chip; more often it would cost more than it shows.
 pub const SHORTEST_INTERVAL: Duration = Duration::from_millis(500);
 
+/// A query lists every pod of the node; more often it would load the kubelet.
+pub const SHORTEST_QUERY_INTERVAL: Duration = Duration::from_secs(1);
+
 const ANY_NUMBER: RangeInclusive<usize> = 0..=usize::MAX;
 const SOME: RangeInclusive<usize> = 1..=usize::MAX;
 
 /// The whole file.
-pub static CONFIG: [&ConfigKey; 12] = [
+pub static CONFIG: [&ConfigKey; 14] = [
     &VERSION,
     &MODE,
     &RESOURCE_NAME,
@@ -89,6 +92,8 @@ pub static CONFIG: [&ConfigKey; 12] = [
     &HEALTH,
     &CDI,
     &DRA,
+    &POD_RESOURCES,
+    &LABELS,
 ];
 
 /// Keys of the replaced plugin. It takes them in upper and lower case, so files may have either.
@@ -395,39 +400,7 @@ pub static HEALTH: ConfigKey = section(
 
 /// The keys of `health`.
 #[expect(missing_docs, reason = "each key has its meaning")]
-pub mod health {
-    use super::{ConfigKey, OFF_AS_BOOLEAN, SEVERITY_WORDS, TextForm, ValueKind, key, words};
-
-    pub static INTERVAL: ConfigKey = key(
-        "interval",
-        "\"5s\"",
-        "Time between two health samples; at least 500ms.",
-        ValueKind::Text(TextForm::Duration),
-    );
-    pub static RECOVERY: ConfigKey = key(
-        "recovery",
-        "\"30s\"",
-        "How long a fault must be absent before the device is healthy again.",
-        ValueKind::Text(TextForm::Duration),
-    );
-    pub static IXML: ConfigKey = key(
-        "ixml",
-        "\"auto\"",
-        "libixml as a second source of health. auto: the first that loads of LD_LIBRARY_PATH, \
-         COREX_HOME and the usual directories. off: none. A path: that library only.",
-        ValueKind::Either(&[
-            ValueKind::Word(|| vec!["auto", "off"]),
-            OFF_AS_BOOLEAN,
-            ValueKind::Text(TextForm::AbsolutePath),
-        ]),
-    );
-    pub static SIGNALS: ConfigKey = key(
-        "signals",
-        "{}",
-        "Signals with another severity than their default, for example {AerNonFatal: unhealthy}.",
-        ValueKind::Signals(&ValueKind::Word(|| words(&SEVERITY_WORDS))),
-    );
-}
+pub mod health;
 
 /// `cdi`
 pub static CDI: ConfigKey = section(
@@ -438,29 +411,7 @@ pub static CDI: ConfigKey = section(
 
 /// The keys of `cdi`.
 #[expect(missing_docs, reason = "each key has its meaning")]
-pub mod cdi {
-    use super::{ConfigKey, TextForm, ValueKind, key};
-
-    pub static ENABLED: ConfigKey = key(
-        "enabled",
-        "false",
-        "Write a CDI spec, and allocate devices by its names. Needs kubelet 1.28 or newer and a \
-         runtime with CDI.",
-        ValueKind::Boolean,
-    );
-    pub static SPEC_DIR: ConfigKey = key(
-        "specDir",
-        "\"/var/run/cdi\"",
-        "Directory of the spec.",
-        ValueKind::Text(TextForm::AbsolutePath),
-    );
-    pub static DEVICE_SPECS: ConfigKey = key(
-        "deviceSpecs",
-        "false",
-        "With CDI, allocate plain device nodes as well.",
-        ValueKind::Boolean,
-    );
-}
+pub mod cdi;
 
 /// `dra`
 pub static DRA: ConfigKey = section(
@@ -472,6 +423,28 @@ pub static DRA: ConfigKey = section(
 /// The keys of `dra`.
 #[expect(missing_docs, reason = "each key has its meaning")]
 pub mod dra;
+
+/// `podResources`
+pub static POD_RESOURCES: ConfigKey = section(
+    "podResources",
+    "The kubelet's PodResources, which show which pod holds which device.",
+    &[&pod_resources::INTERVAL],
+);
+
+/// The keys of `podResources`.
+#[expect(missing_docs, reason = "each key has its meaning")]
+pub mod pod_resources;
+
+/// `labels`
+pub static LABELS: ConfigKey = section(
+    "labels",
+    "Labels of the node, by a feature file of Node Feature Discovery (NFD).",
+    &[&labels::ENABLED, &labels::DIRECTORY],
+);
+
+/// The keys of `labels`.
+#[expect(missing_docs, reason = "each key has its meaning")]
+pub mod labels;
 
 /// Each key with the path at which it belongs, in the order of the table. Entries of a list are
 /// written `resources[].name`; refused keys are left out.

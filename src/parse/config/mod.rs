@@ -19,6 +19,8 @@ mod cdi;
 mod discovery;
 mod flags;
 mod health;
+mod labels;
+mod pod_resources;
 mod sharing;
 
 mod resources;
@@ -111,6 +113,8 @@ fn read_config(reading: &Reading, tree: &YamlNode, overrides: &Overrides) -> Con
         health: health::read_health(&root),
         cdi: cdi::read_cdi(&root),
         dra: dra::read_dra(&root, mode, &defaults),
+        pod_resources: pod_resources::read_pod_resources(&root),
+        labels: labels::read_labels(&root),
     }
 }
 

@@ -106,6 +106,12 @@ pub const METRICS: &[MetricRow] = &[
         readings::cordoned_pods,
         "Pods that still hold a cordoned board or chip: 0 once it is drained, absent while \
          PodResources is unavailable"),
+    row!(Gauge "device_pods" [("resource", LabelValues::Of("resource under which it is held")),
+        ("device", LabelValues::Of("id without replica")), CHIP, UUID,
+        ("namespace", LabelValues::Of("namespace of the pod")), ("pod", LabelValues::Of("its name")),
+        ("container", LabelValues::Of("its container"))] readings::device_pods,
+        "1 for each chip of a device that a container holds, from the kubelet's PodResources; \
+         absent without them"),
     row!(Counter "registrations_total" [RESOURCE, words::<RegistrationResult>("result")]
         readings::registrations,
         "Calls of Register; `refused` includes connection failures, `timeout` means no answer \

@@ -12,6 +12,7 @@ use crate::model::device::{Device, Resource};
 use crate::model::dra::slice::DraFeature;
 use crate::model::health::Health;
 use crate::model::pci::PciAddress;
+use crate::model::pod_usage::{Holder, PodDevice};
 use crate::model::warning::WarningCode;
 
 pub(super) fn build_info(input: &MetricsInput<'_>, samples: &mut Samples) {
@@ -57,6 +58,20 @@ pub(super) fn cordoned_pods(input: &MetricsInput<'_>, samples: &mut Samples) {
         };
         let count = u32::try_from(pods.len()).unwrap_or(u32::MAX);
         samples.level([("cordon", &id.to_string())], count);
+    }
+}
+
+pub(super) fn device_pods(input: &MetricsInput<'_>, samples: &mut Samples) {
+    let held = input.snapshot.and_then(|snapshot| snapshot.pod_devices.as_ref());
+    for PodDevice { resource, device, chips, holder } in held.into_iter().flatten() {
+        let Holder { namespace, pod, container } = holder;
+        for chip in chips {
+            let of_pod = [("namespace", namespace), ("pod", pod), ("container", container)];
+            let labels = [("resource", resource.clone()), ("device", device.to_string())];
+            let labels = labels.into_iter().chain(chip_labels(input, *chip));
+            let of_pod = of_pod.map(|(label, value)| (label, value.clone()));
+            samples.labelled(labels.chain(of_pod).collect(), Value::Level(1.0));
+        }
     }
 }
 

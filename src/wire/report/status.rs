@@ -13,6 +13,7 @@ use crate::model::config::Config;
 use crate::model::device::{Device, Resource};
 use crate::model::inventory::Inventory;
 use crate::model::pci::PciAddress;
+use crate::model::pod_usage::Holder;
 use crate::model::session::Progress;
 use crate::model::warning::Warning;
 use crate::wire::config_yaml::effective_json;
@@ -176,6 +177,17 @@ pub(super) struct DeviceStatus {
     pub(super) uuids: Vec<String>,
     pub(super) nodes: Vec<String>,
     pub(super) numa_nodes: Vec<u32>,
+    /// Containers that hold its chips; absent where that is unknown.
+    #[serde(default)]
+    pub(super) pods: Option<Vec<PodStatus>>,
+}
+
+/// One container of a pod.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(super) struct PodStatus {
+    pub(super) namespace: String,
+    pub(super) pod: String,
+    pub(super) container: String,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -310,8 +322,20 @@ fn devices(facts: &StatusInput<'_>, resource: &Resource) -> Vec<DeviceStatus> {
     let since = |id| facts.snapshot.and_then(|snapshot| snapshot.since(&resource.name, id));
     let since = |id| Some(facts.at(facts.uptime.saturating_sub(since(id)?)));
     let inventory = facts.snapshot.map(|snapshot| &*snapshot.inventory);
-    let status = |device: &Device| device_status(device, inventory, since(device.id));
+    let status = |device: &Device| DeviceStatus {
+        pods: pods(facts, device),
+        ..device_status(device, inventory, since(device.id))
+    };
     resource.devices.iter().map(status).collect()
+}
+
+fn pods(facts: &StatusInput<'_>, device: &Device) -> Option<Vec<PodStatus>> {
+    Some(facts.snapshot?.holders(device)?.into_iter().map(pod_status).collect())
+}
+
+fn pod_status(holder: &Holder) -> PodStatus {
+    let Holder { namespace, pod, container } = holder.clone();
+    PodStatus { namespace, pod, container }
 }
 
 fn device_status(
@@ -334,6 +358,7 @@ fn device_status(
         uuids: device.chips.iter().filter_map(uuid).collect(),
         nodes: device.nodes.iter().map(|node| node.path.clone()).collect(),
         numa_nodes: device.numa_nodes.clone(),
+        pods: None,
     }
 }
 

@@ -3,12 +3,12 @@
 use super::columns::columns;
 use super::cordon_status::cordon_line;
 use super::paint::Paint;
-use super::status::{ConfigStatus, DeviceStatus, ResourceStatus, SourceStatus, Status};
+use super::status::{ConfigStatus, DeviceStatus, PodStatus, ResourceStatus, SourceStatus, Status};
 use super::table::{remedies, section};
 use crate::model::health::Health;
 
 const DEVICE_HEADING: &[&str] =
-    &["DEVICE", "RESOURCE", "HEALTH", "SINCE", "NUMA", "CHIPS", "NODES"];
+    &["DEVICE", "RESOURCE", "HEALTH", "SINCE", "NUMA", "CHIPS", "NODES", "POD"];
 const HEALTH_COLUMN: usize = 2;
 const RESOURCE_HEADING: &[&str] =
     &["RESOURCE", "SESSION", "STREAMS", "LISTS", "FIRST LIST", "DEVICES", "HEALTHY"];
@@ -138,7 +138,18 @@ fn device_row(resource: &ResourceStatus, device: &DeviceStatus) -> Vec<String> {
         or_dash(numa.join(",")),
         or_dash(device.chips.join(",")),
         or_dash(device.nodes.join(",")),
+        pods(device.pods.as_deref()),
     ]
+}
+
+/// `NAMESPACE/POD/CONTAINER`, comma-separated; `-` where no container holds the device.
+fn pods(pods: Option<&[PodStatus]>) -> String {
+    let path = |it: &PodStatus| format!("{}/{}/{}", it.namespace, it.pod, it.container);
+    match pods {
+        None => "unknown".to_owned(),
+        Some([]) => "-".to_owned(),
+        Some(pods) => pods.iter().map(path).collect::<Vec<_>>().join(","),
+    }
 }
 
 fn configuration(status: &ConfigStatus) -> impl Iterator<Item = String> {

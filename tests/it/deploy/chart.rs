@@ -133,6 +133,11 @@ fn cdi_takes_the_right_to_write_its_directory() {
 }
 
 #[test]
+fn labels_take_the_right_to_write_feature_files() {
+    check("labels", &[Right::FeatureDirectory]);
+}
+
+#[test]
 fn ixml_takes_all_devices() {
     check("ixml", &[Right::Privileged]);
 }

@@ -1,6 +1,6 @@
 //! The manifests for kubectl, built by the kustomize inside it.
 
-use ix_device_plugin::model::config::{Config, Granularity, VisibleDevices};
+use ix_device_plugin::model::config::{Config, Granularity, LabelRules, VisibleDevices};
 use ix_device_plugin::parse::config::parse_config;
 use ix_device_plugin::parse::identities::parse_identities;
 use k8s_openapi::api::apps::v1::DaemonSet;
@@ -71,6 +71,14 @@ fn split_board_and_time_slicing_change_only_the_configuration() {
 #[test]
 fn cdi_may_write_its_directory_and_no_more() {
     let Some(_) = check(&format!("{OVERLAYS}/cdi"), &[Right::CdiDirectory]) else { return };
+}
+
+#[test]
+fn labels_may_write_feature_files_and_no_more() {
+    let overlay = format!("{OVERLAYS}/labels");
+    let Some(config) = check(&overlay, &[Right::FeatureDirectory]) else { return };
+    let labels = LabelRules { enabled: true, ..LabelRules::default() };
+    assert_eq!(config, Config { labels, ..Config::default() });
 }
 
 #[test]

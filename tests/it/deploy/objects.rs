@@ -101,6 +101,7 @@ pub(crate) struct Endpoint {
     pub(crate) port: String,
     pub(crate) path: String,
     pub(crate) interval: String,
+    pub(crate) honor_labels: bool,
     pub(crate) relabelings: Vec<Relabeling>,
 }
 

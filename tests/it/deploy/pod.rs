@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use ix_device_plugin::cli::{Cli, RunArgs, Verb};
 use ix_device_plugin::decide::kubelet::socket_name::FIRST_SOCKET;
 use ix_device_plugin::host::config_file::DEFAULT_PATH;
+use ix_device_plugin::model::config::LabelRules;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Container, PodSpec, Probe, SecurityContext, Volume, VolumeMount};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -38,6 +39,8 @@ pub(crate) enum Right {
     Dra,
     /// An init container that gets UUIDs from the vendor's tool.
     UuidsByInitContainer,
+    /// To write feature files of NFD.
+    FeatureDirectory,
 }
 
 /// The settings where nobody types anything.
@@ -140,6 +143,9 @@ fn only_its_own_directories_are_writable(daemon_set: &DaemonSet, rights: &[Right
     }
     if is_dra || rights.contains(&Right::CdiDirectory) {
         expected.insert("/var/run/cdi".into());
+    }
+    if rights.contains(&Right::FeatureDirectory) {
+        expected.insert(LabelRules::default().directory);
     }
     let writable =
         mounts(daemon_set).into_iter().filter(|(_, (mount, _))| mount.read_only != Some(true));

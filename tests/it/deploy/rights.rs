@@ -235,7 +235,7 @@ fn with_the_directory_of_specs_mounted_it_writes_them_too() {
         let mut daemon = node.process(&container).await;
         let file = node.0.at("cdi/iluvatar.com-gpu.json");
         eventually("the spec", async || file.exists().then_some(())).await;
-        daemon.event("the spec", |event| event["names"].is_number()).await;
+        daemon.event("the spec", |event| event["event"] == "CdiSpecWritten").await;
         let (nodes, names) = node.run_pod("pod").await;
         assert_eq!((nodes, names), (vec![], vec!["iluvatar.com/gpu=0000:15:00.0".to_owned()]));
         assert!(daemon.warnings().is_empty(), "{:#?}", daemon.log());

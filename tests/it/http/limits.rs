@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 
+use ix_device_plugin::model::log_event::LogEvent;
 use tokio::net::TcpStream;
 
 use super::four_boards;
@@ -16,9 +17,9 @@ async fn a_port_in_use_is_logged_once_and_bound_as_soon_as_it_is_free() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let node = TestNode::fixture("mr-v100-x4").http_at(address).start().await;
-    node.log.event("WARN", "http").await;
+    node.log.event(LogEvent::HttpFailed).await;
     let said = format!(
-        "WARN cannot listen for HTTP; probes and metrics are unavailable; retrying address={address} error=Address \
+        "WARN cannot listen for HTTP; probes and metrics are unavailable; retrying event=\"HttpFailed\" address={address} error=Address \
          already in use (os error 98)\n"
     );
     node.log.has(&said);

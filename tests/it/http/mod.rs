@@ -5,6 +5,7 @@ mod status_service;
 pub(crate) mod cli;
 mod limits;
 mod metrics;
+mod pods;
 mod probes;
 mod status;
 

@@ -8,6 +8,8 @@ use ix_device_plugin::decide::kubelet::probes::{ScanState, SessionState, readine
 use ix_device_plugin::decide::node::state::snapshot_of;
 use ix_device_plugin::host::config_file::ConfigSource;
 use ix_device_plugin::model::config::Config;
+use ix_device_plugin::model::device::DeviceId;
+use ix_device_plugin::model::pod_usage::{Holder, PodDevice};
 use ix_device_plugin::model::session::Progress;
 use ix_device_plugin::parse::config::{Overrides, parse_config};
 use ix_device_plugin::wire::metrics::input::Build;
@@ -40,10 +42,28 @@ fn ago(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+/// Two pods share the first device.
+fn pod_devices() -> Vec<PodDevice> {
+    let device: DeviceId = "0000:41:00.0".parse().unwrap();
+    let held = |pod: &str| PodDevice {
+        resource: GPU.to_owned(),
+        device,
+        chips: vec![device.address],
+        holder: Holder {
+            namespace: "team".to_owned(),
+            pod: pod.to_owned(),
+            container: "main".to_owned(),
+        },
+    };
+    vec![held("serve"), held("train")]
+}
+
 /// A node on which much is wrong.
 fn failing() -> Status {
     let config = parse_config("sharing: {timeSlicing: {replicas: 2}}").unwrap();
-    let snapshot = snapshot_of(scan_text(&node_text("vfio-and-unbound"), &config), &config);
+    let scan = scan_text(&node_text("vfio-and-unbound"), &config);
+    let mut snapshot = (*snapshot_of(scan, &config)).clone();
+    snapshot.pod_devices = Some(pod_devices());
     let standing = SessionState {
         resource: GPU.to_owned(),
         progress: Progress::Waiting,

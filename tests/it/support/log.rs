@@ -3,18 +3,12 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
+use ix_device_plugin::model::log_event::LogEvent;
 use tokio::sync::watch;
 use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::clock::soon;
-
-/// An event as the log shows it, without time and module: `WARN board left board=…`.
-#[derive(Debug)]
-struct Event {
-    module: String,
-    text: String,
-}
 
 /// The events of this thread, which is all of a test, from `info` on.
 pub(crate) struct Log {
@@ -22,8 +16,9 @@ pub(crate) struct Log {
     _while_it_lives: DefaultGuard,
 }
 
+/// Each as the log shows it, without time and module: `WARN board left board=…`.
 #[derive(Clone)]
-struct Events(Arc<watch::Sender<Vec<Event>>>);
+struct Events(Arc<watch::Sender<Vec<String>>>);
 
 impl Log {
     pub(crate) fn capture() -> Self {
@@ -40,7 +35,7 @@ impl Log {
     /// The first line of every event of this level so far, without the level.
     pub(crate) fn lines(&self, level: &str) -> Vec<String> {
         let events = self.events.0.borrow();
-        let first_lines = events.iter().filter_map(|event| event.text.lines().next());
+        let first_lines = events.iter().filter_map(|event| event.lines().next());
         let of_level = first_lines.filter_map(|line| line.strip_prefix(level));
         of_level.map(|line| line.trim().to_owned()).collect()
     }
@@ -49,22 +44,25 @@ impl Log {
     #[track_caller]
     pub(crate) fn has(&self, part: &str) {
         let events = self.events.0.borrow();
-        let is_there = events.iter().any(|event| event.text.contains(part));
+        let is_there = events.iter().any(|event| event.contains(part));
         assert!(is_there, "{part}\nis not in the log:\n{events:#?}");
     }
 
-    /// Waits for an event of this level and module, whatever it says.
+    /// Waits for this event.
     #[track_caller]
-    pub(crate) fn event(&self, level: &str, module: &str) -> impl Future<Output = ()> {
+    pub(crate) fn event(&self, event: LogEvent) -> impl Future<Output = ()> {
         let mut events = self.events.0.subscribe();
-        let what = format!("an event of {module} at {level}");
-        let is_it =
-            move |event: &Event| event.module.ends_with(&module) && event.text.starts_with(level);
+        let field = field(event);
         async move {
-            let logged = events.wait_for(|events| events.iter().any(is_it));
-            soon(&what, logged).await.unwrap();
+            let logged = events.wait_for(|events| events.iter().any(|it| it.contains(&field)));
+            soon(&field, logged).await.unwrap();
         }
     }
+}
+
+/// How the log shows the event.
+fn field(event: LogEvent) -> String {
+    format!("event=\"{}\"", event.name())
 }
 
 /// Whether a callsite is enabled is cached for all threads together; without a subscriber that wants
@@ -90,9 +88,8 @@ impl Write for Events {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(bytes);
         let (head, message) = text.split_once(": ").unwrap_or(("", &text));
-        let (level, module) = head.trim().split_once(' ').unwrap_or_default();
-        let event = Event { module: module.to_owned(), text: format!("{level} {message}") };
-        self.0.send_modify(|events| events.push(event));
+        let level = head.trim().split_once(' ').map_or("", |(level, _)| level);
+        self.0.send_modify(|events| events.push(format!("{level} {message}")));
         Ok(bytes.len())
     }
 

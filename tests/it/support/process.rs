@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
+use ix_device_plugin::model::log_event::LogEvent;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -71,7 +72,7 @@ impl PluginProcess {
 
     /// Where it answers over HTTP.
     pub(crate) async fn address(&self) -> SocketAddr {
-        let has_bound = |event: &Value| event["level"] == "INFO" && event["address"].is_string();
+        let has_bound = |event: &Value| event["event"] == LogEvent::HttpListening.name();
         let event = self.event("an address", has_bound).await;
         event["address"].as_str().unwrap().parse().unwrap()
     }

@@ -98,6 +98,15 @@ app.kubernetes.io/name app.kubernetes.io/instance app.kubernetes.io/version app.
 {{ .Values.existingConfigMap | default .Values.configMapName }}
 {{- end }}
 
+{{/* Where node labels are written; empty unless `config.labels.enabled`. */}}
+{{- define "ix.labelDirectory" -}}
+{{- with (.Values.config | default dict).labels -}}
+{{- if .enabled -}}
+{{ .directory | default "/etc/kubernetes/node-feature-discovery/features.d" }}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
 {{/* A configuration file, with the keys that other values set: of (list ROOT CONFIGURATION). */}}
 {{- define "ix.config" -}}
 {{- $config := deepCopy (last . | default dict) -}}

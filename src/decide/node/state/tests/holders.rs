@@ -279,3 +279,60 @@ fn in_dra_mode_the_snapshot_names_what_pods_of_the_device_plugin_hold() {
     state.pods(&usage(second(40), &[]), second(40));
     assert!(state.snapshot(second(40)).unwrap().held_by_pods.is_empty());
 }
+
+/// What the snapshot says of pods: resource, device, chips, pod.
+fn pod_devices(state: &mut NodeState, now: u64) -> Option<Vec<String>> {
+    let held = state.snapshot(second(now)).unwrap().pod_devices.clone()?;
+    let line = |held: &PodDevice| {
+        let chips: Vec<_> = held.chips.iter().map(ToString::to_string).collect();
+        format!("{} {} {} {}", held.resource, held.device, chips.join(","), held.holder.pod)
+    };
+    Some(held.iter().map(line).collect())
+}
+
+#[test]
+fn the_pods_of_a_device_are_unknown_until_the_kubelet_names_them() {
+    let mut story = Story::new(&[(GPU, BOARD, None)], GPU, &["0000:14:00.0"]);
+    story.state.recorded(&story.allocations);
+    assert_eq!(pod_devices(&mut story.state, 3), None);
+    story.state.pods(&usage(second(4), &[(GPU, "0000:14:00.0")]), second(4));
+    let held = format!("{GPU} 0000:14:00.0 0000:14:00.0,0000:17:00.0 pod-0000:14:00.0");
+    assert_eq!(pod_devices(&mut story.state, 4), Some(vec![held]));
+    story.state.pods(&usage(second(50), &[]), second(50));
+    assert_eq!(pod_devices(&mut story.state, 50), Some(Vec::new()));
+}
+
+#[test]
+fn the_pod_of_a_chip_stays_known_under_another_configuration_and_after_the_board_left() {
+    let mut story = Story::new(&[(GPU, BOARD, None)], GPU, &["0000:14:00.0"]);
+    story.changes_to(&[(GPU, CHIP, None)], 3);
+    story.state.pods(&usage(second(4), &[(GPU, "0000:14:00.0")]), second(4));
+    let snapshot = story.state.snapshot(second(4)).unwrap();
+    let holders = |index: usize| {
+        let device = &snapshot.resources[0].devices[index];
+        snapshot.holders(device).unwrap().into_iter().map(|it| &*it.pod).collect::<Vec<_>>()
+    };
+    assert_eq!([holders(0), holders(1)], [["pod-0000:14:00.0"], ["pod-0000:14:00.0"]]);
+    assert!(holders(2).is_empty() && holders(3).is_empty());
+
+    let discovery = Config::default().discovery;
+    story.state.scanned(Arc::new(duals(&[0x34])), &discovery, second(5));
+    let held = format!("{GPU} 0000:14:00.0 0000:14:00.0,0000:17:00.0 pod-0000:14:00.0");
+    assert_eq!(pod_devices(&mut story.state, 5), Some(vec![held]));
+}
+
+#[test]
+fn each_pod_of_a_shared_device_is_named_once_and_other_plugins_ids_are_not() {
+    let ids = ["0000:14:00.0::0", "0000:14:00.0::1"];
+    let mut story = Story::new(&[(GPU, BOARD, Some(4))], GPU, &ids);
+    story.state.recorded(&story.allocations);
+    let mut usage = usage(second(4), &[("other.com/nic", "0000:99:00.0"), (GPU, "GPU-1")]);
+    for (index, pod) in [(0, "both"), (1, "both"), (2, "third")] {
+        let [namespace, pod, container] = ["team", pod, "main"].map(str::to_owned);
+        let id = format!("0000:14:00.0::{index}");
+        usage.held.insert(GPU, id, Holder { namespace, pod, container });
+    }
+    story.state.pods(&usage, second(4));
+    let held = |pod: &str| format!("{GPU} 0000:14:00.0 0000:14:00.0,0000:17:00.0 {pod}");
+    assert_eq!(pod_devices(&mut story.state, 4), Some(vec![held("both"), held("third")]));
+}

@@ -14,7 +14,7 @@ use crate::model::function::ChipFunction;
 use crate::model::health::{ReasonCode, Severity};
 use crate::model::health_sample::ChipHealthSample;
 use crate::model::ixml::{CallFailure, ChipReading, IxmlCall, ReturnCode};
-use crate::model::pod_usage::{HeldDevices, Holder, KubeletInstance};
+use crate::model::pod_usage::{HeldDevices, Holder, KubeletInstance, PodDevice};
 use crate::model::warning::WarningCode;
 
 pub(super) const GPU: &str = "iluvatar.com/gpu";
