@@ -22,6 +22,7 @@ use crate::model::ixml::IxmlState;
 use crate::wire::metrics::exposition::{Format, exposition};
 use crate::wire::metrics::input::{BUILD, MetricsInput};
 use crate::wire::metrics::meters::{LabelValue as _, ResourceMeters, Source};
+use crate::wire::report::dra_status::{DraRegistrationStatus, DraStatus, dra_status};
 use crate::wire::report::status::{OngoingError, SourceCondition, Status, StatusInput, status};
 
 /// How long the owner may take to answer: less than the second that a kubelet gives a probe.
@@ -112,6 +113,7 @@ impl StatusService {
             scan_error: state.scans.last_error.as_ref().map(ongoing),
             snapshot: snapshot.as_deref(),
             sessions: &self.sessions(),
+            dra: self.dra_status(),
             sources: sources.map(|(source, condition)| (source.name(), condition)).collect(),
         })
     }
@@ -127,6 +129,19 @@ impl StatusService {
 
     fn session_states(&self) -> Vec<SessionState> {
         self.sessions().into_iter().map(|(session, _)| session).collect()
+    }
+
+    /// DRA mode in the document; none in device plugin mode.
+    fn dra_status(&self) -> Option<DraStatus> {
+        let notes = self.telemetry.dra.notes();
+        let registration = DraRegistrationStatus {
+            is_registered: notes.is_registered,
+            is_connected: notes.is_connected,
+            last_error: notes.last_error,
+        };
+        let slices = self.telemetry.dra.slices();
+        let slices = slices.borrow();
+        notes.is_used.then(|| dra_status(registration, &slices))
     }
 
     /// The registration of the DRA driver; none in device plugin mode.

@@ -11,6 +11,7 @@ pub mod cordon_status;
 pub mod doctor;
 pub mod document;
 pub mod dot;
+pub mod dra_status;
 pub mod matrix;
 pub mod status;
 pub mod status_table;

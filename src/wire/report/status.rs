@@ -7,6 +7,7 @@ use humantime::format_rfc3339_seconds;
 use serde::{Deserialize, Serialize};
 
 use super::cordon_status::{CordonStatus, cordon_status};
+use super::dra_status::DraStatus;
 use crate::decide::kubelet::probes::{ProbeResult, SessionState};
 use crate::decide::node::snapshot::NodeSnapshot;
 use crate::model::config::Config;
@@ -47,6 +48,8 @@ pub struct StatusInput<'a> {
     pub snapshot: Option<&'a NodeSnapshot>,
     /// By resource.
     pub sessions: &'a [(SessionState, ResourceMeters)],
+    /// DRA mode; none in device plugin mode.
+    pub dra: Option<DraStatus>,
     /// By name.
     pub sources: BTreeMap<&'static str, SourceCondition>,
 }
@@ -87,6 +90,9 @@ pub struct Status {
     /// Absent where the plugin that answered is too old to have them.
     #[serde(default)]
     pub(super) cordons: Vec<CordonStatus>,
+    /// Absent in device plugin mode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) dra: Option<DraStatus>,
     pub(super) sources: BTreeMap<String, SourceStatus>,
 }
 
@@ -223,6 +229,7 @@ pub fn status(facts: &StatusInput<'_>) -> Status {
         machine: machine_status(facts),
         resources: resources(facts),
         cordons: facts.snapshot.iter().flat_map(|it| &it.cordons).map(cordon_status).collect(),
+        dra: facts.dra.clone(),
         sources: facts
             .sources
             .iter()

@@ -2,6 +2,7 @@
 
 use super::columns::columns;
 use super::cordon_status::cordon_line;
+use super::dra_status::dra_lines;
 use super::paint::Paint;
 use super::status::{ConfigStatus, DeviceStatus, PodStatus, ResourceStatus, SourceStatus, Status};
 use super::table::{remedies, section};
@@ -23,6 +24,8 @@ pub fn status_table(status: &Status, paint: Paint) -> String {
     text.push_str(&section("Unhealthy", unhealthy(status), paint));
     text.push_str(&section("Remedies", remedies(reasons(status)), paint));
     text.push_str(&section("Cordoned", status.cordons.iter().map(cordon_line), paint));
+    let dra = status.dra.iter().flat_map(dra_lines);
+    text.push_str(&section("Dynamic resource allocation", dra, paint));
     text.push_str(&section("Warnings", warnings(status), paint));
     text.push_str(&section("Configuration", configuration(&status.configuration), paint));
     text.push_str(&section("Machine", machine(status), paint));

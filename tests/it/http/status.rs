@@ -77,6 +77,7 @@ fn failing() -> Status {
     let looked = ScanState { has_succeeded: true, ..ScanState::default() };
     let netlink = "cannot open netlink: Operation not permitted".to_owned();
     let facts = StatusInput {
+        dra: None,
         build: Build { version: "1.2.3", revision: "0123abc" },
         now: noon(),
         uptime: ago(90_061),
