@@ -190,7 +190,15 @@ fn the_reference_of_the_configuration_has_every_key() {
 #[test]
 fn the_flags_of_run_and_their_variables_are_listed() {
     let (text, help) = (readme(), stdout_of(&["run", "--help"]));
-    let own = ["--kubelet-dir", "--pod-resources-socket", "--http", "--log-format"];
+    let own = [
+        "--kubelet-dir",
+        "--pod-resources-socket",
+        "--node-name",
+        "--pod-uid",
+        "--kubeconfig",
+        "--http",
+        "--log-format",
+    ];
     for flag in own {
         let (_, rest) = help.split_once(flag).unwrap();
         let (_, variable) = rest.split_once("[env: ").unwrap();
