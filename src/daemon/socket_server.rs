@@ -25,14 +25,14 @@ use crate::host::kubelet::{self, Peer};
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// Open connections by number, each with the process at its other end.
-pub type Connections = BTreeMap<u64, Peer>;
+type OpenPeers = BTreeMap<u64, Peer>;
 
 /// A server that runs.
 #[derive(Debug)]
 pub struct SocketServer {
     path: PathBuf,
     identity: SocketIdentity,
-    connections: watch::Receiver<Connections>,
+    connections: watch::Receiver<OpenPeers>,
     closing: CancellationToken,
     task: JoinSet<Result<(), tonic::transport::Error>>,
     /// Cuts the connections that clients still hold when the server has ended.
@@ -51,7 +51,7 @@ impl SocketServer {
     ) -> io::Result<Self> {
         let socket = kubelet::place_socket(&path)?;
         let (closing, severed) = (CancellationToken::new(), CancellationToken::new());
-        let (counter, connections) = watch::channel(Connections::new());
+        let (counter, connections) = watch::channel(OpenPeers::new());
         let (cut, counter) = (severed.clone(), Arc::new(counter));
         let accepted = accept_with_backoff(UnixListenerStream::new(socket.listener));
         let incoming = accepted.map(move |accepted| {
@@ -121,12 +121,12 @@ impl SocketServer {
 /// Counts a connection while it exists.
 #[derive(Debug)]
 struct OpenConnection {
-    connections: Arc<watch::Sender<Connections>>,
+    connections: Arc<watch::Sender<OpenPeers>>,
     number: u64,
 }
 
 impl OpenConnection {
-    fn new(connections: &Arc<watch::Sender<Connections>>, stream: &UnixStream) -> Self {
+    fn new(connections: &Arc<watch::Sender<OpenPeers>>, stream: &UnixStream) -> Self {
         let (peer, mut number) = (Peer::of(stream.peer_cred().ok()), 0);
         connections.send_modify(|open| {
             number = open.last_key_value().map_or(0, |(last, _)| last + 1);
