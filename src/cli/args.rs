@@ -23,7 +23,7 @@ pub struct MachineArgs {
 #[derive(Args, Debug)]
 pub struct FileArgs {
     /// Configuration file. Default: /ixconfig/ix-config if it exists; a file that you name must
-    /// exist. If FILE.NODE exists beside it, it is read instead on that node, whose name is NODE_NAME
+    /// exist. If FILE.NODE exists beside it, it is read instead on that node, whose name is `NODE_NAME`
     /// or else the host name.
     #[arg(long, env = "IX_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,

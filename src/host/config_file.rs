@@ -104,9 +104,9 @@ impl ConfigSource {
 
     /// The same, with the file that was read.
     pub fn load_from(&self) -> (PathBuf, Result<Config, ConfigError>) {
-        let node_file = self.node_path.iter().map(|path| (path.clone(), read(path)));
+        let mut node_files = self.node_path.iter().map(|path| (path.clone(), read(path)));
         // A wrong file of this node is not passed over, only an absent one.
-        let node_file = node_file.filter(|(_, text)| !is_absent(text)).next();
+        let node_file = node_files.find(|(_, text)| !is_absent(text));
         let (path, text) = node_file.unwrap_or_else(|| (self.path.clone(), self.read_common()));
         let config = match text {
             Err(error) => Err(ConfigError::Unreadable(path.clone(), error)),
