@@ -1,7 +1,7 @@
 //! The file of `discovery.identities`, followed while the daemon runs. A change leads to a scan,
 //! which reads the file: the event is a hint.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,8 +74,8 @@ impl IdentitiesWatch {
     }
 
     /// Requests a scan if the file differs from the one that was seen last.
-    async fn check(&mut self, path: &PathBuf) {
-        let seen = (path.clone(), files::stamp(path).ok());
+    async fn check(&mut self, path: &Path) {
+        let seen = (path.to_owned(), files::stamp(path).ok());
         if self.seen.as_ref() != Some(&seen) {
             self.seen = Some(seen);
             // It fails only while the daemon ends.

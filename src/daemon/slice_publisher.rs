@@ -205,12 +205,11 @@ impl SlicePublisher {
         for feature in learned {
             log_missing(feature);
         }
-        match publication.last_error() {
-            Some(error) => self.log_error(&error.to_owned()),
-            None => {
-                self.logged_error = None;
-                log_written(write);
-            }
+        if let Some(error) = publication.last_error() {
+            self.log_error(error);
+        } else {
+            self.logged_error = None;
+            log_written(write);
         }
     }
 

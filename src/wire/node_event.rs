@@ -28,7 +28,7 @@ pub fn node_event(node: &NodeIdentity, change: &DraDeviceHealth, at: SystemTime)
     };
     let nanoseconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     let device = change.device;
-    let note = match change.health {
+    let text = match change.health {
         Health::Healthy => format!("{device} is healthy"),
         Health::Unhealthy => format!("{device} is unhealthy: {}", change.message),
     };
@@ -42,7 +42,7 @@ pub fn node_event(node: &NodeIdentity, change: &DraDeviceHealth, at: SystemTime)
         type_: Some(kind.to_owned()),
         reason: Some(reason.to_owned()),
         action: Some("HealthChanged".to_owned()),
-        note: Some(cut(&note, NOTE_LIMIT).to_owned()),
+        note: Some(cut(&text, NOTE_LIMIT).to_owned()),
         reporting_controller: Some(DRIVER_NAME.to_owned()),
         reporting_instance: Some(cut(&node.name, INSTANCE_LIMIT).to_owned()),
         regarding: Some(ObjectReference {
@@ -58,7 +58,8 @@ pub fn node_event(node: &NodeIdentity, change: &DraDeviceHealth, at: SystemTime)
 
 /// At most so many bytes, whole characters.
 fn cut(text: &str, limit: usize) -> &str {
-    &text[..text.floor_char_boundary(limit)]
+    let end = (0..=limit.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
 }
 
 #[cfg(test)]
@@ -79,9 +80,9 @@ mod tests {
         assert_eq!(event.metadata.name.unwrap(), format!("chip-0000-13-00-0.1a.{}", node.uid));
         assert_eq!(event.type_.as_deref(), Some("Warning"));
         assert_eq!(event.reporting_instance.unwrap().len(), 128);
-        let note = event.note.unwrap();
-        assert!(note.starts_with("chip-0000-13-00-0 is unhealthy: ä"), "{note}");
-        assert!(note.len() <= 1024 && note.len() >= 1022, "{}", note.len());
+        let text = event.note.unwrap();
+        assert!(text.starts_with("chip-0000-13-00-0 is unhealthy: ä"), "{text}");
+        assert!(text.len() <= 1024 && text.len() >= 1022, "{}", text.len());
         assert_eq!(event.event_time.unwrap().0.as_nanosecond(), 26);
     }
 }

@@ -90,14 +90,14 @@ mod tests {
     use super::*;
     use crate::decide::scan_builder::at;
 
-    fn reading(result: Result<Identities, &str>) -> Option<IdentitiesReading> {
-        Some(IdentitiesReading { path: "/ids.csv".into(), result: result.map_err(str::to_owned) })
+    fn reading(result: Result<Identities, &str>) -> IdentitiesReading {
+        IdentitiesReading { path: "/ids.csv".into(), result: result.map_err(str::to_owned) }
     }
 
-    fn file(chip: &str, bad_lines: &[&str]) -> Result<Identities, &'static str> {
+    fn file(chip: &str, bad_lines: &[&str]) -> Identities {
         let uuid = "GPU-5020332b-19bd-52dd-9a9c-00496701884f".parse().unwrap();
         let bad_lines = bad_lines.iter().map(|line| (*line).to_owned()).collect();
-        Ok(Identities { uuids: [(at(chip), uuid)].into(), bad_lines })
+        Identities { uuids: [(at(chip), uuid)].into(), bad_lines }
     }
 
     fn warning(known: &KnownUuids) -> &str {
@@ -106,14 +106,14 @@ mod tests {
 
     #[test]
     fn a_file_that_goes_away_or_is_refused_costs_no_uuid() {
-        let mut known = KnownUuids::of(reading(Err("no such file")));
+        let mut known = KnownUuids::of(Some(reading(Err("no such file"))));
         assert_eq!(warning(&known), "/ids.csv: no such file");
-        known.read(reading(file("13:00.0", &[])));
+        known.read(Some(reading(Ok(file("13:00.0", &[])))));
         assert_eq!((warning(&known), known.get(at("13:00.0")).is_some()), ("", true));
-        known.read(reading(Err("no such file")));
+        known.read(Some(reading(Err("no such file"))));
         assert_eq!(warning(&known), "/ids.csv: no such file; keeping the UUIDs that it had");
         assert!(known.get(at("13:00.0")).is_some());
-        known.read(reading(file("16:00.0", &[])));
+        known.read(Some(reading(Ok(file("16:00.0", &[])))));
         assert_eq!((warning(&known), known.get(at("13:00.0"))), ("", None));
         known.read(None);
         assert_eq!(known, KnownUuids::default());
@@ -121,15 +121,15 @@ mod tests {
 
     #[test]
     fn the_warning_has_the_first_bad_lines() {
-        let known = KnownUuids::of(reading(file("13:00.0", &["line 2: a", "line 3: b"])));
+        let known = KnownUuids::of(Some(reading(Ok(file("13:00.0", &["line 2: a", "line 3: b"])))));
         assert_eq!(warning(&known), "/ids.csv: line 2: a; line 3: b");
-        let known = KnownUuids::of(reading(file("13:00.0", &["a", "b", "c", "d", "e"])));
+        let known = KnownUuids::of(Some(reading(Ok(file("13:00.0", &["a", "b", "c", "d", "e"])))));
         assert_eq!(warning(&known), "/ids.csv: a; b; c; and 2 more");
     }
 
     #[test]
     fn a_uuid_is_missed_only_where_containers_are_to_get_it() {
-        let known = KnownUuids::of(reading(file("13:00.0", &[])));
+        let known = KnownUuids::of(Some(reading(Ok(file("13:00.0", &[])))));
         let missed = |chip, mode, visible_devices| {
             let mut config = Config { mode, ..Config::default() };
             config.container.visible_devices = visible_devices;

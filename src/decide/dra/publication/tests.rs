@@ -260,7 +260,9 @@ proptest! {
                 Move::Want(count, taint) => (slices, is_tainted) = (count, taint),
                 Move::WipeAll => {
                     let names: Vec<_> = world.server.slices.keys().cloned().collect();
-                    names.iter().for_each(|name| world.server.delete(name));
+                    for name in &names {
+                        world.server.delete(name);
+                    }
                 }
                 Move::Restart => {
                     world.publication = Publication::new(node(), 8);
@@ -296,7 +298,7 @@ fn writes_that_fail_wait_longer_and_as_long_as_the_server_says() {
         let outcome = WriteOutcome::Failed("503".to_owned(), None);
         world.publication.wrote(&write, outcome, world.now);
         let PublishStep::Wait(Some(until)) = next(&world) else { panic!("no wait") };
-        last = until - world.now;
+        last = until.saturating_sub(world.now);
         world.now = until;
     }
     assert!(last >= LONGEST_WAIT / 2 && last <= LONGEST_WAIT, "{last:?}");
