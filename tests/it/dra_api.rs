@@ -27,6 +27,7 @@ async fn client(server: &ApiServer) -> KubeApi {
     KubeApi::open(&ApiAccess::Plain(server.url())).await.unwrap()
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "callers write the value in place")]
 fn slice(name: &str, device: Value) -> Value {
     json!({
         "apiVersion": "resource.k8s.io/v1", "kind": "ResourceSlice",

@@ -32,6 +32,7 @@ async fn server(devices: Value) -> ApiServer {
     server
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "callers write the value in place")]
 fn publish(server: &ApiServer, name: &str, generation: i64, count: i64, devices: Value) {
     let pool = json!({ "name": NODE, "generation": generation, "resourceSliceCount": count });
     let slice = json!({
@@ -61,6 +62,7 @@ fn exactly(class: &str, count: usize) -> Value {
 }
 
 /// The devices that a claim gets, or why it gets none.
+#[expect(clippy::needless_pass_by_value, reason = "callers write the value in place")]
 fn claim(
     server: &ApiServer,
     name: &str,

@@ -230,7 +230,7 @@ async fn a_fault_is_a_taint_and_its_end_takes_the_taint_away() {
     assert_eq!(first.iter().map(|(_, taint)| taint).collect::<Vec<_>>(), [&taint]);
     let time = |slices: &[ResourceSlice]| {
         let taints = devices(slices).into_iter().filter_map(|device| device.taints);
-        taints.flatten().filter_map(|taint| taint.time_added).next()
+        taints.flatten().find_map(|taint| taint.time_added)
     };
     let since = time(&slices);
     rig.with_hardware(|inventory| {
@@ -461,7 +461,9 @@ fn faults() -> impl Strategy<Value = Vec<SliceFault>> {
 async fn strike(rig: &mut SliceRig, fault: SliceFault) {
     match fault {
         SliceFault::Hardware(broken) => rig.with_hardware(|inventory| {
-            broken.into_iter().for_each(|board| break_chip(inventory, board));
+            for board in broken {
+                break_chip(inventory, board);
+            }
         }),
         SliceFault::Unplug(board) => rig.with_hardware(|inventory| {
             inventory.boards.remove(board);

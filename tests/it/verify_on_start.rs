@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use ix_device_plugin::demo::kubelet::NodeView;
 use ix_device_plugin::host::config_file::ConfigSource;
+use ix_device_plugin::model::config::ContainerRules;
 use ix_device_plugin::parse::config::Overrides;
 use tempfile::TempDir;
 
@@ -72,7 +73,10 @@ async fn a_change_is_registered_anew_in_both_directions_and_no_other_change_is()
     node.configure("", 3).await;
     fs::write(&node.file, "container: {visibleDevices: void}").unwrap();
     node.rig.plugin().reload.notify_one();
-    node.rig.plugin().until_snapshot("the change", |it| it.container != Default::default()).await;
+    node.rig
+        .plugin()
+        .until_snapshot("the change", |it| it.container != ContainerRules::default())
+        .await;
     node.registered(3).await;
     node.rig.kill();
     node.rig.start_pod("train").await.unwrap_err();

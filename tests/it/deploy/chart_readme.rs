@@ -80,7 +80,7 @@ fn check_explained(value: &Value, path: &[String], explained: &[ChartValue]) {
     let below = value.as_object().filter(|below| !below.is_empty());
     let below = below.unwrap_or_else(|| panic!("{} has no comment", path.join(".")));
     for (key, value) in below {
-        check_explained(value, &[path, &[key.clone()]].concat(), explained);
+        check_explained(value, &[path, std::slice::from_ref(key)].concat(), explained);
     }
 }
 

@@ -100,11 +100,11 @@ fn the_sockets_have_one_path_on_the_host_and_in_the_container() {
 
 /// Group, resource and verbs of each rule.
 fn rules(objects: &[Object]) -> BTreeSet<(String, String, Vec<String>)> {
-    let roles = objects.iter().filter_map(|object| match object {
+    let cluster_roles = objects.iter().filter_map(|object| match object {
         Object::ClusterRole(role) => role.rules.clone(),
         _ => None,
     });
-    let rules = roles.flatten().map(|mut rule| {
+    let rules = cluster_roles.flatten().map(|mut rule| {
         rule.verbs.sort();
         (rule.api_groups.unwrap().concat(), rule.resources.unwrap().concat(), rule.verbs)
     });
