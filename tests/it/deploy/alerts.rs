@@ -8,13 +8,23 @@ use tempfile::TempDir;
 
 use super::chart::{CHART, rendered};
 use super::metrics::{check_query, metrics_of, served};
-use super::objects::{Alert, Object, RuleFile, only, strict};
+use super::objects::{Alert, Object, RecordingRule, RuleFile, only, strict};
 use super::tools::{Tool, text_of};
 
 fn alerts() -> Vec<Alert> {
     let file = serde_yaml::from_str(&text_of(alerts_file())).unwrap();
     let file: Box<RuleFile> = strict(file).unwrap();
-    file.groups.into_iter().flat_map(|group| group.rules).collect()
+    file.alerts()
+}
+
+fn recording_rules_file() -> PathBuf {
+    PathBuf::from(CHART).join("files/recording-rules.yaml")
+}
+
+fn recording_rules() -> Vec<RecordingRule> {
+    let file = serde_yaml::from_str(&text_of(recording_rules_file())).unwrap();
+    let file: Box<RuleFile> = strict(file).unwrap();
+    file.recordings()
 }
 
 fn alerts_file() -> PathBuf {
@@ -117,6 +127,24 @@ fn promtool_reads_every_alert() {
 }
 
 #[test]
+fn recording_rules_join_what_the_plugin_serves_with_what_the_vendors_exporter_measures() {
+    for RecordingRule { name, expr } in recording_rules() {
+        check_query(&expr);
+        let measured = name.split(':').nth(1).unwrap();
+        assert!(expr.contains(&format!("max by (uuid) ({measured})")), "{name}: {expr}");
+    }
+    let Some(promtool) = Tool::named("promtool") else { return };
+    let file = recording_rules_file();
+    let said = promtool.stdout(&["check", "rules", "--lint-fatal", file.to_str().unwrap()]);
+    assert!(said.contains(&format!("SUCCESS: {} rules found", recording_rules().len())), "{said}");
+    let story = "tests/it/deploy/recording.test.yaml";
+    assert!(promtool.stdout(&["test", "rules", story]).contains("SUCCESS"));
+    for RecordingRule { name, .. } in recording_rules() {
+        assert!(text_of(story).contains(&format!("expr: {name}\n")), "{name} is not tested");
+    }
+}
+
+#[test]
 fn promtool_reads_every_query_of_the_dashboard() {
     let Some(promtool) = Tool::named("promtool") else { return };
     let rules = dashboard_queries().into_iter().enumerate().map(|(number, (_, query))| {
@@ -159,7 +187,8 @@ fn the_chart_installs_the_same_alerts_but_those_switched_off() {
         Object::PrometheusRule(rule) => Some(rule),
         _ => None,
     }));
-    let installed: Vec<_> = rule.spec.groups.into_iter().flat_map(|group| group.rules).collect();
+    assert_eq!(rule.spec.clone().recordings(), recording_rules());
+    let installed = rule.spec.alerts();
     let mut expected = alerts();
     expected.retain(|alert| alert.name != "IluvatarLinkBelowMaximum");
     for alert in &mut expected {

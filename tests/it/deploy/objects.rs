@@ -112,7 +112,7 @@ pub(crate) struct Relabeling {
     pub(crate) target_label: String,
 }
 
-/// Groups of alerts, in a file of Prometheus or in a `PrometheusRule`.
+/// Groups of rules, in a file of Prometheus or in a `PrometheusRule`.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RuleFile {
@@ -123,7 +123,42 @@ pub(crate) struct RuleFile {
 #[serde(deny_unknown_fields)]
 pub(crate) struct RuleGroup {
     pub(crate) name: String,
-    pub(crate) rules: Vec<Alert>,
+    pub(crate) rules: Vec<Rule>,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(untagged)]
+pub(crate) enum Rule {
+    Alert(Alert),
+    Recording(RecordingRule),
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RecordingRule {
+    #[serde(rename = "record")]
+    pub(crate) name: String,
+    pub(crate) expr: String,
+}
+
+impl RuleFile {
+    pub(crate) fn alerts(self) -> Vec<Alert> {
+        let rules = self.groups.into_iter().flat_map(|group| group.rules);
+        let alert = |rule| match rule {
+            Rule::Alert(alert) => Some(alert),
+            Rule::Recording(_) => None,
+        };
+        rules.filter_map(alert).collect()
+    }
+
+    pub(crate) fn recordings(self) -> Vec<RecordingRule> {
+        let rules = self.groups.into_iter().flat_map(|group| group.rules);
+        let recording = |rule| match rule {
+            Rule::Alert(_) => None,
+            Rule::Recording(rule) => Some(rule),
+        };
+        rules.filter_map(recording).collect()
+    }
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq)]
