@@ -16,6 +16,7 @@ use super::inventory_owner::SnapshotReceiver;
 use crate::decide::dra::claims::{ClaimHolder, still_holds};
 use crate::decide::dra::prepare::PrepareError;
 use crate::model::dra::claim::{ClaimRef, DraClaim, PreparedDevice};
+use crate::model::log_event::LogEvent;
 use crate::wire::dra_service::{prepare_response, unprepare_response};
 use crate::wire::dra_v1::dra_plugin_server::DraPlugin;
 use crate::wire::dra_v1::{
@@ -64,11 +65,17 @@ impl DraService {
             Ok(devices) => {
                 let names: Vec<_> = devices.iter().map(|device| &*device.device).collect();
                 let devices = names.join(",");
-                info!(event = "ClaimPrepared", namespace, name, uid, devices, "claim prepared");
+                info!(
+                    event = LogEvent::ClaimPrepared.name(),
+                    namespace, name, uid, devices, "claim prepared"
+                );
                 PrepareResult::Prepared
             }
             Err(error) => {
-                warn!(event = "ClaimRefused", namespace, name, uid, error, "claim refused");
+                warn!(
+                    event = LogEvent::ClaimRefused.name(),
+                    namespace, name, uid, error, "claim refused"
+                );
                 PrepareResult::Refused
             }
         };
@@ -114,7 +121,7 @@ impl DraService {
 
     async fn forget(&self, holder: &ClaimHolder) -> Result<(), String> {
         let claim = &holder.claim;
-        info!(event = "ClaimForgotten", %claim, "the claim is gone; its devices are free");
+        info!(event = LogEvent::ClaimForgotten.name(), %claim, "the claim is gone; its devices are free");
         let released = self.ledger.release(holder.uid.clone(), claim.clone()).await;
         released.map_err(|error| error.to_string())
     }
@@ -128,11 +135,14 @@ impl DraService {
         let released = self.ledger.release(Some(uid.clone()), claim_ref(claim)).await;
         let result = match &released {
             Ok(()) => {
-                info!(event = "ClaimUnprepared", namespace, name, uid, "claim unprepared");
+                info!(
+                    event = LogEvent::ClaimUnprepared.name(),
+                    namespace, name, uid, "claim unprepared"
+                );
                 UnprepareResult::Released
             }
             Err(error) => {
-                warn!(event = "ClaimNotUnprepared", namespace, name, uid, %error, "claim kept");
+                warn!(event = LogEvent::ClaimNotUnprepared.name(), namespace, name, uid, %error, "claim kept");
                 UnprepareResult::Failed
             }
         };

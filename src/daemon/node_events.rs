@@ -20,6 +20,7 @@ use crate::host::clock::time_of_day;
 use crate::host::kube_api::{KubeApi, KubeApiError};
 use crate::model::dra::device::DraDeviceHealth;
 use crate::model::dra::slice::{NodeIdentity, ServerSupport};
+use crate::model::log_event::LogEvent;
 use crate::wire::metrics::dra_meters::EventResult;
 use crate::wire::node_event::node_event;
 
@@ -108,7 +109,10 @@ impl NodeEvents {
                 results.count(EventResult::Failed);
                 self.failures = self.failures.saturating_add(1);
                 if self.failures == 1 {
-                    warn!(%error, device = %change.device, "cannot create an event of the node; trying again");
+                    warn!(
+                        event = LogEvent::NodeEventFailed.name(), %error, device = %change.device,
+                        "cannot create an event of the node; trying again"
+                    );
                 } else {
                     debug!(%error, device = %change.device, "cannot create an event of the node; trying again");
                 }

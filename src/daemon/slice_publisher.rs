@@ -26,6 +26,7 @@ use crate::decide::dra::slices::contents;
 use crate::host::kube_api::{KubeApi, KubeApiError, SliceEvent, SliceEvents};
 use crate::model::dra::DRIVER_NAME;
 use crate::model::dra::slice::{DraFeature, NodeIdentity, ServerSupport, SliceContent, SliceWrite};
+use crate::model::log_event::LogEvent;
 use crate::wire::dra_objects::{seen_slice, slice_object};
 use crate::wire::metrics::dra_meters::SliceWriteResult;
 
@@ -232,7 +233,7 @@ impl SlicePublisher {
             debug!(error, "the API server cannot be used; trying again");
         } else {
             warn!(
-                event = "SlicesFailed",
+                event = LogEvent::SlicesFailed.name(),
                 error, "the API server cannot be used; the slices stay as they are; trying again"
             );
             self.logged_error = Some(error.to_owned());
@@ -242,7 +243,7 @@ impl SlicePublisher {
 
 fn log_missing(feature: DraFeature) {
     warn!(
-        event = "FeatureDropped",
+        event = LogEvent::FeatureDropped.name(),
         %feature,
         gate = feature.gate(),
         "the API server dropped what it was sent: its feature gate is off; {}",
@@ -258,10 +259,16 @@ fn log_written(write: &SliceWrite) {
                 SliceContent::Counters(_) => 0,
             };
             let (name, generation) = (&slice.name, slice.generation);
-            info!(event = "SlicePublished", slice = name, generation, devices, "published a slice");
+            info!(
+                event = LogEvent::SlicePublished.name(),
+                slice = name,
+                generation,
+                devices,
+                "published a slice"
+            );
         }
         SliceWrite::Delete { name, .. } => {
-            info!(event = "SliceDeleted", slice = name, "deleted a slice");
+            info!(event = LogEvent::SliceDeleted.name(), slice = name, "deleted a slice");
         }
     }
 }

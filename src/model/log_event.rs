@@ -89,6 +89,17 @@ log_events! {
     PodResourcesAbsent info "there is no PodResources socket",
     PodResourcesFailed warn "PodResources do not answer; retrying",
 
+    ClaimPrepared info "the devices of a claim are prepared",
+    ClaimRefused warn "a claim cannot be prepared",
+    ClaimForgotten info "a claim is gone; its devices are free",
+    ClaimUnprepared info "the devices of a claim are free again",
+    ClaimNotUnprepared warn "the end of a claim cannot be recorded; retried by the kubelet",
+    SlicesFailed warn "a request of the API server failed; retrying",
+    FeatureDropped warn "the API server drops a field of slices",
+    SlicePublished info "a slice was published",
+    SliceDeleted info "a slice was deleted",
+    NodeEventFailed warn "an event of the Node cannot be created; retrying",
+
     CordonDrained info "no pod holds a cordoned board or chip",
     CordonFileUnusable warn "the file of cordons cannot be read or is damaged",
 
