@@ -266,6 +266,7 @@ mod tests {
         let mut questions = PodResourcesSchedule::default();
         check_second_question(&mut questions);
         let mut snapshot = withheld(&[]);
+        questions.follow(Some(&snapshot));
         snapshot.claimed.insert(ClaimUsage {
             claim: ClaimRef { namespace: "team".to_owned(), name: "train".to_owned() },
             device: "chip-0000-13-00-0".parse().unwrap(),
