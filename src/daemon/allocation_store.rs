@@ -5,8 +5,9 @@
 //!
 //! - Allocate requests a check of the file's version; also for a record that repeats a known one, so
 //!   that it is not taken for newer than what another instance allocates later.
-//! - PreStartContainer requests the same, and waits for it. The file is read again only if its version is neither the one last read nor the one last written here, that is,
-//!   if another instance wrote it during a rolling update.
+//! - PreStartContainer requests the same, and waits for it. The file is read again only if its version
+//!   is neither the one last read nor the one last written here, that is, if another instance wrote it
+//!   during a rolling update.
 //! - Then the file's records replace the known ones, because they may be newer, except for those that
 //!   this instance allocated since it last read the file: these are newer, and are written if they
 //!   differ. So a record that was overwritten by another instance's write at the same moment is
@@ -300,6 +301,11 @@ impl AllocationWriter {
             let known = self.known.borrow();
             (Arc::clone(&known.allocations.records), known.unconfirmed.clone())
         };
+        if self.is_synchronised(&known, &unconfirmed) {
+            self.succeeded(self.on_disk.clone(), &unconfirmed);
+            self.done.send_replace(request);
+            return;
+        }
         let (path, last) = (self.path.clone(), self.on_disk.clone());
         let synchronised = blocking(move || {
             let on_disk = synchronise(&path, last, &known, &unconfirmed)?;
@@ -313,6 +319,22 @@ impl AllocationWriter {
             }
             Err(error) => self.failed(&error),
         }
+    }
+
+    /// Whether the file has all of it, and nobody wrote it since: one `stat`, for which no thread is
+    /// woken.
+    fn is_synchronised(
+        &self,
+        known: &Arc<AllocationRecords>,
+        unconfirmed: &AllocationRecords,
+    ) -> bool {
+        let OnDisk { version, records } = &self.on_disk;
+        self.failures == 0
+            && self.former.is_none()
+            && version.is_some()
+            && known == records
+            && contains(records, unconfirmed)
+            && files::stamp(&self.path).ok() == *version
     }
 
     fn succeeded(&mut self, on_disk: OnDisk, confirmed: &AllocationRecords) {
