@@ -1,4 +1,4 @@
-# The image of the DaemonSet, 15 MB: the plugin, libudev and `ls`. No shell, no package manager.
+# The image of the DaemonSet: the plugin, libudev and `ls`. No shell, no package manager.
 #
 #   docker build --tag ix-device-plugin:0.1.0 --build-arg REVISION="$(git rev-parse HEAD)" .
 #   docker buildx build --platform linux/amd64,linux/arm64 --tag REGISTRY/ix-device-plugin:0.1.0 --push .

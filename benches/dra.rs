@@ -33,6 +33,8 @@ use serde_json::json;
 
 const NODE: &str = "node-1";
 const ROUNDS: usize = 200;
+/// Longer than a burst, so that each change is the first hint of its own.
+const PAUSE: Duration = Duration::from_millis(80);
 /// Only triggers lead to scans, and a fault is over as soon as it is not seen any more.
 const CONFIG: &str = "mode: dra\ndiscovery: {rescan: 1h}\nhealth: {interval: 1h, recovery: 0s}\n";
 
@@ -119,11 +121,13 @@ async fn faults(machine: &DemoMachine, daemon: &Running, server: &ApiServer) {
     let chip = snapshot.inventory.boards[0].chips[0].address;
     let mut took = Vec::new();
     for _ in 0..ROUNDS {
+        tokio::time::sleep(PAUSE).await;
         machine.stop_answering(chip).expect("a file is written");
         let began = Instant::now();
         daemon.triggers.send(RescanTrigger::Uevent).await.expect("the daemon runs");
         server.wait_for(|store| tainted(store) == 1).await;
         took.push(began.elapsed());
+        tokio::time::sleep(PAUSE).await;
         machine.answer_again(chip).expect("a file is written");
         daemon.triggers.send(RescanTrigger::Uevent).await.expect("the daemon runs");
         server.wait_for(|store| tainted(store) == 0).await;

@@ -48,7 +48,7 @@ fn main() {
 
 async fn measure() {
     println!(
-        "16 chips on 8 boards where nothing else is said, log at debug level, {ROUNDS} rounds"
+        "16 chips on 8 boards unless a row says otherwise, log at debug level, {ROUNDS} rounds"
     );
     println!();
     println!("| from the event to the list at the kubelet | p50 | p99 | slowest | target |");
