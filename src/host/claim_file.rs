@@ -8,10 +8,12 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::fcntl::{Flock, FlockArg};
 
+use super::state_file::{self, StateFile};
 use crate::model::dra::claim::ClaimRecords;
-use crate::parse::claim_records::{ClaimRecordsError, parse_claim_records, write_claim_records};
+use crate::parse::claim_records::{parse_claim_records, write_claim_records};
+use crate::parse::state_file::StateFileError;
 
 /// Name of the file.
 pub const CLAIM_FILE: &str = "prepared-claims";
@@ -32,7 +34,7 @@ pub enum ClaimFile {
     /// Prepared claims.
     Valid(ClaimRecords),
     /// A damaged file, and where it was moved.
-    Damaged(ClaimRecordsError, PathBuf),
+    Damaged(StateFileError, PathBuf),
 }
 
 impl LockedClaimFile {
@@ -60,19 +62,11 @@ impl LockedClaimFile {
     /// # Errors
     /// As `open`, `read` and `rename`.
     pub fn read(&self) -> io::Result<ClaimFile> {
-        let opened =
-            OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(&self.path);
-        let file = match opened {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ClaimFile::Absent),
-            opened => opened?,
-        };
-        let bytes = io::Read::bytes(io::BufReader::new(file)).collect::<Result<Vec<_>, _>>()?;
-        Ok(match parse_claim_records(&String::from_utf8_lossy(&bytes)) {
-            Ok(records) => ClaimFile::Valid(records),
-            Err(error) => {
-                let aside = self.path.with_extension("damaged");
-                fs::rename(&self.path, &aside)?;
-                ClaimFile::Damaged(error, aside)
+        Ok(match state_file::read(&self.path, None, parse_claim_records)? {
+            None | Some(StateFile::Absent) => ClaimFile::Absent,
+            Some(StateFile::Valid(_, records)) => ClaimFile::Valid(records),
+            Some(StateFile::Damaged(error)) => {
+                ClaimFile::Damaged(error, state_file::set_aside(&self.path)?)
             }
         })
     }

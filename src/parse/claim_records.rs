@@ -1,52 +1,22 @@
-//! The file that keeps across restarts which claims were prepared: a line with a checksum, then JSON.
+//! The file that keeps across restarts which claims were prepared.
 
-use thiserror::Error;
-
+use super::state_file::{StateFileError, parse_state, write_state};
 use crate::model::dra::claim::ClaimRecords;
 
 const HEADER: &str = "ix-device-plugin claims 1";
 
-/// Why a text is not a file of prepared claims.
-#[derive(Debug, Error)]
-pub enum ClaimRecordsError {
-    /// Another file, or one of another version.
-    #[error("it does not begin with `{HEADER}`")]
-    Unknown,
-    /// Truncated or changed.
-    #[error("its checksum is {actual:08x}, but its header has {expected}")]
-    Damaged {
-        /// The checksum of the JSON.
-        actual: u32,
-        /// The checksum in the header.
-        expected: String,
-    },
-    /// The checksum is right, but the JSON is not what this version writes.
-    #[error("its content is invalid: {0}")]
-    Malformed(#[from] serde_json::Error),
-}
-
 /// Parses what [`write_claim_records`] wrote.
 ///
 /// # Errors
-/// [`ClaimRecordsError`]; such a text is refused as a whole.
-pub fn parse_claim_records(text: &str) -> Result<ClaimRecords, ClaimRecordsError> {
-    let (first, body) = text.split_once('\n').ok_or(ClaimRecordsError::Unknown)?;
-    let expected = first.strip_prefix(HEADER).and_then(|rest| rest.strip_prefix(' '));
-    let expected = expected.ok_or(ClaimRecordsError::Unknown)?;
-    let actual = crc32fast::hash(body.as_bytes());
-    if expected != format!("{actual:08x}") {
-        return Err(ClaimRecordsError::Damaged { actual, expected: expected.to_owned() });
-    }
-    Ok(serde_json::from_str(body)?)
+/// [`StateFileError`]; such a text is refused as a whole.
+pub fn parse_claim_records(text: &str) -> Result<ClaimRecords, StateFileError> {
+    parse_state(text, &[HEADER])
 }
 
 /// Writes a text that [`parse_claim_records`] parses.
 #[must_use]
-#[expect(clippy::missing_panics_doc, reason = "maps of strings always serialise")]
 pub fn write_claim_records(records: &ClaimRecords) -> String {
-    let body = serde_json::to_string_pretty(records).expect("maps of strings always serialise");
-    let body = body + "\n";
-    format!("{HEADER} {:08x}\n{body}", crc32fast::hash(body.as_bytes()))
+    write_state(HEADER, records)
 }
 
 #[cfg(test)]
