@@ -32,8 +32,10 @@ fmt-check:
 lint:
 	$(CARGO) clippy --locked --all-targets -- --deny warnings
 
+# The tests unpack whole machines, thousands of small files: in memory where there is /dev/shm.
 unit:
-	$(CARGO) test --locked
+	@if [ -w /dev/shm ]; then export TMPDIR=/dev/shm; fi; \
+	set -x; $(CARGO) test --locked
 
 doc:
 	RUSTDOCFLAGS='--deny warnings' $(CARGO) doc --locked --no-deps --document-private-items

@@ -179,7 +179,8 @@ fn apply(node_text: &str, rules: &[(&str, &str)]) -> Option<Vec<String>> {
     version.filter(|version| *version < 257)?;
     // Root may make device nodes in a namespace of its own; others only get one as a fake root.
     let mut unshare = unshared(&[&["--mount"], &["--map-root-user", "--mount"]])?;
-    let directory = TempDir::new().expect("a temporary directory");
+    // Not below /dev, which the script covers: the system's temporary directory may be /dev/shm.
+    let directory = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary directory");
     let (machine, rules_directory) = (directory.path().join("m"), directory.path().join("r"));
     let file = directory.path().join("m.node");
     fs::write(&file, node_text).expect("it can be written");

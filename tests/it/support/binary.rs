@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 /// A command that runs the binary; relative paths start at the top of the repository.
 pub(crate) fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ix-device-plugin"));
-    command.env_clear().current_dir(env!("CARGO_MANIFEST_DIR"));
+    command.env_clear().env("TMPDIR", std::env::temp_dir()).current_dir(env!("CARGO_MANIFEST_DIR"));
     command
 }
 
