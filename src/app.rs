@@ -25,9 +25,8 @@ use crate::daemon::dra_health_stream::DraHealthService;
 use crate::daemon::dra_service::{ClaimReader, DraService};
 use crate::daemon::dra_session::{DraSession, DraSessionSettings, MakeServices};
 use crate::daemon::identities_watch::IdentitiesWatch;
-use crate::daemon::inventory_owner::{
-    HealthReport, ImpossibleConfig, Inputs, InventoryOwner, Ping, PodsReport, SnapshotReceiver,
-};
+use crate::daemon::inventory_inputs::{HealthReport, Inputs, Ping, PodsReport};
+use crate::daemon::inventory_owner::{ImpossibleConfig, InventoryOwner, SnapshotReceiver};
 use crate::daemon::ixml_monitor::IxmlMonitor;
 use crate::daemon::ixml_source::IxmlSettings;
 use crate::daemon::label_writer::LabelWriter;

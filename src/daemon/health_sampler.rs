@@ -8,7 +8,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::inventory_owner::{HealthReport, SnapshotReceiver};
+use super::inventory_inputs::HealthReport;
+use super::inventory_owner::SnapshotReceiver;
 use super::slow::{self, warn_if_slow};
 use crate::host::health_sample::{HealthFiles, SampledChip};
 use crate::host::root::Root;

@@ -7,13 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
 
-use super::allocation_store::AllocationStore;
-use super::log_changes::log_changes;
+use super::inventory_inputs::{HealthReport, Input, Inputs, PodsReport};
+use super::log_changes::{log_changes, log_no_chips};
 use super::scanner::{FinishedScan, Scanner};
 use super::telemetry::Telemetry;
 use super::timer::until;
@@ -22,40 +21,7 @@ use crate::decide::node::snapshot::NodeSnapshot;
 use crate::decide::node::state::{NodeState, RescanAdvice};
 use crate::host::clock::time_of_day;
 use crate::host::root::Root;
-use crate::model::config::Config;
-use crate::model::cordon::CordonList;
-use crate::model::health_sample::HealthSample;
-use crate::model::ixml::IxmlReading;
-use crate::model::log_event::LogEvent;
-use crate::model::pci::PciAddress;
-use crate::model::pci_error::PciErrorEvent;
-use crate::model::pod_usage::PodUsage;
 use crate::model::rescan::RescanTrigger;
-
-/// Answered by the next turn of the loop.
-pub type Ping = oneshot::Sender<()>;
-
-/// What is seen of the chips' health between two scans.
-#[derive(Clone, Debug)]
-pub enum HealthReport {
-    /// A few files of each chip in /sys.
-    Sysfs(HealthSample),
-    /// The reading of libixml; none once it is not used any more.
-    Ixml(Option<Arc<IxmlReading>>),
-    /// The kernel announced error recovery of a chip, or its end.
-    ErrorEvent(PciAddress, PciErrorEvent),
-    /// The kernel reported that a chip left, and /sys does not list it any more.
-    ChipLeft(PciAddress),
-}
-
-/// Which pods hold devices, as the kubelet reports it.
-#[derive(Clone, Debug)]
-pub enum PodsReport {
-    /// Its last answer.
-    Usage(Arc<PodUsage>),
-    /// PodResources is unavailable.
-    Unavailable,
-}
 
 /// The latest snapshot; none before the first scan that succeeded.
 pub type SnapshotReceiver = watch::Receiver<Option<Arc<NodeSnapshot>>>;
@@ -64,25 +30,6 @@ pub type SnapshotReceiver = watch::Receiver<Option<Arc<NodeSnapshot>>>;
 #[derive(Debug, Error)]
 #[error("{0}")]
 pub struct ImpossibleConfig(String);
-
-/// Everything that the loop receives.
-#[derive(Debug)]
-pub struct Inputs {
-    /// The active configuration.
-    pub config: watch::Receiver<Arc<Config>>,
-    /// Reasons to scan.
-    pub triggers: mpsc::Receiver<RescanTrigger>,
-    /// What is seen of the chips' health.
-    pub health: mpsc::Receiver<HealthReport>,
-    /// Which pods hold devices.
-    pub pods: watch::Receiver<Option<PodsReport>>,
-    /// Requests to show that the loop makes progress.
-    pub pings: mpsc::Receiver<Ping>,
-    /// What was allocated.
-    pub allocations: AllocationStore,
-    /// What operators keep from new pods.
-    pub cordons: watch::Receiver<CordonList>,
-}
 
 /// Owns the node's state.
 pub struct InventoryOwner {
@@ -130,43 +77,41 @@ impl InventoryOwner {
             biased;
             () = stop.cancelled() => {}
             scan = self.scanner.next() => self.scanned(&scan),
-            // The sender has timed out if it no longer waits.
-            Some(ping) = self.inputs.pings.recv() => drop(ping.send(())),
             () = until(deadline) => {}
-            Ok(()) = self.inputs.pods.changed() => self.pods_changed(),
-            Some(report) = self.inputs.health.recv() => self.health_changed(report),
-            Ok(()) = self.inputs.config.changed() => self.config_changed(),
-            Ok(()) = self.inputs.cordons.changed() => self.cordons_changed(),
-            Some(trigger) = self.inputs.triggers.recv() => self.scanner.hint(trigger),
+            input = self.inputs.next() => self.take_in(input),
         }
-    }
-
-    fn now(&self) -> Duration {
-        self.started.elapsed()
     }
 
     fn scanned(&mut self, scan: &FinishedScan) {
-        self.state.identities(scan.identities.clone());
         let had_chips = self.state.observed().is_none_or(|node| !node.boards.is_empty());
         self.state.recorded(&self.inputs.allocations.allocations());
-        self.state.scanned(Arc::clone(&scan.found), &scan.config.discovery, self.now());
+        self.state.identities(scan.identities.clone());
+        let now = self.started.elapsed();
+        self.state.scanned(Arc::clone(&scan.found), &scan.config.discovery, now);
         self.scanner.plan(scan, &self.state.incomplete_chips());
-        self.log_no_chips(had_chips);
+        log_no_chips(had_chips, self.state.observed());
     }
 
-    fn log_no_chips(&self, had_chips: bool) {
-        let Some(node) = self.state.observed() else { return };
-        if node.boards.is_empty() && had_chips {
-            info!(
-                event = LogEvent::NoChips.name(),
-                functions = node.functions_seen,
-                "no Iluvatar chips found; waiting for one"
-            );
+    fn take_in(&mut self, input: Input) {
+        self.state.recorded(&self.inputs.allocations.allocations());
+        let now = self.started.elapsed();
+        match input {
+            // The sender has timed out if it no longer waits.
+            Input::Ping(ping) => drop(ping.send(())),
+            Input::Pods(Some(PodsReport::Usage(usage))) => self.state.pods(&usage, now),
+            Input::Pods(Some(PodsReport::Unavailable)) => self.state.pods_unavailable(now),
+            Input::Pods(None) => {}
+            Input::Health(report) => self.health_changed(report, now),
+            Input::Config(config) => {
+                self.state.configured(config, now);
+                self.scanner.hint(RescanTrigger::Configuration);
+            }
+            Input::Cordons(cordons) => self.state.cordoned(cordons, now),
+            Input::Trigger(trigger) => self.scanner.hint(trigger),
         }
     }
 
-    fn health_changed(&mut self, report: HealthReport) {
-        let now = self.now();
+    fn health_changed(&mut self, report: HealthReport, now: Duration) {
         match report {
             HealthReport::Sysfs(sample) => {
                 if self.state.sampled(sample, now) == RescanAdvice::Rescan {
@@ -182,32 +127,8 @@ impl InventoryOwner {
         }
     }
 
-    fn pods_changed(&mut self) {
-        let now = self.now();
-        let report = self.inputs.pods.borrow_and_update().clone();
-        self.state.recorded(&self.inputs.allocations.allocations());
-        match report {
-            Some(PodsReport::Usage(usage)) => self.state.pods(&usage, now),
-            Some(PodsReport::Unavailable) => self.state.pods_unavailable(now),
-            None => {}
-        }
-    }
-
-    fn config_changed(&mut self) {
-        let config = Arc::clone(&self.inputs.config.borrow_and_update());
-        self.state.recorded(&self.inputs.allocations.allocations());
-        self.state.configured(config, self.now());
-        self.scanner.hint(RescanTrigger::Configuration);
-    }
-
-    fn cordons_changed(&mut self) {
-        let cordons = self.inputs.cordons.borrow_and_update().clone();
-        self.state.recorded(&self.inputs.allocations.allocations());
-        self.state.cordoned(cordons, self.now());
-    }
-
     fn publish(&mut self) -> Result<(), ImpossibleConfig> {
-        let now = self.now();
+        let now = self.started.elapsed();
         let Some(snapshot) = self.state.snapshot(now) else { return Ok(()) };
         let last = self.snapshots.borrow().clone();
         if last.as_ref() == Some(&snapshot) {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::inventory_owner::{HealthReport, SnapshotReceiver};
+use super::inventory_inputs::HealthReport;
+use super::inventory_owner::SnapshotReceiver;
 use super::ixml_source::{IxmlSettings, IxmlSource, READ_TIMEOUT};
 use crate::model::config::Config;
 use crate::model::ixml::{IxmlChoice, IxmlReading, IxmlState};

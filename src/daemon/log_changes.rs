@@ -10,6 +10,7 @@ use crate::model::cordon::CordonUsage;
 use crate::model::device::{Device, Resource};
 use crate::model::health::{Health, Reason};
 use crate::model::log_event::LogEvent;
+use crate::model::observed::ObservedNode;
 
 /// Logs what differs in `now`; `clocks` are the daemon's clock and the time of day.
 pub fn log_changes(
@@ -25,6 +26,17 @@ pub fn log_changes(
         if !known.iter().any(|known| known.is_same(warning)) {
             warn!(event = warning.code.name(), "{warning}");
         }
+    }
+}
+
+/// Logs that a scan found no chips, if there were some, or if it is the first.
+pub fn log_no_chips(had_chips: bool, node: Option<&ObservedNode>) {
+    if let Some(node) = node.filter(|node| had_chips && node.boards.is_empty()) {
+        info!(
+            event = LogEvent::NoChips.name(),
+            functions = node.functions_seen,
+            "no Iluvatar chips found; waiting for one"
+        );
     }
 }
 

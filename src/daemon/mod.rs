@@ -11,6 +11,7 @@ pub mod config_watch;
 pub mod cordon_watch;
 pub mod health_sampler;
 pub mod identities_watch;
+pub mod inventory_inputs;
 pub mod inventory_owner;
 pub mod ixml_monitor;
 pub mod ixml_source;

@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::allocation_store::AllocationsReceiver;
-use super::inventory_owner::{PodsReport, SnapshotReceiver};
+use super::inventory_inputs::PodsReport;
+use super::inventory_owner::SnapshotReceiver;
 use super::telemetry::Telemetry;
 use super::timer::until;
 use crate::decide::node::pod_resources_schedule::{

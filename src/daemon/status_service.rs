@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-use super::inventory_owner::{Ping, SnapshotReceiver};
+use super::inventory_inputs::Ping;
+use super::inventory_owner::SnapshotReceiver;
 use super::sessions::SessionsView;
 use super::telemetry::{
     LastError, ResourceTelemetry, SourceState, Telemetry, TelemetryState, WatchMethod,

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, trace, warn};
 
-use super::inventory_owner::HealthReport;
+use super::inventory_inputs::HealthReport;
 use super::telemetry::Telemetry;
 use crate::host::root::Root;
 use crate::host::sysfs::is_listed;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ix_device_plugin::daemon::inventory_owner::Ping;
+use ix_device_plugin::daemon::inventory_inputs::Ping;
 use ix_device_plugin::daemon::sessions::SessionsView;
 use ix_device_plugin::daemon::status_service::StatusService;
 use ix_device_plugin::daemon::telemetry::Telemetry;
