@@ -25,7 +25,9 @@ use crate::daemon::dra_health_stream::DraHealthService;
 use crate::daemon::dra_service::{ClaimReader, DraService};
 use crate::daemon::dra_session::{DraSession, DraSessionSettings, MakeServices};
 use crate::daemon::identities_watch::IdentitiesWatch;
-use crate::daemon::inventory_inputs::{HealthReport, Inputs, Ping, PodsReport};
+use crate::daemon::inventory_inputs::{
+    HealthReport, InputSenders, Ping, PodsReport, input_channels,
+};
 use crate::daemon::inventory_owner::{ImpossibleConfig, InventoryOwner, SnapshotReceiver};
 use crate::daemon::ixml_monitor::IxmlMonitor;
 use crate::daemon::ixml_source::IxmlSettings;
@@ -56,12 +58,6 @@ use crate::wire::dra_v1::dra_plugin_server::DraPluginServer;
 
 /// How long the tasks may take to end after `stop`.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Rescan triggers that may wait; one is as good as many.
-const TRIGGER_QUEUE: usize = 16;
-
-/// Pings that may wait.
-const PING_QUEUE: usize = 16;
 
 /// What the daemon is built from.
 #[derive(Debug)]
@@ -166,47 +162,26 @@ pub fn build(settings: DaemonSettings) -> Running {
     if settings.dra.is_none() {
         telemetry.set_resources(config.borrow().resources.iter().map(|rule| &*rule.name));
     }
-    let (triggers, trigger_queue) = mpsc::channel(TRIGGER_QUEUE);
-    let (health_sender, health) = mpsc::channel(1);
-    let (pods_sender, pods) = watch::channel(None);
-    let (pings, ping_queue) = mpsc::channel(PING_QUEUE);
     let paths = AllocationPaths::of(&settings.kubelet_directory);
     let (store, writer) = allocation_store::open(paths, telemetry.started());
     let (cordon_watch, cordons) = CordonWatch::open(&settings.kubelet_directory, settings.inotify);
-    let inputs = Inputs {
-        config: config.clone(),
-        triggers: trigger_queue,
-        health,
-        pods,
-        pings: ping_queue,
-        allocations: store.clone(),
-        cordons,
-    };
+    let (senders, inputs) = input_channels(config.clone(), store.clone(), cordons);
+    let InputSenders { triggers, health, pods, pings } = senders;
     let state = NodeState::new(Arc::clone(&config.borrow()), settings.retention);
-    let root = Arc::clone(&settings.root);
+    let root = settings.root;
     let (owner, snapshots) =
         InventoryOwner::new(Arc::clone(&root), inputs, state, telemetry.clone());
     let (stop, set, inotify) = (CancellationToken::new(), JoinSet::new(), settings.inotify);
     let mut tasks = Tasks { config, snapshots, telemetry, inotify, stop, set };
     tasks.own_inventory(owner);
     tasks.spawn("cordons", |stop| cordon_watch.run(stop));
-    let allocations = store.subscribe();
-    tasks.watch_pods(settings.pod_resources_socket, settings.retention, allocations, pods_sender);
+    let pod_resources = (settings.pod_resources_socket, settings.retention);
+    tasks.watch_pods(pod_resources, store.subscribe(), pods);
     tasks.write_labels();
     let samples = Arc::new(Notify::new());
-    let ixml = tasks.watch_health(settings.root, settings.ixml, &samples, health_sender.clone());
-    let (cdi_writer, cdi) = CdiWriter::new(tasks.snapshots.clone(), tasks.inotify);
-    let (sessions, dra) = match settings.dra {
-        None => (tasks.serve(settings.kubelet_directory, store, writer, cdi.clone()), None),
-        Some(dra) => {
-            let dra = tasks.serve_dra(dra, writer, cdi.clone());
-            (watch::channel(SessionsView::new()).1, Some(dra))
-        }
-    };
-    tasks.spawn("CDI writer", |stop| cdi_writer.run(stop));
-    if let Some(source) = &settings.config_source {
-        tasks.telemetry.config_read(source.path());
-    }
+    let ixml = tasks.watch_health(&root, settings.ixml, &samples, health.clone());
+    let served = (settings.kubelet_directory, settings.dra);
+    let (sessions, cdi, dra) = tasks.serve(served, store, writer);
     let service = tasks.status_service(&sessions, ixml.as_ref(), pings);
     let http = tasks.serve_http(settings.http, service);
     let reload = Arc::new(Notify::new());
@@ -214,8 +189,7 @@ pub fn build(settings: DaemonSettings) -> Running {
     tasks.follow_identities(triggers.clone());
     if settings.uevents {
         let triggers = triggers.clone();
-        let effects = UeventEffects { triggers, samples, health: health_sender };
-        tasks.follow_uevents(root, effects);
+        tasks.follow_uevents(root, UeventEffects { triggers, samples, health });
     }
     let Tasks { snapshots, stop, set, .. } = tasks;
     Running { snapshots, sessions, cdi, dra, ixml, http, triggers, reload, stop, tasks: set }
@@ -257,8 +231,7 @@ impl Tasks {
     /// Without a socket, PodResources counts as unavailable at once.
     fn watch_pods(
         &mut self,
-        socket: Option<PathBuf>,
-        retention: Retention,
+        (socket, retention): (Option<PathBuf>, Retention),
         allocations: AllocationsReceiver,
         pods: watch::Sender<Option<PodsReport>>,
     ) {
@@ -276,7 +249,7 @@ impl Tasks {
     /// Health samples of /sys and, where enabled, libixml.
     fn watch_health(
         &mut self,
-        root: Arc<Root>,
+        root: &Arc<Root>,
         ixml: Option<IxmlSettings>,
         requests: &Arc<Notify>,
         reports: mpsc::Sender<HealthReport>,
@@ -289,15 +262,34 @@ impl Tasks {
             state
         });
         let (config, snapshots) = (self.config.clone(), self.snapshots.clone());
-        let requests = Arc::clone(requests);
+        let (root, requests) = (Arc::clone(root), Arc::clone(requests));
         self.spawn("health sampler", |stop| {
             health_sampler::run(root, config, snapshots, requests, reports, stop)
         });
         state
     }
 
-    /// The sessions with the kubelet.
+    /// What the kubelet is served, in the one mode of this process, and the CDI spec for both.
     fn serve(
+        &mut self,
+        (directory, dra): (PathBuf, Option<DraSettings>),
+        store: AllocationStore,
+        writer: AllocationWriter,
+    ) -> (watch::Receiver<SessionsView>, CdiView, Option<DraRunning>) {
+        let (cdi_writer, cdi) = CdiWriter::new(self.snapshots.clone(), self.inotify);
+        let (sessions, dra) = match dra {
+            None => (self.serve_device_plugin(directory, store, writer, cdi.clone()), None),
+            Some(dra) => {
+                let dra = self.serve_dra(dra, writer, cdi.clone());
+                (watch::channel(SessionsView::new()).1, Some(dra))
+            }
+        };
+        self.spawn("CDI writer", |stop| cdi_writer.run(stop));
+        (sessions, cdi, dra)
+    }
+
+    /// The sessions with the kubelet.
+    fn serve_device_plugin(
         &mut self,
         directory: PathBuf,
         store: AllocationStore,
@@ -427,6 +419,7 @@ impl Tasks {
         reload: &Arc<Notify>,
     ) {
         let Some(source) = source else { return };
+        self.telemetry.config_read(source.path());
         let (snapshots, telemetry) = (self.snapshots.clone(), self.telemetry.clone());
         let requests = Arc::clone(reload);
         let watch = ConfigWatch::new(source, config, snapshots, requests, self.inotify, telemetry);

@@ -15,7 +15,7 @@ use crate::decide::node::removed::Retention;
 use crate::host::ixml::search_path::LibraryEnv;
 use crate::host::other_mode::live_socket;
 use crate::host::root::Root;
-use crate::model::config::ServingMode;
+use crate::model::config::{Config, ServingMode};
 use crate::model::ixml::IxmlChoice;
 use crate::model::log_event::LogEvent;
 use crate::model::rescan::RescanTrigger;
@@ -28,15 +28,7 @@ pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
     let config = source.load().map_err(|error| Failure::Configuration(error.into()))?;
     refuse_other_mode(config.mode, &args.kubelet_dir)?;
     let root = Root::open(&args.machine.root).map_err(anyhow::Error::new)?;
-    info!(
-        event = LogEvent::Starting.name(),
-        version = env!("CARGO_PKG_VERSION"),
-        root = %args.machine.root.display(),
-        kubelet_dir = %args.kubelet_dir.display(),
-        config_file = %source.path().display(),
-        config = %effective_json(&config),
-        "starting"
-    );
+    log_starting(args, source.path(), &config);
     let dra = match config.mode {
         ServingMode::DevicePlugin => None,
         ServingMode::Dra => Some(runtime.block_on(args.dra.settings(&args.kubelet_dir))?),
@@ -64,6 +56,18 @@ pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
         RunError::Configuration(_) => Failure::Configuration(error.into()),
         RunError::Task(_) => Failure::Failed(error.into()),
     })
+}
+
+fn log_starting(args: &RunArgs, config_file: &Path, config: &Config) {
+    info!(
+        event = LogEvent::Starting.name(),
+        version = env!("CARGO_PKG_VERSION"),
+        root = %args.machine.root.display(),
+        kubelet_dir = %args.kubelet_dir.display(),
+        config_file = %config_file.display(),
+        config = %effective_json(config),
+        "starting"
+    );
 }
 
 /// Two modes on one node would each give away what the other has given.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -14,6 +15,7 @@ use super::slow::{self, warn_if_slow};
 use crate::host::health_sample::{HealthFiles, SampledChip};
 use crate::host::root::Root;
 use crate::model::config::Config;
+use crate::model::health_sample::HealthSample;
 use crate::model::log_event::LogEvent;
 
 /// Between two samples, however many are asked for.
@@ -44,20 +46,7 @@ pub async fn run(
             Ok(()) = config.changed() => continue,
         }
         let (chips, began) = (sampled_chips(&snapshots), Instant::now());
-        let root = Arc::clone(&root);
-        let mut reads = std::mem::take(&mut files);
-        let sampling = tokio::task::spawn_blocking(move || {
-            let sample = reads.sample(&root, &chips);
-            (reads, sample)
-        });
-        let sampled = warn_if_slow(sampling, slow::SLOW_SAMPLE_LIMIT, || {
-            warn!(
-                event = LogEvent::SampleSlow.name(),
-                after = ?slow::SLOW_SAMPLE_LIMIT,
-                "health sample has not finished (driver hung?); keeping the last verdicts"
-            );
-        });
-        let sampled = sampled.await;
+        let sampled = sample(&root, std::mem::take(&mut files), chips).await;
         (last, is_requested) = (Instant::now(), false);
         let Ok((read, sample)) = sampled else { continue };
         files = read;
@@ -66,6 +55,27 @@ pub async fn run(
             return;
         }
     }
+}
+
+/// Reads the files of these chips on a thread of its own, and logs where that takes long.
+async fn sample(
+    root: &Arc<Root>,
+    mut files: HealthFiles,
+    chips: Vec<SampledChip>,
+) -> Result<(HealthFiles, HealthSample), JoinError> {
+    let root = Arc::clone(root);
+    let sampling = tokio::task::spawn_blocking(move || {
+        let sample = files.sample(&root, &chips);
+        (files, sample)
+    });
+    let sampled = warn_if_slow(sampling, slow::SLOW_SAMPLE_LIMIT, || {
+        warn!(
+            event = LogEvent::SampleSlow.name(),
+            after = ?slow::SLOW_SAMPLE_LIMIT,
+            "health sample has not finished (driver hung?); keeping the last verdicts"
+        );
+    });
+    sampled.await
 }
 
 fn sampled_chips(snapshots: &SnapshotReceiver) -> Vec<SampledChip> {

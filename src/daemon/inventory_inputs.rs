@@ -14,6 +14,12 @@ use crate::model::pci_error::PciErrorEvent;
 use crate::model::pod_usage::PodUsage;
 use crate::model::rescan::RescanTrigger;
 
+/// Rescan triggers that may wait; one is as good as many.
+const TRIGGER_QUEUE: usize = 16;
+
+/// Pings that may wait.
+const PING_QUEUE: usize = 16;
+
 /// Answered by the next turn of the loop.
 pub type Ping = oneshot::Sender<()>;
 
@@ -57,6 +63,42 @@ pub struct Inputs {
     pub allocations: AllocationStore,
     /// What operators keep from new pods.
     pub cordons: watch::Receiver<CordonList>,
+}
+
+/// Where the channels begin.
+#[derive(Debug)]
+pub struct InputSenders {
+    /// Reasons to scan.
+    pub triggers: mpsc::Sender<RescanTrigger>,
+    /// What is seen of the chips' health.
+    pub health: mpsc::Sender<HealthReport>,
+    /// Which pods hold devices.
+    pub pods: watch::Sender<Option<PodsReport>>,
+    /// Requests to show that the loop makes progress.
+    pub pings: mpsc::Sender<Ping>,
+}
+
+/// Makes the channels that are the owner's alone.
+#[must_use]
+pub fn input_channels(
+    config: watch::Receiver<Arc<Config>>,
+    allocations: AllocationStore,
+    cordons: watch::Receiver<CordonList>,
+) -> (InputSenders, Inputs) {
+    let (triggers, trigger_queue) = mpsc::channel(TRIGGER_QUEUE);
+    let (health, health_queue) = mpsc::channel(1);
+    let (pods, pods_receiver) = watch::channel(None);
+    let (pings, ping_queue) = mpsc::channel(PING_QUEUE);
+    let inputs = Inputs {
+        config,
+        triggers: trigger_queue,
+        health: health_queue,
+        pods: pods_receiver,
+        pings: ping_queue,
+        allocations,
+        cordons,
+    };
+    (InputSenders { triggers, health, pods, pings }, inputs)
 }
 
 /// What came on one of the channels.

@@ -8,11 +8,10 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use k8s_openapi::api::resource::v1::{Device, ResourceSlice};
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::api_server::{ApiServer, ObjectKind, ObjectStore, ServerVersion};
+use super::daemon::DemoDaemon;
 use super::kubelet::dra::{
     DraDeadlines, DraKubelet, DraKubeletSettings, DraPodSpec, HealthService, RepeatedPrepare,
 };
@@ -20,9 +19,8 @@ use super::kubelet::{EmbeddedKubelet, KubeletSettings, PodRequest};
 use super::machine::DemoMachine;
 use super::scheduler::schedule;
 use super::timeline::{Actor, Timeline};
-use crate::app::{self, DaemonSettings, DraSettings, RunError};
+use crate::app::{DaemonSettings, DraSettings};
 use crate::daemon::claim_reader::claim_reader;
-use crate::daemon::inventory_owner::SnapshotReceiver;
 use crate::decide::dra::socket_paths::DriverInstance;
 use crate::decide::node::removed::Retention;
 use crate::host::kube_api::{ApiAccess, KubeApi};
@@ -40,36 +38,6 @@ const NODE: &str = "node-1";
 const NAMESPACE: &str = "default";
 const CHIP_CLASS: &str = "chip.gpu.iluvatar.com";
 const BOARD: &str = "gpu.iluvatar.com/board";
-
-/// A daemon that runs beside the story.
-struct DemoDaemon {
-    snapshots: SnapshotReceiver,
-    triggers: mpsc::Sender<RescanTrigger>,
-    end: oneshot::Sender<()>,
-    task: JoinSet<Result<(), RunError>>,
-}
-
-impl DemoDaemon {
-    fn start(settings: DaemonSettings) -> Self {
-        let running = app::build(settings);
-        let (snapshots, triggers) = (running.snapshots.clone(), running.triggers.clone());
-        let (end, ended) = oneshot::channel::<()>();
-        let mut task = JoinSet::new();
-        task.spawn(running.run_until_stopped(async {
-            // Dropped or sent, both mean the end.
-            let _ = ended.await;
-        }));
-        Self { snapshots, triggers, end, task }
-    }
-
-    async fn stop(mut self) -> anyhow::Result<()> {
-        drop(self.end);
-        match self.task.join_next().await {
-            Some(ended) => Ok(ended??),
-            None => Ok(()),
-        }
-    }
-}
 
 /// The node, the cluster, and the timeline.
 struct DraStage<'a> {

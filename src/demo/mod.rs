@@ -8,5 +8,6 @@ pub mod scheduler;
 pub mod machine;
 pub mod timeline;
 
+mod daemon;
 mod dra_story;
 pub mod story;

@@ -15,11 +15,12 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use self::reconfigure::ConfigFile;
+use super::daemon::DemoDaemon;
 use super::dra_story;
 use super::kubelet::{Admission, EmbeddedKubelet, KubeletSettings, NodeView, PodRequest};
 use super::machine::DemoMachine;
 use super::timeline::{Actor, Timeline};
-use crate::app::{self, DaemonSettings};
+use crate::app::DaemonSettings;
 use crate::daemon::inventory_owner::SnapshotReceiver;
 use crate::decide::node::removed::Retention;
 use crate::decide::node::snapshot::NodeSnapshot;
@@ -92,31 +93,22 @@ pub async fn play(
     let config_file = ConfigFile::write(directory, &config)?;
     let settings = settings(&machine, config.clone(), &config_file, directory, &kubelet);
     let kubelet = EmbeddedKubelet::start(directory, kubelet).await?;
-    let bound = app::build(settings);
+    let daemon = DemoDaemon::start(settings);
     let mut stage = Stage {
         timeline,
         started,
         machine,
         kubelet,
         resource,
-        snapshots: bound.snapshots.clone(),
-        triggers: bound.triggers.clone(),
+        snapshots: daemon.snapshots.clone(),
+        triggers: daemon.triggers.clone(),
         config,
         config_file,
         counts: Counts::default(),
         held: BTreeMap::new(),
     };
-    let (end, ended) = tokio::sync::oneshot::channel::<()>();
-    let daemon = bound.run_until_stopped(async {
-        let _ = ended.await;
-    });
-    let playing = async {
-        let played = stage.play_parts(story, directory).await;
-        drop(end);
-        played
-    };
-    let (played, daemon) = tokio::join!(playing, daemon);
-    played.and(daemon.map_err(anyhow::Error::from))?;
+    let played = stage.play_parts(story, directory).await;
+    played.and(daemon.stop().await)?;
     stage.close().await
 }
 

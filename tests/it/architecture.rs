@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: [&str; 9] =
     ["model", "parse", "decide", "wire", "host", "daemon", "app", "demo", "cli"];
 
-const LONGEST_FUNCTION: usize = 60;
+const LONGEST_FUNCTION: usize = 40;
 const LONGEST_FILE: usize = 500;
 
 /// A source file below `src/`.

@@ -76,12 +76,7 @@ fn findings(check: Check, facts: &NodeFacts, hardware: Option<&Hardware>) -> Vec
     };
     let NodeFacts { root, kubelet, config, .. } = facts;
     match check {
-        Check::Configuration => {
-            let unoffered = hardware.and_then(|hardware| unoffered(hardware, config));
-            let uuids = hardware.map(|hardware| chips::uuids(hardware, config));
-            let file = configuration(&facts.configuration);
-            [file].into_iter().chain(unoffered).chain(uuids.into_iter().flatten()).collect()
-        }
+        Check::Configuration => configured(facts, hardware),
         Check::Sysfs => vec![sysfs(facts.hardware.as_ref().err())],
         Check::Chips => of_hardware(chips::chips),
         Check::Driver => of_hardware(driver::driver),
@@ -98,12 +93,7 @@ fn findings(check: Check, facts: &NodeFacts, hardware: Option<&Hardware>) -> Vec
         Check::OtherPlugin => plugins::other_plugin(kubelet, root, &config.resources),
         Check::Mode => mode::mode(facts),
         Check::CdiSpecs => cdi_specs::cdi_specs(&facts.cdi, root),
-        Check::ContainerRuntime => container_runtime::container_runtime(
-            &facts.runtimes,
-            &facts.toolkit_directories,
-            config.container,
-            root,
-        ),
+        Check::ContainerRuntime => container_runtimes(facts),
         Check::KubeletRoot => kubelet::root(kubelet, root),
         Check::StaleSockets => plugins::stale_sockets(kubelet, root),
         Check::DeviceLinks if hardware.is_none() => vec![Finding::skipped(NO_SYS)],
@@ -113,6 +103,19 @@ fn findings(check: Check, facts: &NodeFacts, hardware: Option<&Hardware>) -> Vec
         Check::Uevents => kernel::uevents(facts.uevents.as_ref()),
         Check::Inotify => kernel::inotify(&facts.inotify, root),
     }
+}
+
+/// The file, what it leaves out of the hardware, and the UUIDs that it asks for.
+fn configured(facts: &NodeFacts, hardware: Option<&Hardware>) -> Vec<Finding> {
+    let unoffered = hardware.and_then(|hardware| unoffered(hardware, &facts.config));
+    let uuids = hardware.map(|hardware| chips::uuids(hardware, &facts.config));
+    let file = configuration(&facts.configuration);
+    [file].into_iter().chain(unoffered).chain(uuids.into_iter().flatten()).collect()
+}
+
+fn container_runtimes(facts: &NodeFacts) -> Vec<Finding> {
+    let NodeFacts { runtimes, toolkit_directories, config, root, .. } = facts;
+    container_runtime::container_runtime(runtimes, toolkit_directories, config.container, root)
 }
 
 /// Why every check of the hardware is skipped.

@@ -10,7 +10,7 @@ use super::reconcile::{KubeletLink, reconcile};
 use super::support::{learn, refused};
 use crate::decide::backoff::backoff_up_to;
 use crate::model::dra::slice::{
-    DraFeature, NodeIdentity, SeenSlice, ServerSupport, SliceContent, SliceWrite,
+    DraFeature, DraSlice, NodeIdentity, SeenSlice, ServerSupport, SliceContent, SliceWrite,
 };
 
 /// The longest wait between writes that fail.
@@ -221,22 +221,7 @@ impl<Object: Clone> Publication<Object> {
         let generation = sent.map_or(0, |slice| slice.generation);
         self.last_generation = self.last_generation.max(generation);
         match outcome {
-            WriteOutcome::Stored(stored) => {
-                let content = stored.seen.content.clone();
-                self.known.insert(stored.seen.name.clone(), stored);
-                let Some(sent) = sent else { return Vec::new() };
-                let learned = match &content {
-                    Some(content) => learn(&mut self.support, sent, content),
-                    None => Vec::new(),
-                };
-                if learned.is_empty() && content.as_ref() != Some(&sent.content) {
-                    let error = format!("the API server changed what it was sent as {}", sent.name);
-                    self.failed(error, None, now);
-                } else {
-                    self.succeeded();
-                }
-                return learned;
-            }
+            WriteOutcome::Stored(stored) => return self.stored(stored, sent, now),
             WriteOutcome::Deleted => {
                 self.known.remove(name_of(write));
                 self.succeeded();
@@ -255,6 +240,29 @@ impl<Object: Clone> Publication<Object> {
             WriteOutcome::Failed(error, retry_after) => self.failed(error, retry_after, now),
         }
         Vec::new()
+    }
+
+    /// Takes in what the API server stored of the slice that was sent.
+    fn stored(
+        &mut self,
+        stored: KnownSlice<Object>,
+        sent: Option<&DraSlice>,
+        now: Duration,
+    ) -> Vec<DraFeature> {
+        let content = stored.seen.content.clone();
+        self.known.insert(stored.seen.name.clone(), stored);
+        let Some(sent) = sent else { return Vec::new() };
+        let learned = match &content {
+            Some(content) => learn(&mut self.support, sent, content),
+            None => Vec::new(),
+        };
+        if learned.is_empty() && content.as_ref() != Some(&sent.content) {
+            let error = format!("the API server changed what it was sent as {}", sent.name);
+            self.failed(error, None, now);
+        } else {
+            self.succeeded();
+        }
+        learned
     }
 
     fn succeeded(&mut self) {

@@ -226,16 +226,7 @@ impl ObjectStore {
         let invalid =
             |problems: &[String]| ApiFailure::invalid(key.kind.name(), &key.name, problems);
         let mut object = match key.kind {
-            ObjectKind::ResourceSlice => {
-                let mut slice: ResourceSlice = typed(body)?;
-                let old = old.cloned().map(typed::<ResourceSlice>).transpose()?;
-                drop_disabled(&mut slice, old.as_ref(), self.gates);
-                let problems = validation::slice_problems(&slice, old.as_ref(), self.version);
-                if !problems.is_empty() {
-                    return Err(invalid(&problems));
-                }
-                with_times(json!(slice))
-            }
+            ObjectKind::ResourceSlice => self.admitted_slice(key, body, old)?,
             ObjectKind::Event => {
                 let problems = validation::event_problems(&typed(body.clone())?, &key.namespace);
                 if !problems.is_empty() {
@@ -259,6 +250,22 @@ impl ObjectStore {
             object["metadata"]["namespace"] = json!(key.namespace);
         }
         Ok(object)
+    }
+
+    fn admitted_slice(
+        &self,
+        key: &ObjectKey,
+        body: Value,
+        old: Option<&Value>,
+    ) -> Result<Value, ApiFailure> {
+        let mut slice: ResourceSlice = typed(body)?;
+        let old = old.cloned().map(typed::<ResourceSlice>).transpose()?;
+        drop_disabled(&mut slice, old.as_ref(), self.gates);
+        let problems = validation::slice_problems(&slice, old.as_ref(), self.version);
+        if !problems.is_empty() {
+            return Err(ApiFailure::invalid(key.kind.name(), &key.name, &problems));
+        }
+        Ok(with_times(json!(slice)))
     }
 
     /// The lines of a watch from `since` on, and the version that they reach.
