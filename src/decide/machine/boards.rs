@@ -5,6 +5,9 @@
 //! switch; two chips of one unknown id alone under one switch, each behind a bridge of its own
 //! besides the switch's port (as the published bus numbers of BI-V150, three apart, suggest).
 //!
+//! Two half boards below one external switch look the same if neither slots nor a switch of their own
+//! with an empty side tell them apart.
+//!
 //! How many chips a board has is known from configuration, or from its siblings: where every board
 //! of that id with such evidence is whole with as many, a lone chip of the id behind ports is half a
 //! board. A chip with no port above it, as in a guest, is a board of its own. All other chips
@@ -195,9 +198,20 @@ impl<'a> Assembly<'a> {
         let fits = chips.len() == expected
             && self.common_id(&chips) == Some(chip.id)
             && !self.in_different_slots(endpoints)
+            && !self.is_external(port, endpoints)
             && (self.ports.is_switch(port) || id_is_known && are_one_device(&chips))
             && (id_is_known || endpoints.iter().all(|function| has_own_bridge(function, port)));
         fits.then_some(chips)
+    }
+
+    /// Whether a switch is between this port and a chip: the chip's board has that one, and the port
+    /// joins boards. The published bus numbers of BI-V150 leave no room for another port beside the
+    /// one above each chip, so a chip's own bridge is never taken for such a switch.
+    fn is_external(&self, port: PciAddress, endpoints: &[&Function]) -> bool {
+        let between = endpoints.iter().flat_map(|function| {
+            function.ports.iter().rev().take_while(move |between| **between != port)
+        });
+        between.into_iter().any(|between| self.ports.is_switch(*between))
     }
 
     fn the_rest(&mut self) {

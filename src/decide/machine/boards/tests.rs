@@ -229,6 +229,30 @@ fn a_lone_chip_whose_sibling_boards_are_whole_is_half_a_board() {
     check_boards(sample, &boards);
 }
 
+/// Two boards in one external switch, of which each lost the chip on its second side.
+fn two_half_boards_under_one_switch() -> ScanBuilder {
+    ScanBuilder::default()
+        .chip("00:01.0 01:00.0 02:00.0 10:00.0 11:00.0 12:00.0 13:00.0 14:00.0", UNKNOWN)
+        .port("00:01.0 01:00.0 02:00.0 10:00.0 11:01.0")
+        .chip("00:01.0 01:00.0 02:01.0 20:00.0 21:00.0 22:00.0 23:00.0 24:00.0", UNKNOWN)
+        .port("00:01.0 01:00.0 02:01.0 20:00.0 21:01.0")
+}
+
+#[test]
+fn two_half_boards_under_one_external_switch_are_not_one_board() {
+    let boards = ["0000:14:00.0 by device id, of 2", "0000:24:00.0 by device id, of 2"];
+    check(two_half_boards_under_one_switch(), &dual(), &boards, &[]);
+    let boards = ["0000:14:00.0 by single-chip", "0000:24:00.0 by single-chip"];
+    check_boards(two_half_boards_under_one_switch(), &boards);
+    let boards = [
+        "0000:14:00.0 by sibling boards, of 2",
+        "0000:24:00.0 by sibling boards, of 2",
+        "0000:34:00.0 0000:37:00.0 by own bridges",
+    ];
+    let beside_a_whole = two_half_boards_under_one_switch().dual_board("00:02.0", 0x30, UNKNOWN);
+    check_boards(beside_a_whole, &boards);
+}
+
 /// Otherwise two half boards would vouch for each other.
 #[test]
 fn several_lone_chips_beside_whole_boards_are_half_boards_each() {
