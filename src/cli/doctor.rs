@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::http::ClientArgs;
 use super::output::{Failure, json, paint, print};
 use super::{ConfigArgs, MachineArgs, config};
 use crate::decide::doctor::diagnose;
@@ -23,6 +24,9 @@ pub struct DoctorArgs {
     /// `table` for people, `json` for scripts.
     #[arg(short, long, default_value = "table", value_name = "FORMAT")]
     pub output: DoctorFormat,
+    /// The plugin that runs on the node.
+    #[command(flatten)]
+    pub http: ClientArgs,
     /// The machine.
     #[command(flatten)]
     pub machine: MachineArgs,
@@ -42,7 +46,8 @@ pub enum DoctorFormat {
 pub(super) fn doctor(args: &DoctorArgs) -> Result<(), Failure> {
     let source = config::source(&args.config);
     let root = Root::open(&args.machine.root).map_err(anyhow::Error::new)?;
-    let report = diagnose(&read_facts(&root, args.kubelet_dir.as_deref(), &source));
+    let plugin = args.http.http.address();
+    let report = diagnose(&read_facts(&root, args.kubelet_dir.as_deref(), &source, plugin));
     print(&match args.output {
         DoctorFormat::Table => table(&report, paint()),
         DoctorFormat::Json => json(&document(&report))?,

@@ -25,6 +25,16 @@ pub enum HttpChoice {
     At(SocketAddr),
 }
 
+impl HttpChoice {
+    /// The address; none where there is no server.
+    pub(super) fn address(self) -> Option<SocketAddr> {
+        match self {
+            Self::Off => None,
+            Self::At(address) => Some(address),
+        }
+    }
+}
+
 impl FromStr for HttpChoice {
     type Err = String;
 

@@ -8,7 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::info;
 
 use super::output::Failure;
-use super::{HttpChoice, RunArgs, config};
+use super::{RunArgs, config};
 use crate::app::{self, DaemonSettings, RunError};
 use crate::daemon::ixml_source::IxmlSettings;
 use crate::decide::node::removed::Retention;
@@ -41,10 +41,7 @@ pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
         pod_resources_socket: Some(args.pod_resources_socket.clone()),
         retention: Retention::default(),
         ixml: Some(IxmlSettings::new(IxmlChoice::Off, library_env())),
-        http: match args.http.http {
-            HttpChoice::Off => None,
-            HttpChoice::At(address) => Some(address),
-        },
+        http: args.http.http.address(),
         inotify: true,
         uevents: true,
         dra,

@@ -173,7 +173,7 @@ impl DraSession {
         };
         self.telemetry.dra.note(|notes| {
             notes.last_step = Instant::now();
-            notes.is_registered = handshake == Handshake::Registered;
+            notes.registered = notes.registered.filter(|_| handshake == Handshake::Registered);
             (notes.is_connected, notes.progress) = (is_connected, progress);
         });
     }
@@ -187,7 +187,9 @@ impl DraSession {
                 info!(event = LogEvent::Registered.name(), "registered with the kubelet");
                 registrations.count(DraRegistrationResult::Accepted);
                 self.last_error = None;
-                self.telemetry.dra.note(|notes| notes.last_error = None);
+                self.telemetry.dra.note(|notes| {
+                    (notes.registered, notes.last_error) = (Some(Instant::now()), None);
+                });
             }
             Handshake::Refused => {
                 registrations.count(DraRegistrationResult::Refused);

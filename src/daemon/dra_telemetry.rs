@@ -28,8 +28,8 @@ pub struct DraNotes {
     pub last_step: Instant,
     /// How far it is.
     pub progress: Progress,
-    /// Whether the kubelet accepted the driver.
-    pub is_registered: bool,
+    /// When the kubelet accepted the driver; none while it does not.
+    pub registered: Option<Instant>,
     /// Whether the kubelet is connected to the service.
     pub is_connected: bool,
     /// How changes of the kubelet's directories are noticed.
@@ -44,7 +44,7 @@ impl Default for DraNotes {
             is_used: false,
             last_step: Instant::now(),
             progress: Progress::Waiting,
-            is_registered: false,
+            registered: None,
             is_connected: false,
             followed: WatchMethod::Nothing,
             last_error: None,

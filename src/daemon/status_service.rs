@@ -136,7 +136,7 @@ impl StatusService {
     fn dra_status(&self) -> Option<DraStatus> {
         let notes = self.telemetry.dra.notes();
         let registration = DraRegistrationStatus {
-            is_registered: notes.is_registered,
+            registered: notes.registered.map(|at| time_of_day() - at.elapsed()),
             is_connected: notes.is_connected,
             last_error: notes.last_error,
         };

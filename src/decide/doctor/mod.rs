@@ -315,6 +315,7 @@ mod sample_facts {
             runtimes: Vec::new(),
             uevents: None,
             inotify: InotifyFacts { instances: None, watches: None, opened: None },
+            driver: Ok(None),
         };
         let report = diagnose(&facts);
         let others: Vec<_> = report

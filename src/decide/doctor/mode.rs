@@ -5,7 +5,8 @@ use super::kubelet::{DirectoryState, directory_state};
 use super::{and, findings_on};
 use crate::model::config::ServingMode;
 use crate::model::doctor::facts::{
-    NodeFacts, Observed, PluginDirectory, RootFacts, RuntimeFile, SocketFile, SocketState,
+    DroppedFeature, NodeFacts, Observed, PluginDirectory, RootFacts, RunningDriver, RuntimeFile,
+    SocketFile, SocketState,
 };
 use crate::model::doctor::finding::Finding;
 use crate::model::dra::DRIVER_NAME;
@@ -14,20 +15,25 @@ use crate::model::dra::DRIVER_NAME;
 const DEVICE_PLUGIN: &str = "iluvatar-gpu";
 
 pub(super) fn mode(facts: &NodeFacts) -> Vec<Finding> {
-    let NodeFacts { root, kubelet, config, .. } = facts;
-    let (other, of_other) = match config.mode {
+    let NodeFacts { root, kubelet, config, driver, .. } = facts;
+    // A flag may have set the mode of the plugin that runs.
+    let mode = if matches!(driver, Ok(Some(_))) { ServingMode::Dra } else { config.mode };
+    let (other, of_other) = match mode {
         ServingMode::DevicePlugin => (&kubelet.registry, DRIVER_NAME),
         ServingMode::Dra => (&kubelet.directory, DEVICE_PLUGIN),
     };
     let mut findings = match live_sockets(other, of_other, root) {
-        Ok(live) => both_modes(config.mode, &live).into_iter().collect(),
+        Ok(live) => both_modes(mode, &live).into_iter().collect(),
         Err(why) => vec![Finding::skipped(why.0)],
     };
-    if config.mode == ServingMode::Dra {
+    if mode == ServingMode::Dra {
         findings.extend(registry(&kubelet.registry, root));
         findings.extend(facts.runtimes.iter().filter_map(without_cdi));
+        findings.extend(findings_on(driver.clone(), |driver| {
+            driver.iter().flat_map(running).collect()
+        }));
     }
-    super::or_ok(findings, || match config.mode {
+    super::or_ok(findings, || match mode {
         ServingMode::DevicePlugin => "device-plugin; no DRA driver of ours listens".to_owned(),
         ServingMode::Dra => "dra; no device plugin of ours listens".to_owned(),
     })
@@ -90,6 +96,32 @@ fn without_cdi(file: &RuntimeFile) -> Option<Finding> {
     })
 }
 
+/// What the driver that runs says of the kubelet and the API server.
+fn running(driver: &RunningDriver) -> Vec<Finding> {
+    let RunningDriver { dropped, api_server_error, registration_error } = driver;
+    let registration = registration_error.iter().map(|error| {
+        let remedy = "look for RegistrationFailed in the plugin's log, and at the kubelet's log";
+        Finding::warning(format!("the kubelet does not accept the driver: {error}"), remedy)
+    });
+    let api_server = api_server_error.iter().map(|error| {
+        let remedy = "check the network to the API server, and the ClusterRole and the admission \
+                      policy of the plugin's service account";
+        Finding::warning(format!("the driver cannot use the API server: {error}"), remedy)
+    });
+    registration.chain(api_server).chain(dropped.iter().map(without_feature)).collect()
+}
+
+fn without_feature(dropped: &DroppedFeature) -> Finding {
+    let DroppedFeature { name, gate, fallback } = dropped;
+    Finding::warning(
+        format!("the API server drops {name} from slices: {fallback}"),
+        format!(
+            "switch the feature gate {gate} on in the control plane, or use Kubernetes 1.36, where \
+             it is on; then restart the plugin"
+        ),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::sample_facts::{kubelet, node, shown};
@@ -97,7 +129,7 @@ mod tests {
     use crate::model::config::Config;
     use crate::model::doctor::facts::{
         ConfigurationFile, ConfigurationState, DeviceLinks, Engine, InotifyFacts,
-        PluginDirectoryContent, RuntimeSettings,
+        PluginDirectoryContent, RuntimeSettings, Unavailable,
     };
 
     fn listed(sockets: &[(&str, SocketState)]) -> PluginDirectoryContent {
@@ -129,6 +161,7 @@ mod tests {
             runtimes: Vec::new(),
             uevents: None,
             inotify: InotifyFacts { instances: None, watches: None, opened: None },
+            driver: Ok(None),
         }
     }
 
@@ -176,5 +209,36 @@ mod tests {
         );
         facts.config.mode = ServingMode::DevicePlugin;
         assert_eq!(shown(&mode(&facts)), ["ok: device-plugin; no DRA driver of ours listens"]);
+    }
+    #[test]
+    fn the_plugin_that_runs_says_what_the_api_server_drops_and_which_mode_it_is_in() {
+        use SocketState::Accepts;
+        let driver = listed(&[("gpu.iluvatar.com-reg.sock", Accepts)]);
+        let mut facts = facts(ServingMode::DevicePlugin, listed(&[]), driver);
+        facts.driver = Ok(Some(RunningDriver::default()));
+        assert_eq!(shown(&mode(&facts)), ["ok: dra; no device plugin of ours listens"]);
+        facts.driver = Ok(Some(RunningDriver {
+            dropped: vec![DroppedFeature {
+                name: "taints".to_owned(),
+                gate: "DRADeviceTaints".to_owned(),
+                fallback: "unhealthy devices leave".to_owned(),
+            }],
+            api_server_error: Some("403".to_owned()),
+            registration_error: Some("no".to_owned()),
+        }));
+        assert_eq!(
+            shown(&mode(&facts)),
+            [
+                "warning: the kubelet does not accept the driver: no -> look for RegistrationFailed \
+                 in the plugin's log, and at the kubelet's log",
+                "warning: the driver cannot use the API server: 403 -> check the network to the API \
+                 server, and the ClusterRole and the admission policy of the plugin's service account",
+                "warning: the API server drops taints from slices: unhealthy devices leave -> switch \
+                 the feature gate DRADeviceTaints on in the control plane, or use Kubernetes 1.36, \
+                 where it is on; then restart the plugin",
+            ]
+        );
+        (facts.config.mode, facts.driver) = (ServingMode::Dra, Err(Unavailable("no".to_owned())));
+        assert_eq!(shown(&mode(&facts)), ["skipped: no"]);
     }
 }

@@ -3,9 +3,11 @@
 mod hardware;
 mod kernel;
 mod kubelet;
+mod plugin;
 mod root;
 mod runtimes;
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use super::config_file::ConfigSource;
@@ -15,18 +17,22 @@ use crate::model::config::Config;
 use crate::model::doctor::facts::{ConfigurationFile, ConfigurationState, NodeFacts};
 
 /// Reads everything at `root`. `kubelet_directory` is taken as it is; without it, the usual one
-/// below the root. Waits for no other process but the kubelet, and for that one two seconds at most.
+/// below the root. Waits for no other processes but the kubelet and the plugin that serves HTTP at
+/// `plugin`, and for each of them two seconds at most.
 #[must_use]
 pub fn read_facts(
     root: &Root,
     kubelet_directory: Option<&Path>,
     source: &ConfigSource,
+    plugin: Option<SocketAddr>,
 ) -> NodeFacts {
     let (configuration, config) = configuration(source);
     let hardware = hardware::hardware(root, &config);
     let nodes = hardware.as_ref().map_or(&[][..], |hardware| &hardware.scan.device_nodes);
+    let root_facts = root::root(root);
     NodeFacts {
-        root: root::root(root),
+        driver: plugin::driver(root_facts.kind, plugin),
+        root: root_facts,
         configuration,
         device_links: hardware::device_links(root, nodes),
         hardware,

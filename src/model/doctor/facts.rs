@@ -48,6 +48,30 @@ pub struct NodeFacts {
     pub uevents: Option<UeventFacts>,
     /// Limits of inotify.
     pub inotify: InotifyFacts,
+    /// The driver of a plugin that runs in DRA mode; none where it runs in device plugin mode.
+    pub driver: Observed<Option<RunningDriver>>,
+}
+
+/// What a plugin that runs in DRA mode says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunningDriver {
+    /// What the API server drops of its slices.
+    pub dropped: Vec<DroppedFeature>,
+    /// Why it cannot read or write the API server.
+    pub api_server_error: Option<String>,
+    /// Why the kubelet does not accept it.
+    pub registration_error: Option<String>,
+}
+
+/// A feature of slices that the API server drops.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DroppedFeature {
+    /// Its name, for example `taints`.
+    pub name: String,
+    /// The feature gate that switches it on.
+    pub gate: String,
+    /// What the driver does instead, as the end of a sentence.
+    pub fallback: String,
 }
 
 /// The root that was read.

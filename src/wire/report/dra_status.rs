@@ -1,9 +1,14 @@
 //! DRA mode in the status document: the registration, the slices as the API server has them, and what
 //! it does not support.
 
+use std::time::SystemTime;
+
+use humantime::format_rfc3339_seconds;
 use serde::{Deserialize, Serialize};
 
+use super::status::Status;
 use crate::decide::dra::publication::PublishedSlices;
+use crate::model::doctor::facts::{DroppedFeature, RunningDriver};
 use crate::model::dra::DRIVER_NAME;
 use crate::model::dra::slice::{DraFeature, SeenSlice, SliceContent};
 
@@ -13,6 +18,9 @@ use crate::model::dra::slice::{DraFeature, SeenSlice, SliceContent};
 pub struct DraStatus {
     pub(super) driver: String,
     pub(super) registered: bool,
+    /// Since when; absent while the kubelet does not accept the driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) registered_since: Option<String>,
     pub(super) kubelet_connected: bool,
     /// Why the kubelet does not accept the driver.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -26,6 +34,24 @@ pub struct DraStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) api_server_error: Option<String>,
     pub(super) unsupported: Vec<UnsupportedFeature>,
+}
+
+/// Of a status document, what doctor concludes from; none in device plugin mode.
+///
+/// # Errors
+/// The text is not such a document.
+pub fn running_driver(text: &str) -> serde_json::Result<Option<RunningDriver>> {
+    let status: Status = serde_json::from_str(text)?;
+    Ok(status.dra.map(|dra| RunningDriver {
+        dropped: dra.unsupported.into_iter().map(dropped).collect(),
+        api_server_error: dra.api_server_error,
+        registration_error: dra.registration_error,
+    }))
+}
+
+fn dropped(feature: UnsupportedFeature) -> DroppedFeature {
+    let UnsupportedFeature { feature, feature_gate, fallback } = feature;
+    DroppedFeature { name: feature, gate: feature_gate, fallback }
 }
 
 /// A slice as the API server has it.
@@ -51,8 +77,8 @@ pub struct UnsupportedFeature {
 /// The registration with the kubelet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DraRegistrationStatus {
-    /// Whether the kubelet accepted the driver.
-    pub is_registered: bool,
+    /// When the kubelet accepted the driver; none while it does not.
+    pub registered: Option<SystemTime>,
     /// Whether it is connected to the service.
     pub is_connected: bool,
     /// The last error since the last success.
@@ -66,7 +92,8 @@ pub fn dra_status(registration: DraRegistrationStatus, published: &PublishedSlic
     let dropped = published.support.dropped.iter();
     DraStatus {
         driver: DRIVER_NAME.to_owned(),
-        registered: registration.is_registered,
+        registered: registration.registered.is_some(),
+        registered_since: registration.registered.map(|at| format_rfc3339_seconds(at).to_string()),
         kubelet_connected: registration.is_connected,
         registration_error: registration.last_error,
         slices: slices.map(|slices| slices.iter().map(slice_status).collect()),
@@ -102,7 +129,8 @@ fn unsupported(feature: DraFeature) -> UnsupportedFeature {
 /// Lines of the table.
 pub(super) fn dra_lines(status: &DraStatus) -> Vec<String> {
     let is = |is: bool, yes: &str, no: &str| if is { yes.to_owned() } else { no.to_owned() };
-    let registered = is(status.registered, "registered", "not registered");
+    let since = status.registered_since.as_ref().map(|since| format!("registered since {since}"));
+    let registered = since.unwrap_or_else(|| is(status.registered, "registered", "not registered"));
     let connected = is(status.kubelet_connected, "connected", "not connected");
     let mut lines = vec![format!("driver {}: {registered}, kubelet {connected}", status.driver)];
     lines.extend(status.registration_error.iter().map(|error| format!("registration: {error}")));
@@ -149,13 +177,14 @@ mod tests {
             support: ServerSupport { dropped: BTreeSet::from([DraFeature::Taints]) },
             last_error: Some("503".to_owned()),
         };
+        let registered = Some(SystemTime::UNIX_EPOCH);
         let registration =
-            DraRegistrationStatus { is_registered: true, is_connected: false, last_error: None };
+            DraRegistrationStatus { registered, is_connected: false, last_error: None };
         let lines = dra_lines(&dra_status(registration, &published));
         assert_eq!(
             lines,
             [
-                "driver gpu.iluvatar.com: registered, kubelet not connected",
+                "driver gpu.iluvatar.com: registered since 1970-01-01T00:00:00Z, kubelet not connected",
                 "slice 00000-gpu.iluvatar.com-u: generation 3, 0 devices, 0 tainted",
                 "the slices are not what the node offers",
                 "API server: 503",

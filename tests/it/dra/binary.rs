@@ -11,15 +11,17 @@ use ix_device_plugin::demo::kubelet::dra::{
 use ix_device_plugin::host::kube_api::{ApiAccess, KubeApi};
 use ix_device_plugin::model::dra::DRIVER_NAME;
 use ix_device_plugin::model::dra::claim::ClaimRef;
+use ix_device_plugin::model::log_event::LogEvent;
 use nix::sys::signal::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
+use tempfile::TempDir;
 
-use crate::support::binary::{binary, run};
+use crate::support::binary::{binary, run, stdout_of};
 use crate::support::clock::{eventually, soon};
 use crate::support::dra_rig::{NODE, deadlines};
 use crate::support::process::PluginProcess;
 
-fn claim(device: &str) -> serde_json::Value {
+fn claim(device: &str) -> Value {
     json!({
         "apiVersion": "resource.k8s.io/v1",
         "kind": "ResourceClaim",
@@ -33,46 +35,108 @@ fn claim(device: &str) -> serde_json::Value {
     })
 }
 
+/// A node of a machine on disk: its API server, its kubelet, and the program in DRA mode.
+struct ProgramRig {
+    server: ApiServer,
+    kubelet: DraKubelet,
+    process: PluginProcess,
+    host: TempDir,
+}
+
+impl ProgramRig {
+    async fn start(version: ServerVersion, config: &str) -> Self {
+        let server = ApiServer::start(version, NODE).await.unwrap();
+        let api = KubeApi::open(&ApiAccess::Plain(server.url())).await.unwrap();
+        let host = tempfile::tempdir().unwrap();
+        let path = |name: &str| host.path().join(name).display().to_string();
+        fs::create_dir(path("cdi")).unwrap();
+        stdout_of(&["fixture", "unpack", "fixtures/nodes/mr-v100-x4.node", &path("machine")]);
+        let kubelet = DraKubelet::start(DraKubeletSettings {
+            root: path("kubelet").into(),
+            deadlines: deadlines(),
+            health: HealthService::Listed,
+            repeated: RepeatedPrepare::Replaces,
+            claims: claim_reader(api),
+            wipe: Arc::new(|| Ok(())),
+        });
+        let file = path("config.yaml");
+        fs::write(&file, format!("cdi: {{specDir: {}}}\n{config}", path("cdi"))).unwrap();
+        let mut command = binary();
+        command.args(["run", "--mode", "dra", "--node-name", NODE, "--pod-uid", "u1"]);
+        command.args(["--root", &path("machine"), "--log-format", "json", "--config", &file]);
+        command.args(["--http", "127.0.0.1:0", "--api-server", &server.url()]);
+        command.args(["--kubelet-dir", &path("kubelet/device-plugins")]);
+        let process = PluginProcess::start(&mut command);
+        Self { server, kubelet: kubelet.unwrap(), process, host }
+    }
+
+    /// The check `mode` of `doctor`, which runs as in a pod: without the flags of the plugin.
+    async fn doctor(&self) -> Value {
+        let address = self.process.address().await.to_string();
+        let path = |name: &str| self.host.path().join(name).display().to_string();
+        let (root, kubelet) = (path("machine"), path("kubelet/device-plugins"));
+        let arguments = ["doctor", "-o", "json", "--http", &address, "--root", &root];
+        let report = run(&[&arguments[..], &["--kubelet-dir", &kubelet]].concat()).stdout;
+        let report: Value = serde_json::from_str(&report).unwrap();
+        let checks = report["checks"].as_array().unwrap();
+        checks.iter().find(|check| check["name"] == "mode").unwrap()["findings"].clone()
+    }
+}
+
 #[tokio::test]
 async fn the_program_prepares_what_the_api_server_says_and_leaves_no_socket_when_it_ends() {
-    let server = ApiServer::start(ServerVersion::V1_36, NODE).await.unwrap();
-    server.create(ObjectKind::ResourceClaim, "ai", claim("chip-0000-15-00-0")).unwrap();
-    let api = KubeApi::open(&ApiAccess::Plain(server.url())).await.unwrap();
-    let host = tempfile::tempdir().unwrap();
-    let (root, cdi) = (host.path().join("kubelet"), host.path().join("cdi"));
-    fs::create_dir(&cdi).unwrap();
-    let kubelet = DraKubelet::start(DraKubeletSettings {
-        root: root.clone(),
-        deadlines: deadlines(),
-        health: HealthService::Listed,
-        repeated: RepeatedPrepare::Replaces,
-        claims: claim_reader(api),
-        wipe: Arc::new(|| Ok(())),
-    })
-    .unwrap();
-    let config = host.path().join("config.yaml");
-    fs::write(&config, format!("cdi: {{specDir: {}}}\n", cdi.display())).unwrap();
-    let mut command = binary();
-    command.args(["run", "--mode", "dra", "--node-name", NODE, "--pod-uid", "u1"]);
-    command.args(["--root", "fixtures/nodes/mr-v100-x4.node", "--log-format", "json"]);
-    command.args(["--http", "off", "--api-server", &server.url()]);
-    command.arg("--config").arg(&config);
-    command.arg("--kubelet-dir").arg(root.join("device-plugins"));
-    let mut process = PluginProcess::start(&mut command);
+    let mut rig = ProgramRig::start(ServerVersion::V1_36, "").await;
+    rig.server.create(ObjectKind::ResourceClaim, "ai", claim("chip-0000-15-00-0")).unwrap();
     let claim = ClaimRef { namespace: "ai".to_owned(), name: "training".to_owned() };
     let pod = DraPodSpec::single("pod", &claim);
-    let names = eventually("a pod", async || kubelet.run_pod(&pod).await.ok()).await;
+    let names = eventually("a pod", async || rig.kubelet.run_pod(&pod).await.ok()).await;
     assert_eq!(names["main"], ["gpu.iluvatar.com/device=0000:15:00.0"]);
-    kubelet.end_pod("pod").await.unwrap();
-    process.signal(Signal::SIGTERM);
-    assert_eq!(process.ends().await, Some(0));
-    let is_gone = kubelet.wait_for(|state| !state.is_registered(DRIVER_NAME));
+    rig.kubelet.end_pod("pod").await.unwrap();
+    rig.process.signal(Signal::SIGTERM);
+    assert_eq!(rig.process.ends().await, Some(0));
+    let is_gone = rig.kubelet.wait_for(|state| !state.is_registered(DRIVER_NAME));
     soon("the end of the registration", is_gone).await;
     for directory in ["plugins_registry".into(), format!("plugins/{DRIVER_NAME}")] {
-        let entries = fs::read_dir(root.join(directory)).unwrap();
+        let entries = fs::read_dir(rig.host.path().join("kubelet").join(directory)).unwrap();
         let mut paths = entries.map(|entry| entry.unwrap().path());
         assert!(!paths.any(|path| path.extension().is_some_and(|it| it == "sock")));
     }
+}
+
+#[tokio::test]
+async fn what_the_api_server_drops_is_named_in_log_status_metric_and_doctor() {
+    let rig = ProgramRig::start(ServerVersion::V1_35, "dra: {slots: 4}").await;
+    let is_dropped = |event: &Value| event["event"] == LogEvent::FeatureDropped.name();
+    let event = rig.process.event("the dropped feature", is_dropped).await;
+    assert_eq!(event["feature"], "consumable-capacity", "{event}");
+    let has_feature =
+        |status: &Value| status["dra"]["unsupported"][0]["feature"] == "consumable-capacity";
+    rig.process.until_status("the dropped feature", has_feature).await;
+    let labels = "feature=\"consumable-capacity\"";
+    assert_eq!(rig.process.metric("dra_unsupported", labels).await, 1);
+    let findings = rig.doctor().await;
+    assert_eq!(findings[0]["finding"], "warning", "{findings}");
+    assert_eq!(
+        findings[0]["sentence"],
+        "the API server drops consumable-capacity from slices: each device is given to one claim at \
+         a time"
+    );
+    assert_eq!(findings.as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn status_says_since_when_the_driver_is_registered_and_doctor_finds_its_mode() {
+    let rig = ProgramRig::start(ServerVersion::V1_36, "").await;
+    let is_registered = |status: &Value| {
+        let dra = &status["dra"];
+        let since = dra["registeredSince"].as_str().is_some_and(|since| since.ends_with('Z'));
+        since && dra["registered"] == true && dra["slicesCurrent"] == true
+    };
+    rig.process.until_status("the registration", is_registered).await;
+    let table = run(&["status", "--http", &rig.process.address().await.to_string()]).stdout;
+    assert!(table.contains("driver gpu.iluvatar.com: registered since 20"), "{table}");
+    let findings = rig.doctor().await;
+    assert_eq!(findings[0]["sentence"], "dra; no device plugin of ours listens", "{findings}");
 }
 
 #[test]
