@@ -69,17 +69,17 @@ fn discovery(criterion: &mut Criterion) {
     group.finish();
     let mut group = criterion.benchmark_group("scan");
     for node in &nodes {
-        let machine = capture(&node.root, &config.discovery, Detail::Discovery).expect("readable");
+        let captured = capture(&node.root, &config.discovery, Detail::Discovery).expect("readable");
         group.throughput(Throughput::Elements(node.chips.into()));
         group.bench_function(BenchmarkId::from_parameter(node.chips), |bencher| {
-            bencher.iter(|| parse_sysfs_scan(black_box(&machine), &config.discovery));
+            bencher.iter(|| parse_sysfs_scan(black_box(&captured.machine), &config.discovery));
         });
     }
     group.finish();
     let mut group = criterion.benchmark_group("observe");
     for node in &nodes {
-        let machine = capture(&node.root, &config.discovery, Detail::Discovery).expect("readable");
-        let scan = parse_sysfs_scan(&machine, &config.discovery);
+        let captured = capture(&node.root, &config.discovery, Detail::Discovery).expect("readable");
+        let scan = parse_sysfs_scan(&captured.machine, &config.discovery);
         group.throughput(Throughput::Elements(node.chips.into()));
         group.bench_function(BenchmarkId::from_parameter(node.chips), |bencher| {
             bencher.iter(|| observe(black_box(&scan), &config));

@@ -72,9 +72,9 @@ fn with_report(
 pub(super) fn snapshot(args: &SnapshotArgs) -> Result<(), Failure> {
     let config = config::load_file(&args.file)?;
     let root = Root::open(&args.machine.root).map_err(anyhow::Error::new)?;
-    let machine =
+    let captured =
         sysfs::capture(&root, &config.discovery, Detail::Snapshot).map_err(anyhow::Error::new)?;
-    let text = write_node_file(&machine);
+    let text = write_node_file(&captured.machine);
     match &args.output {
         None => print(&text),
         Some(path) => files::write(path, text.as_bytes())

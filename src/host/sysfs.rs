@@ -3,7 +3,7 @@
 //! One attribute costs some 30 µs on a small virtual machine, so the links of
 //! /sys/bus/pci/devices, which show the whole tree, come first; they decide what else is read.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ use crate::model::machine::{Entry, Machine, resolve_link};
 use crate::model::pci::PciAddress;
 use crate::parse::attribute;
 use crate::parse::node_file::parse_char_device;
-use crate::parse::sysfs::{PCI_DEVICES, chip_minor, function_path, udev_record};
+use crate::parse::sysfs::{FunctionPlaces, PCI_DEVICES, chip_minor, function_place, udev_record};
 
 /// A directory that must be read for any conclusion to hold, and cannot be. Never "no GPUs".
 #[derive(Debug, Error)]
@@ -64,26 +64,35 @@ const OF_OTHERS_FOR_PEOPLE: &[&str] = &["vendor", "device", "class", "numa_node"
 /// Directories of a PCI function that never hold a device node's directory.
 const WITHOUT_NODES: &[&str] = &["power", "link", "msi_irqs"];
 
+/// What was read of a machine.
+#[derive(Debug)]
+pub struct Capture {
+    /// Everything.
+    pub machine: Machine,
+    /// Where each listed function is.
+    pub places: FunctionPlaces,
+}
+
 /// Reads the machine at `root`.
 ///
 /// # Errors
 /// [`ScanError`] where a directory that everything hangs on cannot be read.
-pub fn capture(root: &Root, rules: &DiscoveryRules, detail: Detail) -> Result<Machine, ScanError> {
-    let mut capture = Capture { root, rules, detail, machine: Machine::default() };
-    let functions = capture.functions()?;
-    let chips = capture.chips(&functions);
-    capture.neighbours(&functions, &chips);
+pub fn capture(root: &Root, rules: &DiscoveryRules, detail: Detail) -> Result<Capture, ScanError> {
+    let mut reader = Reader { root, rules, detail, machine: Machine::default() };
+    let places = reader.functions()?;
+    let chips = reader.chips(&places);
+    reader.neighbours(&places, &chips);
     if detail == Detail::Snapshot {
-        capture.keep_relatives(&functions, &chips);
+        reader.keep_relatives(&places, &chips);
     }
-    capture.slots()?;
-    capture.class_devices()?;
-    capture.device_nodes()?;
-    capture.modules();
+    reader.slots()?;
+    reader.class_devices()?;
+    reader.device_nodes()?;
+    reader.modules();
     if detail == Detail::Snapshot {
-        capture.numa_nodes()?;
+        reader.numa_nodes()?;
     }
-    Ok(capture.machine)
+    Ok(Capture { machine: reader.machine, places })
 }
 
 /// Whether the kernel lists this function now. It takes a function off the list before it reports
@@ -94,22 +103,14 @@ pub fn is_listed(root: &Root, function: PciAddress) -> bool {
     files::exists(&link)
 }
 
-/// A listed function: its directory and the ports above it.
-struct FoundFunction {
-    path: String,
-    ports: Vec<PciAddress>,
-}
-
-type Functions = BTreeMap<PciAddress, FoundFunction>;
-
-struct Capture<'a> {
+struct Reader<'a> {
     root: &'a Root,
     rules: &'a DiscoveryRules,
     detail: Detail,
     machine: Machine,
 }
 
-impl Capture<'_> {
+impl Reader<'_> {
     fn real(&self, path: &str) -> PathBuf {
         self.root.path().join(path)
     }
@@ -142,32 +143,29 @@ impl Capture<'_> {
         resolved
     }
 
-    fn functions(&mut self) -> Result<Functions, ScanError> {
+    fn functions(&mut self) -> Result<FunctionPlaces, ScanError> {
         let listed = self.list(PCI_DEVICES, "; is /sys mounted here?")?;
         self.machine.insert(PCI_DEVICES, Entry::Directory);
-        let mut functions = Functions::new();
+        let mut functions = FunctionPlaces::new();
         for Listed { name, .. } in listed {
             let Ok(address) = name.parse::<PciAddress>() else { continue };
             let listed = format!("{PCI_DEVICES}/{name}");
             self.link(&listed);
             self.machine.insert(&listed, Entry::Directory);
-            let path = function_path(&self.machine, address);
-            if matches!(self.machine.get(&path), Some(Entry::Link(_))) {
-                // It leads elsewhere; the scan finds nothing below it and reports that.
-                continue;
-            }
-            let above = path.split('/').filter_map(|part| part.parse().ok());
-            let ports = above.filter(|port| *port != address).collect();
-            functions.insert(address, FoundFunction { path, ports });
+            functions.insert(address, function_place(&self.machine, address));
         }
         Ok(functions)
     }
 
     /// Reads the vendor of every function that is no port of another, and everything of the chips.
-    fn chips(&mut self, functions: &Functions) -> BTreeSet<PciAddress> {
+    fn chips(&mut self, functions: &FunctionPlaces) -> BTreeSet<PciAddress> {
         let ports: BTreeSet<_> = functions.values().flat_map(|place| &place.ports).collect();
         let mut chips = BTreeSet::new();
         for (address, place) in functions.iter().filter(|(address, _)| !ports.contains(address)) {
+            if matches!(self.machine.get(&place.path), Some(Entry::Link(_))) {
+                // It leads elsewhere; the scan finds nothing below it and reports that.
+                continue;
+            }
             self.attribute(&format!("{}/vendor", place.path));
             if self.is_wanted(&place.path) {
                 chips.insert(*address);
@@ -217,7 +215,7 @@ impl Capture<'_> {
     }
 
     /// What else hangs below the chips' ports, and the ports' NUMA nodes where a chip has none.
-    fn neighbours(&mut self, functions: &Functions, chips: &BTreeSet<PciAddress>) {
+    fn neighbours(&mut self, functions: &FunctionPlaces, chips: &BTreeSet<PciAddress>) {
         let above_chips = ports_of(functions, chips);
         for (address, place) in functions {
             let is_neighbour = place.ports.iter().any(|port| above_chips.contains(port));
@@ -246,7 +244,7 @@ impl Capture<'_> {
 
     /// Drops every function that is no chip, no port above one and no neighbour below those ports,
     /// and reads more of those that stay.
-    fn keep_relatives(&mut self, functions: &Functions, chips: &BTreeSet<PciAddress>) {
+    fn keep_relatives(&mut self, functions: &FunctionPlaces, chips: &BTreeSet<PciAddress>) {
         let above_chips = ports_of(functions, chips);
         // Functions that could not be classified stay in the copy.
         let unclassified = self.unclassified(functions);
@@ -268,7 +266,7 @@ impl Capture<'_> {
     }
 
     /// Functions that may be chips, by their vendor.
-    fn unclassified(&self, functions: &Functions) -> BTreeSet<PciAddress> {
+    fn unclassified(&self, functions: &FunctionPlaces) -> BTreeSet<PciAddress> {
         let ports = ports_of(functions, &functions.keys().copied().collect());
         let others = functions.iter().filter(|(address, _)| !ports.contains(address));
         let unclear =
@@ -361,7 +359,7 @@ impl Capture<'_> {
     }
 }
 
-fn ports_of(functions: &Functions, chips: &BTreeSet<PciAddress>) -> BTreeSet<PciAddress> {
+fn ports_of(functions: &FunctionPlaces, chips: &BTreeSet<PciAddress>) -> BTreeSet<PciAddress> {
     let places = chips.iter().filter_map(|chip| functions.get(chip));
     places.flat_map(|place| place.ports.iter().copied()).collect()
 }
@@ -452,10 +450,10 @@ mod tests {
         }
 
         fn inventory(&self) -> Result<Arc<Inventory>, ScanError> {
-            self.look_with(&Config::default())
+            self.inventory_under(&Config::default())
         }
 
-        fn look_with(&self, config: &Config) -> Result<Arc<Inventory>, ScanError> {
+        fn inventory_under(&self, config: &Config) -> Result<Arc<Inventory>, ScanError> {
             let root = Root::open(self.0.path()).unwrap();
             let scan = scan(&root, &config.discovery)?;
             Ok(Arc::clone(&snapshot_of(scan, config).inventory))
@@ -709,10 +707,10 @@ mod tests {
     fn other_vendors_and_drivers_count_where_they_are_configured() {
         let mut config = Config::default();
         config.discovery.vendor_ids = vec![0x8086];
-        assert_eq!(Tree::new().look_with(&config).unwrap().boards, []);
+        assert_eq!(Tree::new().inventory_under(&config).unwrap().boards, []);
         let mut config = Config::default();
         config.discovery.drivers = vec!["bi_driver".to_owned()];
-        let inventory = Tree::new().look_with(&config).unwrap();
+        let inventory = Tree::new().inventory_under(&config).unwrap();
         let reasons: Vec<_> =
             inventory.skipped.iter().map(|skipped| skipped.reason.to_string()).collect();
         assert_eq!(reasons, ["bound to iluvatar, which is not in discovery.drivers"; 2]);
@@ -729,7 +727,7 @@ mod tests {
             .with_link(&format!("{PCI_DEVICES}/0000:01:00.1"), &format!("../../../../{beside}"));
         let root = Root::open(tree.0.path()).unwrap();
         let rules = DiscoveryRules::default();
-        let snapshot = capture(&root, &rules, Detail::Snapshot).unwrap();
+        let snapshot = capture(&root, &rules, Detail::Snapshot).unwrap().machine;
         assert!(snapshot.get(&format!("{beside}/vendor")).is_some());
         assert!(snapshot.get(far).is_none());
         assert!(snapshot.get(&format!("{PCI_DEVICES}/0000:80:01.0")).is_none());

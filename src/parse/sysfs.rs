@@ -17,56 +17,35 @@ use crate::model::sysfs::{ClassDevice, SysfsScan};
 /// Where the kernel lists PCI functions, relative to the root.
 pub const PCI_DEVICES: &str = "sys/bus/pci/devices";
 
-/// Reads what a capture holds.
+/// Where a listed function is in the PCI tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FunctionPlace {
+    /// Its directory.
+    pub path: String,
+    /// The bridges above it, the root port first.
+    pub ports: Vec<PciAddress>,
+    /// The root bus that it hangs under; none where the path shows none.
+    pub root_bus: Option<RootBus>,
+}
+
+/// The place of each listed function.
+pub type FunctionPlaces = BTreeMap<PciAddress, FunctionPlace>;
+
+/// The place of every function of [`PCI_DEVICES`].
 #[must_use]
-pub fn parse_sysfs_scan(machine: &Machine, rules: &DiscoveryRules) -> SysfsScan {
-    let mut scan = SysfsScan {
-        functions: parse_functions(machine),
-        slots: parse_slots(machine),
-        class_devices: parse_class_devices(machine),
-        device_nodes: parse_device_nodes(machine, rules),
-        driver_version: parse_driver_version(machine, rules),
-        ..SysfsScan::default()
-    };
-    for function in &scan.functions {
-        match parse_chip(machine, function, rules) {
-            Ok(Some(chip)) => scan.chips.push(chip),
-            Ok(None) => {}
-            Err(reason) => {
-                let reason = SkipReason::Unreadable(reason);
-                scan.unreadable.push(Skipped { address: function.address, reason });
-            }
-        }
-    }
-    scan
-}
-
-/// Every function of [`PCI_DEVICES`] with its place in the tree, ascending by address.
-fn parse_functions(machine: &Machine) -> Vec<Function> {
+pub fn function_places(machine: &Machine) -> FunctionPlaces {
     let addresses = machine.children(PCI_DEVICES).filter_map(|(name, _)| name.parse().ok());
-    let mut functions: Vec<_> = addresses.map(|address| parse_function(machine, address)).collect();
-    let ports: BTreeSet<_> = functions.iter().flat_map(|function| function.ports.clone()).collect();
-    for function in functions.iter_mut().filter(|function| ports.contains(&function.address)) {
-        function.kind = FunctionKind::Bridge;
-    }
-    functions.sort_by_key(|function| function.address);
-    functions
+    addresses.map(|address| (address, function_place(machine, address))).collect()
 }
 
-fn parse_function(machine: &Machine, address: PciAddress) -> Function {
+/// The place of one function, as its link shows it.
+#[must_use]
+pub fn function_place(machine: &Machine, address: PciAddress) -> FunctionPlace {
     let path = function_path(machine, address);
-    let kind = match read(machine, &path, "class", attribute::parse_class) {
-        Ok(Some(class)) if class.is_bridge() => FunctionKind::Bridge,
-        Ok(None) => FunctionKind::Unread,
-        // A class that cannot be read must not make a neighbour invisible.
-        _ => FunctionKind::Endpoint,
-    };
-    Function {
-        address,
-        ports: parse_ports(&path, address),
-        root_bus: path.split('/').find_map(|part| part.parse::<RootBus>().ok()),
-        kind,
-    }
+    let passed = path.split('/').filter_map(|part| part.parse::<PciAddress>().ok());
+    let ports = passed.filter(|port| *port != address).collect();
+    let root_bus = path.split('/').find_map(|part| part.parse().ok());
+    FunctionPlace { path, ports, root_bus }
 }
 
 /// The directory of a function: where its link leads, or the listed directory itself. A link to a
@@ -78,10 +57,63 @@ pub fn function_path(machine: &Machine, address: PciAddress) -> String {
     machine.resolve(&listed).filter(|path| path.ends_with(&own)).unwrap_or(listed)
 }
 
-/// The bridges that a path passes on its way to `address`, the root port first.
-fn parse_ports(path: &str, address: PciAddress) -> Vec<PciAddress> {
-    let ports = path.split('/').filter_map(|part| part.parse::<PciAddress>().ok());
-    ports.filter(|port| *port != address).collect()
+/// Reads what a machine holds.
+#[must_use]
+pub fn parse_sysfs_scan(machine: &Machine, rules: &DiscoveryRules) -> SysfsScan {
+    parse_sysfs_scan_at(machine, &function_places(machine), rules)
+}
+
+/// The same where the places of its functions are known already.
+#[must_use]
+pub fn parse_sysfs_scan_at(
+    machine: &Machine,
+    places: &FunctionPlaces,
+    rules: &DiscoveryRules,
+) -> SysfsScan {
+    let mut scan = SysfsScan {
+        functions: parse_functions(machine, places),
+        slots: parse_slots(machine),
+        class_devices: parse_class_devices(machine),
+        device_nodes: parse_device_nodes(machine, rules),
+        driver_version: parse_driver_version(machine, rules),
+        ..SysfsScan::default()
+    };
+    for (function, place) in scan.functions.iter().zip(places.values()) {
+        match parse_chip(machine, function, &place.path, rules) {
+            Ok(Some(chip)) => scan.chips.push(chip),
+            Ok(None) => {}
+            Err(reason) => {
+                let reason = SkipReason::Unreadable(reason);
+                scan.unreadable.push(Skipped { address: function.address, reason });
+            }
+        }
+    }
+    scan
+}
+
+/// Every function with its place in the tree, ascending by address as `places` is.
+fn parse_functions(machine: &Machine, places: &FunctionPlaces) -> Vec<Function> {
+    let ports: BTreeSet<_> = places.values().flat_map(|place| &place.ports).collect();
+    let kind = |address: &PciAddress, place: &FunctionPlace| {
+        let is_port = ports.contains(address);
+        if is_port { FunctionKind::Bridge } else { parse_kind(machine, &place.path) }
+    };
+    let function = |(address, place): (&PciAddress, &FunctionPlace)| Function {
+        address: *address,
+        ports: place.ports.clone(),
+        root_bus: place.root_bus,
+        kind: kind(address, place),
+    };
+    places.iter().map(function).collect()
+}
+
+fn parse_kind(machine: &Machine, path: &str) -> FunctionKind {
+    match read(machine, path, "class", attribute::parse_class) {
+        Ok(Some(class)) if class.is_bridge() => FunctionKind::Bridge,
+        Ok(None) => FunctionKind::Unread,
+        // A class that cannot be read must not make a neighbour invisible.
+        _ => FunctionKind::Endpoint,
+    }
 }
 
 /// One attribute; `Ok(None)` where the capture does not have it.
@@ -116,31 +148,31 @@ fn require<T>(
 fn parse_chip(
     machine: &Machine,
     function: &Function,
+    path: &str,
     rules: &DiscoveryRules,
 ) -> Result<Option<ChipFunction>, String> {
     if function.kind == FunctionKind::Bridge {
         return Ok(None);
     }
-    let path = function_path(machine, function.address);
-    let vendor = require(machine, &path, "vendor", attribute::parse_id)?;
+    let vendor = require(machine, path, "vendor", attribute::parse_id)?;
     if !rules.vendor_ids.contains(&vendor) {
         return Ok(None);
     }
-    require(machine, &path, "class", attribute::parse_class)?;
-    let device = require(machine, &path, "device", attribute::parse_id)?;
+    require(machine, path, "class", attribute::parse_class)?;
+    let device = require(machine, path, "device", attribute::parse_id)?;
     let mut chip = ChipFunction {
         function: function.clone(),
         id: PciId { vendor, device },
-        driver: driver(machine, &path),
-        virtual_of: physical_function(machine, &path),
+        driver: driver(machine, path),
+        virtual_of: physical_function(machine, path),
         answers: true,
         numa_node: None,
         link: Link::default(),
-        child_nodes: child_nodes(machine, &path),
+        child_nodes: child_nodes(machine, path),
         udev_model: udev_model(machine, function.address),
         oddities: Vec::new(),
     };
-    read_details(machine, &path, &mut chip);
+    read_details(machine, path, &mut chip);
     Ok(Some(chip))
 }
 

@@ -103,7 +103,7 @@ proptest! {
         let (machine, _) = plan.build();
         let source = Unpacked::new(&machine);
         let scanned = scan_of(&source.root, &config).unwrap();
-        let snapshot = capture(&source.root, &config.discovery, Detail::Snapshot).unwrap();
+        let snapshot = capture(&source.root, &config.discovery, Detail::Snapshot).unwrap().machine;
         let copy = parse_node_file(&write_node_file(&snapshot)).unwrap();
         prop_assert_eq!(inventory_of(&copy, &config), scanned);
     }
@@ -123,7 +123,7 @@ proptest! {
             check_shape(&inventory)?;
         }
         if let Ok(snapshot) = capture(&damaged.root, &config.discovery, Detail::Snapshot) {
-            let text = write_node_file(&snapshot);
+            let text = write_node_file(&snapshot.machine);
             prop_assert!(parse_node_file(&text).is_ok(), "{}", text);
         }
     }

@@ -6,17 +6,15 @@ use super::root::below;
 use crate::host::files;
 use crate::host::identities::read_identities;
 use crate::host::root::Root;
-use crate::host::sysfs::{self, Detail};
+use crate::host::scan::scan;
 use crate::model::config::Config;
 use crate::model::device::DeviceNode;
 use crate::model::doctor::facts::{DeviceLink, DeviceLinks, HardwareFacts};
-use crate::parse::sysfs::parse_sysfs_scan;
 
 /// What discovery reads, and what only `doctor` asks for.
 pub(super) fn hardware(root: &Root, config: &Config) -> Result<HardwareFacts, String> {
     let rules = &config.discovery;
-    let machine = sysfs::capture(root, rules, Detail::Discovery).map_err(|it| it.to_string())?;
-    let scan = parse_sysfs_scan(&machine, rules);
+    let scan = scan(root, rules).map_err(|it| it.to_string())?;
     let is_loaded = |driver: &&String| {
         let places = ["sys/module", "sys/bus/pci/drivers"];
         places.iter().any(|place| files::exists(&below(root, place).join(driver)))
