@@ -9,6 +9,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::directory_follower::{CheckIntervals, CheckReason, DirectoryFollower};
 use super::inventory_owner::SnapshotReceiver;
 use super::telemetry::{Telemetry, WatchMethod};
 use crate::decide::node::list_limit::oversized_under;
@@ -73,22 +74,15 @@ impl ConfigWatch {
 
     /// Follows until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        let mut watch = None;
+        let mut follower = DirectoryFollower::new(self.inotify);
         self.telemetry.config_followed(WatchMethod::Polls);
         while !stop.is_cancelled() {
-            // What changed before the watch began, inotify does not report: check soon.
-            let next_check = self.interval(watch.as_ref());
-            if watch.is_none() && self.inotify {
-                watch = self.watch();
-            }
             tokio::select! {
                 () = stop.cancelled() => break,
-                () = tokio::time::sleep(next_check) => {}
                 () = self.requests.notified() => self.seen = None,
-                result = DirectoryWatch::changed_or_never(watch.as_ref()) => {
-                    self.seen = None;
-                    if result.is_err() {
-                        watch = None;
+                reason = follower.next(self.intervals(), || self.watch()) => {
+                    if reason == CheckReason::Hint {
+                        self.seen = None;
                     }
                 }
             }
@@ -100,13 +94,13 @@ impl ConfigWatch {
 
     /// How often to check the file. What was refused may fit other hardware, of which inotify
     /// reports nothing.
-    fn interval(&self, watch: Option<&DirectoryWatch>) -> Duration {
-        let is_reported = watch.is_some() && self.source.is_within_directory();
-        let is_accepted = self.last_problem.is_empty();
-        if is_reported && is_accepted { WATCHED_INTERVAL } else { POLL_INTERVAL }
+    fn intervals(&self) -> CheckIntervals {
+        let is_reported = self.source.is_within_directory() && self.last_problem.is_empty();
+        let watched = if is_reported { WATCHED_INTERVAL } else { POLL_INTERVAL };
+        CheckIntervals { first: POLL_INTERVAL, polled: POLL_INTERVAL, watched }
     }
 
-    /// False where the file's stamp says that nothing changed. What was refused is looked at in any
+    /// False where the file's version shows that nothing changed. What was refused is read again in any
     /// case: with other hardware it may fit.
     fn may_have_changed(&mut self) -> bool {
         let stamp = self.source.stamp();

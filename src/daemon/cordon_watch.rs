@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::directory_follower::{CheckIntervals, DirectoryFollower};
 use crate::host::cordon_file::{self, FILE_NAME};
 use crate::host::directory_watch::DirectoryWatch;
 use crate::host::files::{self, FileVersion};
@@ -19,10 +20,12 @@ use crate::host::state_file::{StateFile, aside_of};
 use crate::model::cordon::{CordonList, Cordons};
 use crate::model::log_event::LogEvent;
 
-/// How often to check the file's version without inotify.
-const POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// How often to check it while inotify reports its changes.
-const WATCHED_INTERVAL: Duration = Duration::from_secs(60);
+/// How often to check the file's version.
+const INTERVALS: CheckIntervals = CheckIntervals {
+    first: Duration::from_millis(500),
+    polled: Duration::from_millis(500),
+    watched: Duration::from_secs(60),
+};
 
 /// Follows the file.
 #[derive(Debug)]
@@ -48,21 +51,11 @@ impl CordonWatch {
 
     /// Follows until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        let mut watch = None;
+        let mut follower = DirectoryFollower::new(self.inotify);
         while !stop.is_cancelled() {
-            // What changed before the watch began, inotify does not report: check soon.
-            let interval = if watch.is_some() { WATCHED_INTERVAL } else { POLL_INTERVAL };
-            if watch.is_none() && self.inotify {
-                watch = self.path.parent().and_then(|it| DirectoryWatch::open(it).ok());
-            }
             tokio::select! {
                 () = stop.cancelled() => break,
-                () = tokio::time::sleep(interval) => {}
-                result = DirectoryWatch::changed_or_never(watch.as_ref()) => {
-                    if result.is_err() {
-                        watch = None;
-                    }
-                }
+                _ = follower.next(INTERVALS, || self.watch()) => {}
             }
             let reading = tokio::task::spawn_blocking(move || {
                 let list = self.read();
@@ -75,6 +68,10 @@ impl CordonWatch {
             self = read;
             self.publish(list);
         }
+    }
+
+    fn watch(&self) -> Option<DirectoryWatch> {
+        DirectoryWatch::open(self.path.parent()?).ok()
     }
 
     /// Sends what is new.

@@ -8,15 +8,18 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::directory_follower::{CheckIntervals, CheckReason, DirectoryFollower};
 use crate::host::directory_watch::DirectoryWatch;
 use crate::host::files::{self, FileVersion};
 use crate::model::config::Config;
 use crate::model::rescan::RescanTrigger;
 
-/// How often to check the file without inotify.
-const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// How often to check it while inotify reports its changes.
-const WATCHED_INTERVAL: Duration = Duration::from_secs(10);
+/// How often to check the file.
+const INTERVALS: CheckIntervals = CheckIntervals {
+    first: Duration::ZERO,
+    polled: Duration::from_secs(1),
+    watched: Duration::from_secs(10),
+};
 
 /// Follows the file that the configuration names.
 pub struct IdentitiesWatch {
@@ -54,22 +57,14 @@ impl IdentitiesWatch {
     /// Follows one file, and never ends.
     async fn follow(&mut self, path: Option<PathBuf>) {
         let Some(path) = path else { return std::future::pending().await };
-        let mut watch = None;
+        let mut follower = DirectoryFollower::new(self.inotify);
+        let open = || DirectoryWatch::open_with_contents(path.parent()?).ok();
         loop {
-            let directory = path.parent().filter(|_| self.inotify && watch.is_none());
-            watch = watch.or_else(|| DirectoryWatch::open_with_contents(directory?).ok());
-            let interval = if watch.is_some() { WATCHED_INTERVAL } else { POLL_INTERVAL };
-            self.check(&path).await;
-            tokio::select! {
-                () = tokio::time::sleep(interval) => {}
-                result = DirectoryWatch::changed_or_never(watch.as_ref()) => {
-                    if result.is_err() {
-                        watch = None;
-                    }
-                    // Two changes in one tick of the kernel's clock have the same version.
-                    self.seen = None;
-                }
+            if follower.next(INTERVALS, open).await == CheckReason::Hint {
+                // Two changes in one tick of the kernel's clock have the same version.
+                self.seen = None;
             }
+            self.check(&path).await;
         }
     }
 

@@ -1,5 +1,6 @@
 //! Loops that own something. Each waits for `stop`; none holds a lock or a borrow across an await.
 
+pub mod directory_follower;
 pub mod dra_telemetry;
 pub mod slow;
 pub mod telemetry;
