@@ -18,7 +18,6 @@ use crate::decide::kubelet::session::{OwnSocketState, SocketIdentity};
 use crate::host::abortable_stream::AbortableStream;
 use crate::host::accept::accept_with_backoff;
 use crate::host::authority_stream::NormalisedStream;
-use crate::host::held_stream::HeldStream;
 use crate::host::kubelet::{self, Peer};
 
 /// How long a server may take to end its calls before its connections are cut.
@@ -57,7 +56,7 @@ impl SocketServer {
         let incoming = accepted.map(move |accepted| {
             accepted.map(|stream| {
                 let open = OpenConnection::new(&counter, &stream);
-                NormalisedStream::new(HeldStream::new(AbortableStream::new(stream, &cut), open))
+                NormalisedStream::new(AbortableStream::holding(stream, &cut, open))
             })
         });
         let serving = services(closing.clone())

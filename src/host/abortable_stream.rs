@@ -1,5 +1,6 @@
-//! A Unix stream that can be ended from outside, as the end of a process does. tonic serves each
-//! connection in a task of its own, which outlives the server that accepted it.
+//! A Unix stream that can be ended from outside, as the end of a process does, and that holds a value
+//! until then. tonic serves each connection in a task of its own, which outlives the server that
+//! accepted it, and drops the stream when the connection is over, whichever side ended it.
 
 use std::io;
 use std::pin::Pin;
@@ -12,16 +13,25 @@ use tonic::transport::server::{Connected, UdsConnectInfo};
 
 /// A stream that is reset for both sides once its token is cancelled.
 #[derive(Debug)]
-pub struct AbortableStream {
+pub struct AbortableStream<T = ()> {
     stream: UnixStream,
     aborted: Pin<Box<WaitForCancellationFutureOwned>>,
+    _held: T,
 }
 
 impl AbortableStream {
     /// Wraps a stream that `abort` ends.
     #[must_use]
     pub fn new(stream: UnixStream, abort: &CancellationToken) -> Self {
-        Self { stream, aborted: Box::pin(abort.clone().cancelled_owned()) }
+        Self::holding(stream, abort, ())
+    }
+}
+
+impl<T> AbortableStream<T> {
+    /// The same with a value that is dropped with the stream.
+    #[must_use]
+    pub fn holding(stream: UnixStream, abort: &CancellationToken, held: T) -> Self {
+        Self { stream, aborted: Box::pin(abort.clone().cancelled_owned()), _held: held }
     }
 
     /// Fails once the stream is aborted; until then, wakes the task when that happens.
@@ -33,7 +43,7 @@ impl AbortableStream {
     }
 }
 
-impl AsyncRead for AbortableStream {
+impl<T: Unpin> AsyncRead for AbortableStream<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -44,7 +54,7 @@ impl AsyncRead for AbortableStream {
     }
 }
 
-impl AsyncWrite for AbortableStream {
+impl<T: Unpin> AsyncWrite for AbortableStream<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -76,7 +86,7 @@ impl AsyncWrite for AbortableStream {
     }
 }
 
-impl Connected for AbortableStream {
+impl<T> Connected for AbortableStream<T> {
     type ConnectInfo = UdsConnectInfo;
 
     fn connect_info(&self) -> UdsConnectInfo {
@@ -98,5 +108,14 @@ mod tests {
         let mut buffer = [0; 1];
         let (read, ()) = tokio::join!(stream.read(&mut buffer), async { abort.cancel() });
         assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn a_held_value_is_dropped_with_the_stream() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let (held, ended) = tokio::sync::oneshot::channel::<()>();
+        let stream = AbortableStream::holding(ours, &CancellationToken::new(), held);
+        drop(stream);
+        ended.await.unwrap_err();
     }
 }

@@ -25,7 +25,6 @@ pub mod accept;
 
 pub mod authority_stream;
 pub mod directory_watch;
-pub mod held_stream;
 pub mod http_client;
 pub mod kube_api;
 pub mod kubelet;

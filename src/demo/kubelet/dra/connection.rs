@@ -14,7 +14,6 @@ use super::health;
 use super::registry::DraContext;
 use super::state::RegisteredDriver;
 use crate::host::abortable_stream::AbortableStream;
-use crate::host::held_stream::HeldStream;
 
 /// Stays connected, and follows the health of devices, until the task is dropped.
 pub(super) async fn keep(context: DraContext, socket: PathBuf, driver: RegisteredDriver) {
@@ -41,7 +40,7 @@ async fn connect(
 ) -> Result<(Channel, oneshot::Receiver<()>), Box<dyn std::error::Error + Send + Sync>> {
     let stream = UnixStream::connect(endpoint).await?;
     let (held, ended) = oneshot::channel();
-    let stream = HeldStream::new(AbortableStream::new(stream, &context.cut), held);
+    let stream = AbortableStream::holding(stream, &context.cut, held);
     let mut only_stream = Some(TokioIo::new(stream));
     let connector = tower::service_fn(move |_: Uri| {
         let stream = only_stream.take().ok_or(io::ErrorKind::NotConnected);
