@@ -6,7 +6,6 @@ use super::v1beta1::{
     AllocateResponse, CdiDevice, ContainerAllocateResponse, ContainerPreferredAllocationResponse,
     Device as WireDevice, DevicePluginOptions, DeviceSpec, ListAndWatchResponse, NumaNode,
     PreferredAllocationRequest, PreferredAllocationResponse, RegisterRequest, TopologyInfo,
-    VERSION,
 };
 use crate::decide::allocation::allocate::{AllocateError, Grant};
 use crate::decide::allocation::prefer::{DeviceSupply, PreferenceRequest, prefer};
@@ -14,6 +13,9 @@ use crate::model::cdi::CdiKind;
 use crate::model::config::StartVerification;
 use crate::model::device::{Device, DeviceId, Resource};
 use crate::model::topology::DistanceTree;
+
+/// The version that a plugin registers with.
+pub const VERSION: &str = "v1beta1";
 
 /// The optional calls that the kubelet may make.
 #[must_use]

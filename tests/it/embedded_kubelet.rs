@@ -632,13 +632,14 @@ mod scripted_plugin {
     use std::pin::Pin;
 
     use hyper_util::rt::TokioIo;
+    use ix_device_plugin::wire::device_plugin::VERSION;
     use ix_device_plugin::wire::v1beta1::device_plugin_server::{DevicePlugin, DevicePluginServer};
     use ix_device_plugin::wire::v1beta1::registration_client::RegistrationClient;
     use ix_device_plugin::wire::v1beta1::{
         AllocateRequest, AllocateResponse, CdiDevice, ContainerAllocateResponse,
         ContainerPreferredAllocationResponse, DevicePluginOptions, Empty, ListAndWatchResponse,
         PreStartContainerRequest, PreStartContainerResponse, PreferredAllocationRequest,
-        PreferredAllocationResponse, RegisterRequest, VERSION,
+        PreferredAllocationResponse, RegisterRequest,
     };
     use tokio::net::{UnixListener, UnixStream};
     use tokio::sync::watch;

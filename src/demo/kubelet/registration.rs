@@ -16,8 +16,9 @@ use super::resource_name::is_extended_resource;
 use super::settings::RegisterBehaviour;
 use super::streams;
 use crate::host::abortable_stream::AbortableStream;
+use crate::wire::device_plugin::VERSION;
 use crate::wire::v1beta1::registration_server::{Registration, RegistrationServer};
-use crate::wire::v1beta1::{DevicePluginOptions, Empty, RegisterRequest, VERSION};
+use crate::wire::v1beta1::{DevicePluginOptions, Empty, RegisterRequest};
 
 /// Serves until the task is dropped; the connections end with `context.cut`.
 pub(super) async fn serve(
