@@ -305,12 +305,12 @@ fn without_the_kubelets_directory_the_flag_that_names_it_is_named() {
 }
 
 /// A watch of a directory, under a clock that stands still while anything happens.
-struct Watching {
+struct CordonWatchRig {
     cordons: watch::Receiver<CordonList>,
     _tasks: JoinSet<()>,
 }
 
-impl Watching {
+impl CordonWatchRig {
     fn start(directory: &Path, inotify: bool) -> Self {
         let (watch, cordons) = CordonWatch::open(directory, inotify);
         let mut tasks = JoinSet::new();
@@ -330,7 +330,7 @@ impl Watching {
 async fn a_change_is_noticed_at_once_with_inotify_and_within_a_second_without() {
     for (inotify, limit) in [(true, Duration::ZERO), (false, Duration::from_secs(1))] {
         let directory = TempDir::new().unwrap();
-        let mut watching = Watching::start(directory.path(), inotify);
+        let mut watching = CordonWatchRig::start(directory.path(), inotify);
         tokio::time::sleep(Duration::from_secs(600)).await;
         for arguments in [&["cordon", FIRST][..], &["cordon", LAST], &["uncordon", FIRST]] {
             assert_eq!(command(directory.path(), arguments).code, Some(0));
@@ -345,7 +345,7 @@ async fn a_change_is_noticed_at_once_with_inotify_and_within_a_second_without() 
 async fn a_file_that_cannot_be_read_leaves_the_last_known_cordons() {
     let (directory, log) = (TempDir::new().unwrap(), Log::capture());
     assert_eq!(command(directory.path(), &["cordon", FIRST]).code, Some(0));
-    let mut watching = Watching::start(directory.path(), false);
+    let mut watching = CordonWatchRig::start(directory.path(), false);
     let path = directory.path().join(FILE_NAME);
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();

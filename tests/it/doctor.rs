@@ -50,12 +50,12 @@ fn scripts_get_the_report_as_json() {
 }
 
 /// A copy of `all-well.node` on disk, with a kubelet's live socket.
-struct Node {
+struct WellNode {
     directory: TempDir,
     listening: Vec<UnixListener>,
 }
 
-impl Node {
+impl WellNode {
     fn new() -> Self {
         let directory = TempDir::new().expect("a temporary directory");
         let root = directory.path().to_str().expect("its path is text");
@@ -106,14 +106,14 @@ impl Node {
 }
 
 #[track_caller]
-fn check(node: &Node, name: &str, expected: (i32, &str)) {
+fn check(node: &WellNode, name: &str, expected: (i32, &str)) {
     let (code, findings) = node.findings(name, &[]);
     assert_eq!((code, &*findings), (Some(expected.0), &[expected.1.to_owned()][..]));
 }
 
 #[test]
 fn a_node_with_a_live_kubelet_passes_every_check() {
-    let node = Node::new();
+    let node = WellNode::new();
     let (code, report) = node.run(&[]);
     assert_eq!((code, &report["exitStatus"]), (Some(0), &Value::from(0)));
     check(
@@ -149,7 +149,7 @@ async fn a_pod_that_holds_a_device_that_left_is_named_by_the_kubelet() {
 
 #[test]
 fn a_kubelet_that_has_ended_is_known_by_its_socket() {
-    let mut node = Node::new();
+    let mut node = WellNode::new();
     node.listening.clear();
     let expected = "failure: /var/lib/kubelet/device-plugins/kubelet.sock refuses connections: the \
                     kubelet that made it has ended";
@@ -162,7 +162,7 @@ fn a_kubelet_that_has_ended_is_known_by_its_socket() {
 
 #[test]
 fn a_stale_socket_is_distinguished_from_a_live_one() {
-    let mut node = Node::new();
+    let mut node = WellNode::new();
     node.listen("var/lib/kubelet/device-plugins/nic.sock");
     check(&node, "stale-sockets", (0, "ok: no socket is left behind"));
     node.listen("var/lib/kubelet/device-plugins/iluvatar-gpu.sock");
@@ -175,7 +175,7 @@ fn a_stale_socket_is_distinguished_from_a_live_one() {
 
 #[test]
 fn a_kubelet_on_another_root_is_found_by_its_sockets() {
-    let mut node = Node::new();
+    let mut node = WellNode::new();
     node.listen("var/lib/k0s/kubelet/pod-resources/kubelet.sock");
     let (code, findings) = node.findings("kubelet-root", &[]);
     assert_eq!(code, Some(23));
@@ -188,7 +188,7 @@ fn a_kubelet_on_another_root_is_found_by_its_sockets() {
 
 #[test]
 fn a_kubelet_directory_that_is_named_is_taken_as_it_is() {
-    let node = Node::new();
+    let node = WellNode::new();
     let elsewhere = node.path("elsewhere");
     let _kubelet = {
         fs::create_dir(&elsewhere).unwrap();
@@ -203,7 +203,7 @@ fn a_kubelet_directory_that_is_named_is_taken_as_it_is() {
 
 #[test]
 fn a_wrong_configuration_is_a_finding_and_the_other_checks_still_run() {
-    let node = Node::new().with("config.yaml", "bords: {}\n");
+    let node = WellNode::new().with("config.yaml", "bords: {}\n");
     let file = node.path("config.yaml");
     let config = ["--config", file.to_str().unwrap()];
     let (code, findings) = node.findings("configuration", &config);
@@ -217,7 +217,7 @@ fn a_wrong_configuration_is_a_finding_and_the_other_checks_still_run() {
 
 #[test]
 fn a_machine_without_sys_is_a_finding_and_no_crash() {
-    let node = Node::new();
+    let node = WellNode::new();
     fs::remove_dir_all(node.path("sys")).unwrap();
     let (code, findings) = node.findings("sysfs", &[]);
     assert_eq!(code, Some(11));
@@ -229,7 +229,7 @@ fn a_machine_without_sys_is_a_finding_and_no_crash() {
 #[test]
 fn drop_ins_of_a_runtime_are_read() {
     let crio = "[crio.runtime]\ndefault_runtime = \"iluvatar\"\n";
-    let node = Node::new().with("etc/crio/crio.conf.d/99-ix.conf", crio);
+    let node = WellNode::new().with("etc/crio/crio.conf.d/99-ix.conf", crio);
     let (code, findings) = node.findings("container-runtime", &[]);
     assert_eq!(code, Some(22));
     let expected = "warning: /etc/crio/crio.conf.d/99-ix.conf makes `iluvatar` the default runtime \
@@ -241,7 +241,7 @@ fn drop_ins_of_a_runtime_are_read() {
 #[test]
 fn the_gravest_check_gives_the_exit_status() {
     let crio = "[crio.runtime]\ndefault_runtime = \"iluvatar\"\n";
-    let node = Node::new().with("etc/crio/crio.conf", crio);
+    let node = WellNode::new().with("etc/crio/crio.conf", crio);
     fs::remove_file(node.path("sys/module/iluvatar/version")).unwrap();
     assert_eq!(node.run(&[]).0, Some(13));
     fs::remove_file(node.path("var/lib/kubelet/device-plugins/kubelet.sock")).unwrap();
@@ -273,7 +273,7 @@ fn a_container_proves_nothing_of_the_node() {
 
 #[test]
 fn an_unreadable_file_is_distinguished_from_an_absent_one() {
-    let node = Node::new();
+    let node = WellNode::new();
     fs::create_dir_all(node.path("etc/docker/daemon.json")).unwrap();
     let expected = "note: /etc/docker/daemon.json of Docker could not be read: Is a directory (os \
                     error 21)";

@@ -104,10 +104,10 @@ fn unless_absent(result: io::Result<()>) {
     }
 }
 
-/// Faults befall a node.
-struct Node(NodeRig);
+/// A node that faults happen to.
+struct FaultyNode(NodeRig);
 
-impl Node {
+impl FaultyNode {
     async fn suffer(&self, (fault, lasts, calm): Lasting) -> Result<(), KubeletError> {
         let pause = tokio::time::sleep(Duration::from_millis(lasts));
         match fault {
@@ -218,7 +218,7 @@ async fn hold(story: Story, node: TestNode) -> Result<(), String> {
         KubeletSettings { takeover_bug: story.takeover_bug, ..KubeletSettings::default() };
     let node = node.kubelet(settings);
     let node = if story.inotify { node } else { node.without_inotify() };
-    let mut node = Node(node.prepare().await);
+    let mut node = FaultyNode(node.prepare().await);
     node.0.start_plugin();
     node.0.plugin().snapshot().await;
     let last = story.faults.len() - 1;

@@ -16,28 +16,28 @@ use crate::support::node_rig::{NodeRig, ids};
 use crate::support::test_node::TestNode;
 
 /// A node of two-chip boards that follows a configuration file.
-struct Node {
+struct ReconfiguredNode {
     rig: NodeRig,
     file: PathBuf,
     _directory: TempDir,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum PodResources {
+enum PodResourcesSocket {
     Mounted,
     Absent,
 }
 
-impl Node {
-    async fn start(config: &str, pod_resources: PodResources) -> Self {
+impl ReconfiguredNode {
+    async fn start(config: &str, pod_resources: PodResourcesSocket) -> Self {
         let directory = TempDir::new().unwrap();
         let file = directory.path().join("config.yaml");
         fs::write(&file, config).unwrap();
         let source = ConfigSource::new(Some(&file), Overrides::default());
         let node = TestNode::fixture("bi-v150-x8").config_file(&source);
         let node = match pod_resources {
-            PodResources::Mounted => node.with_pod_resources(),
-            PodResources::Absent => node,
+            PodResourcesSocket::Mounted => node.with_pod_resources(),
+            PodResourcesSocket::Absent => node,
         };
         Self { rig: node.start().await, file, _directory: directory }
     }
@@ -56,7 +56,7 @@ impl Node {
 /// A pod holds a board while boards are split: both of its chips are withheld until it ends.
 #[tokio::test]
 async fn the_chips_of_a_held_board_are_given_to_nobody_until_its_pod_ends() {
-    let node = Node::start("", PodResources::Mounted).await;
+    let node = ReconfiguredNode::start("", PodResourcesSocket::Mounted).await;
     let held = ids(&node.rig.admit("train", GPU, 1).await, GPU).remove(0);
     let chips = node.chips(&held);
     node.configure("flags: {splitboard: true}");
@@ -84,7 +84,7 @@ async fn the_chips_of_a_held_board_are_given_to_nobody_until_its_pod_ends() {
 
 #[tokio::test]
 async fn a_plugin_that_starts_with_another_configuration_withholds_what_is_held() {
-    let mut node = Node::start("", PodResources::Mounted).await;
+    let mut node = ReconfiguredNode::start("", PodResourcesSocket::Mounted).await;
     let held = ids(&node.rig.admit("train", GPU, 1).await, GPU).remove(0);
     // What was allocated is in the file once its container starts.
     node.rig.start_pod("train").await.unwrap();
@@ -100,7 +100,7 @@ async fn a_plugin_that_starts_with_another_configuration_withholds_what_is_held(
 
 #[tokio::test]
 async fn without_pod_resources_the_change_applies_and_a_warning_names_the_chips() {
-    let node = Node::start("", PodResources::Absent).await;
+    let node = ReconfiguredNode::start("", PodResourcesSocket::Absent).await;
     let held = ids(&node.rig.admit("train", GPU, 1).await, GPU).remove(0);
     node.configure("flags: {splitboard: true}");
     node.rig.until_healthy(16).await;

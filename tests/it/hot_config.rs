@@ -210,14 +210,14 @@ async fn more_replicas_than_a_kubelet_reads_change_nothing_and_the_number_that_f
 }
 
 /// A watch of one file under a clock that stands still while anything happens.
-struct Watching {
+struct ConfigWatchRig {
     config: watch::Receiver<Arc<Config>>,
     requests: Arc<Notify>,
     log: Log,
     _tasks: JoinSet<()>,
 }
 
-impl Watching {
+impl ConfigWatchRig {
     fn start(source: &ConfigSource, inotify: bool) -> Self {
         let log = Log::capture();
         let (sender, config) = watch::channel(Arc::new(source.load().unwrap()));
@@ -246,7 +246,7 @@ impl Watching {
 #[tokio::test(start_paused = true)]
 async fn without_inotify_a_change_is_noticed_within_a_second() {
     let mut volume = ConfigMap::mounted("");
-    let mut watching = Watching::start(&volume.source(), false);
+    let mut watching = ConfigWatchRig::start(&volume.source(), false);
     for text in [SPLIT, "", SPLIT] {
         volume.swap(text);
         let (_, after) = watching.change().await;
@@ -257,7 +257,7 @@ async fn without_inotify_a_change_is_noticed_within_a_second() {
 #[tokio::test(start_paused = true)]
 async fn with_inotify_a_change_is_noticed_at_once_also_of_a_file_that_is_written_in_place() {
     let mut volume = ConfigMap::mounted("");
-    let mut watching = Watching::start(&volume.source(), true);
+    let mut watching = ConfigWatchRig::start(&volume.source(), true);
     tokio::time::sleep(Duration::from_secs(60)).await;
     volume.swap(SPLIT);
     assert_eq!(watching.change().await.1, Duration::ZERO);
@@ -266,7 +266,7 @@ async fn with_inotify_a_change_is_noticed_at_once_also_of_a_file_that_is_written
     let path = directory.path().join("ix-config");
     fs::write(&path, "").unwrap();
     let source = ConfigSource::new(Some(&path), Overrides::default());
-    let mut watching = Watching::start(&source, true);
+    let mut watching = ConfigWatchRig::start(&source, true);
     tokio::time::sleep(Duration::from_secs(60)).await;
     fs::write(&path, SPLIT).unwrap();
     assert_eq!(watching.change().await.1, Duration::ZERO);
@@ -279,7 +279,7 @@ async fn a_file_that_a_link_has_elsewhere_is_noticed_within_a_second() {
     fs::write(&file, "").unwrap();
     symlink(&file, &path).unwrap();
     let source = ConfigSource::new(Some(&path), Overrides::default());
-    let mut watching = Watching::start(&source, true);
+    let mut watching = ConfigWatchRig::start(&source, true);
     tokio::time::sleep(Duration::from_secs(60)).await;
     fs::write(&file, SPLIT).unwrap();
     let (_, after) = watching.change().await;
@@ -289,7 +289,7 @@ async fn a_file_that_a_link_has_elsewhere_is_noticed_within_a_second() {
 #[tokio::test(start_paused = true)]
 async fn a_request_is_answered_at_once() {
     let mut volume = ConfigMap::mounted("");
-    let mut watching = Watching::start(&volume.source(), false);
+    let mut watching = ConfigWatchRig::start(&volume.source(), false);
     tokio::time::sleep(Duration::from_millis(100)).await;
     volume.swap(SPLIT);
     watching.requests.notify_one();
@@ -303,7 +303,7 @@ async fn at_its_default_place_a_file_may_come_and_go() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("ix-config");
     let source = ConfigSource::optional(&path, Overrides::default());
-    let mut watching = Watching::start(&source, false);
+    let mut watching = ConfigWatchRig::start(&source, false);
     fs::write(&path, SPLIT).unwrap();
     assert_eq!(watching.change().await.0.resources[0].granularity, Granularity::Chip);
     fs::remove_file(&path).unwrap();
@@ -317,7 +317,7 @@ async fn a_file_that_was_named_and_is_gone_leaves_the_last_good_configuration() 
     let path = directory.path().join("ix-config");
     fs::write(&path, SPLIT).unwrap();
     let source = ConfigSource::new(Some(&path), Overrides::default());
-    let mut watching = Watching::start(&source, false);
+    let mut watching = ConfigWatchRig::start(&source, false);
     fs::remove_file(&path).unwrap();
     let said = format!(
         "configuration refused; the last valid one stays active: cannot read the configuration {}: No such \
@@ -337,7 +337,8 @@ async fn a_file_that_was_named_and_is_gone_leaves_the_last_good_configuration() 
 async fn a_directory_that_comes_later_is_found_and_then_watched() {
     let directory = TempDir::new().unwrap();
     let path: &Path = &directory.path().join("ixconfig/ix-config");
-    let mut watching = Watching::start(&ConfigSource::optional(path, Overrides::default()), true);
+    let mut watching =
+        ConfigWatchRig::start(&ConfigSource::optional(path, Overrides::default()), true);
     tokio::time::sleep(Duration::from_secs(3)).await;
     fs::create_dir(directory.path().join("ixconfig")).unwrap();
     fs::write(path, SPLIT).unwrap();
@@ -350,8 +351,8 @@ async fn a_directory_that_comes_later_is_found_and_then_watched() {
 async fn the_file_of_this_node_comes_changes_and_goes_and_is_read_instead_while_it_is_there() {
     for inotify in [true, false] {
         let mut volume = ConfigMap::mounted("");
-        let mut watching = Watching::start(&volume.source().for_node("node-1"), inotify);
-        let mut of_another = Watching::start(&volume.source().for_node("node-2"), inotify);
+        let mut watching = ConfigWatchRig::start(&volume.source().for_node("node-1"), inotify);
+        let mut of_another = ConfigWatchRig::start(&volume.source().for_node("node-2"), inotify);
         let replicas = |config: &Config| config.resources[0].sharing.map(|it| it.replicas);
 
         volume.swap_both("", Some(SPLIT));

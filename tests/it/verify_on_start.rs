@@ -16,14 +16,14 @@ use crate::support::test_node::TestNode;
 const OFF: &str = "container: {verifyOnStart: false}";
 
 /// A node that follows a configuration file, and a pod that was admitted and has started.
-struct Node {
+struct PodRig {
     rig: NodeRig,
     file: PathBuf,
     nodes: Vec<String>,
     _directory: TempDir,
 }
 
-impl Node {
+impl PodRig {
     async fn with_a_pod(config: &str) -> Self {
         let directory = TempDir::new().unwrap();
         let file = directory.path().join("config.yaml");
@@ -51,7 +51,7 @@ impl Node {
 
 #[tokio::test]
 async fn by_default_no_container_starts_while_the_plugin_is_down_and_all_do_once_it_is_back() {
-    let mut node = Node::with_a_pod("").await;
+    let mut node = PodRig::with_a_pod("").await;
     node.rig.kill();
     node.rig.start_pod("train").await.unwrap_err();
     node.rig.start_again().await;
@@ -60,14 +60,14 @@ async fn by_default_no_container_starts_while_the_plugin_is_down_and_all_do_once
 
 #[tokio::test]
 async fn without_verification_containers_start_while_the_plugin_is_down() {
-    let mut node = Node::with_a_pod(OFF).await;
+    let mut node = PodRig::with_a_pod(OFF).await;
     node.rig.kill();
     assert_eq!(node.rig.start_pod("train").await.unwrap(), node.nodes);
 }
 
 #[tokio::test]
 async fn a_change_is_registered_anew_in_both_directions_and_no_other_change_is() {
-    let mut node = Node::with_a_pod("").await;
+    let mut node = PodRig::with_a_pod("").await;
     node.configure(OFF, 2).await;
     assert_eq!(node.rig.start_pod("train").await.unwrap(), node.nodes);
     node.configure("", 3).await;

@@ -34,9 +34,9 @@ const STAND_INS: [(&str, &str, &str, &str); 5] = [
 ];
 
 /// A host as the manifest expects it, and a kubelet on it.
-struct Node(NodeRig);
+struct ManifestHost(NodeRig);
 
-impl Node {
+impl ManifestHost {
     async fn start(config: &str) -> Self {
         let text = STAND_INS
             .iter()
@@ -138,7 +138,7 @@ fn mounts(daemon: &PluginProcess) -> Vec<(String, bool)> {
 #[test]
 fn the_process_has_no_capability_and_can_write_in_one_directory_only() {
     in_a_network_of_its_own(async || {
-        let node = Node::start(ONLY_EVENTS).await;
+        let node = ManifestHost::start(ONLY_EVENTS).await;
         let container = node.container();
         let daemon = node.process(&container).await;
         for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
@@ -158,7 +158,7 @@ fn the_process_has_no_capability_and_can_write_in_one_directory_only() {
 #[test]
 fn it_registers_allocates_and_starts_containers_without_a_complaint() {
     in_a_network_of_its_own(async || {
-        let node = Node::start(ONLY_EVENTS).await;
+        let node = ManifestHost::start(ONLY_EVENTS).await;
         let container = node.container();
         let daemon = node.process(&container).await;
         let (nodes, _) = node.run_pod("pod").await;
@@ -171,7 +171,7 @@ fn it_registers_allocates_and_starts_containers_without_a_complaint() {
 #[test]
 fn it_follows_boards_that_come_and_go_by_uevents_alone() {
     in_a_network_of_its_own(async || {
-        let (node, kernel) = (Node::start(ONLY_EVENTS).await, Kernel::open());
+        let (node, kernel) = (ManifestHost::start(ONLY_EVENTS).await, Kernel::open());
         let container = node.container();
         let daemon = node.process(&container).await;
         let (rig, board) = (&node.0, &node.0.boards[1]);
@@ -190,7 +190,7 @@ fn it_follows_boards_that_come_and_go_by_uevents_alone() {
 #[test]
 fn it_is_back_after_the_kubelet_restarted_and_ends_in_good_order() {
     in_a_network_of_its_own(async || {
-        let node = Node::start(ONLY_EVENTS).await;
+        let node = ManifestHost::start(ONLY_EVENTS).await;
         let container = node.container();
         let mut daemon = node.process(&container).await;
         let registered = |view: &NodeView| view.resources.get(GPU).map_or(0, |it| it.registrations);
@@ -210,7 +210,7 @@ fn it_is_back_after_the_kubelet_restarted_and_ends_in_good_order() {
 #[test]
 fn the_kubelet_reports_that_a_removed_board_is_still_held() {
     in_a_network_of_its_own(async || {
-        let (node, kernel) = (Node::start(ONLY_EVENTS).await, Kernel::open());
+        let (node, kernel) = (ManifestHost::start(ONLY_EVENTS).await, Kernel::open());
         let container = node.container();
         let daemon = node.process(&container).await;
         node.run_pod("holder").await;
@@ -230,7 +230,7 @@ fn with_cdi() -> String {
 #[test]
 fn with_the_directory_of_specs_mounted_it_writes_them_too() {
     in_a_network_of_its_own(async || {
-        let node = Node::start(&with_cdi()).await;
+        let node = ManifestHost::start(&with_cdi()).await;
         let container = node.container().writable(&node.0.at("cdi"), CDI);
         let mut daemon = node.process(&container).await;
         let file = node.0.at("cdi/iluvatar.com-gpu.json");
@@ -245,7 +245,7 @@ fn with_the_directory_of_specs_mounted_it_writes_them_too() {
     });
 }
 
-async fn names_what_is_wrong(node: &Node, container: &Container, why: &str) {
+async fn names_what_is_wrong(node: &ManifestHost, container: &Container, why: &str) {
     let daemon = node.process(container).await;
     let warning = daemon.warning().await["message"].as_str().unwrap().to_owned();
     assert_eq!(daemon.warnings().len(), 1, "{:#?}", daemon.log());
@@ -257,7 +257,7 @@ async fn names_what_is_wrong(node: &Node, container: &Container, why: &str) {
 #[test]
 fn a_directory_of_specs_that_is_not_mounted_or_not_writable_is_named_with_the_remedy() {
     in_a_network_of_its_own(async || {
-        let node = Node::start(&with_cdi()).await;
+        let node = ManifestHost::start(&with_cdi()).await;
         names_what_is_wrong(&node, &node.container(), "No such file or directory").await;
         let read_only = node.container().read_only(&node.0.at("cdi"), CDI);
         names_what_is_wrong(&node, &read_only, "Read-only file system").await;

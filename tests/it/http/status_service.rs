@@ -1,4 +1,4 @@
-//! A desk without a daemon: what it says of loops that hang, and of very many devices.
+//! The status service without a daemon: what it reports of loops that hang, and of very many devices.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,9 +19,9 @@ use tokio::sync::{mpsc, watch};
 
 use crate::support::fixtures::{GPU, inventory_of, node_text};
 
-/// The desk, and what loops of the daemon would hold.
-struct Desk {
-    front: StatusService,
+/// The service, and what loops of the daemon would hold.
+struct StatusRig {
+    service: StatusService,
     snapshots: watch::Sender<Option<Arc<NodeSnapshot>>>,
     sessions: watch::Sender<SessionsView>,
     ixml: watch::Sender<IxmlState>,
@@ -29,7 +29,7 @@ struct Desk {
     pings: mpsc::Receiver<Ping>,
 }
 
-impl Desk {
+impl StatusRig {
     fn open() -> Self {
         let telemetry = Telemetry::default();
         telemetry.set_resources([GPU]);
@@ -38,7 +38,7 @@ impl Desk {
         let (config, active) = watch::channel(Arc::new(Config::default()));
         let (asks, pings) = mpsc::channel(4);
         let (ixml, state) = watch::channel(IxmlState::Off);
-        let front = StatusService {
+        let service = StatusService {
             telemetry,
             snapshots: latest,
             config: active,
@@ -46,11 +46,11 @@ impl Desk {
             ixml: Some(state),
             pings: asks,
         };
-        Self { front, snapshots, sessions, ixml, _config: config, pings }
+        Self { service, snapshots, sessions, ixml, _config: config, pings }
     }
 
     async fn check_live(&self, is_positive: bool, sentence: &str) {
-        let verdict = self.front.live().await;
+        let verdict = self.service.live().await;
         assert_eq!(
             (verdict.is_positive, verdict.sentences),
             (is_positive, vec![sentence.to_owned()])
@@ -60,53 +60,53 @@ impl Desk {
 
 #[tokio::test(start_paused = true)]
 async fn an_owner_without_progress_is_not_live_within_the_timeout_of_a_probe() {
-    let desk = Desk::open();
+    let rig = StatusRig::open();
     let asked = tokio::time::Instant::now();
-    desk.check_live(false, "the inventory loop does not answer").await;
+    rig.check_live(false, "the inventory loop does not answer").await;
     assert!(asked.elapsed() < Duration::from_secs(1));
     // Pings that nobody takes pile up no further, and the answer stays.
     for _ in 0..10 {
-        desk.check_live(false, "the inventory loop does not answer").await;
+        rig.check_live(false, "the inventory loop does not answer").await;
     }
-    assert!(desk.pings.len() <= 4);
+    assert!(rig.pings.len() <= 4);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_scan_that_hangs_in_the_kernel_keeps_it_live() {
-    let mut desk = Desk::open();
-    desk.front.telemetry.rescan_started(RescanTrigger::Start);
+    let mut rig = StatusRig::open();
+    rig.service.telemetry.rescan_started(RescanTrigger::Start);
     tokio::time::advance(Duration::from_secs(3600)).await;
     let answered = async {
-        desk.pings.recv().await.unwrap().send(()).unwrap();
+        rig.pings.recv().await.unwrap().send(()).unwrap();
     };
-    let (result, ()) = tokio::join!(desk.front.live(), answered);
+    let (result, ()) = tokio::join!(rig.service.live(), answered);
     let sentences = ["the inventory loop is making progress", "a scan has been running for 3600 s"];
     assert_eq!((result.is_positive, result.sentences), (true, sentences.map(str::to_owned).into()));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_session_without_progress_is_not_live_and_is_named() {
-    let mut desk = Desk::open();
+    let mut rig = StatusRig::open();
     let (_progress, waiting) = watch::channel(Progress::Waiting);
-    desk.sessions.send_replace([(GPU.to_owned(), waiting)].into());
+    rig.sessions.send_replace([(GPU.to_owned(), waiting)].into());
     tokio::time::advance(Duration::from_secs(31)).await;
     let answered = async {
-        desk.pings.recv().await.unwrap().send(()).unwrap();
+        rig.pings.recv().await.unwrap().send(()).unwrap();
     };
-    let (verdict, ()) = tokio::join!(desk.front.live(), answered);
+    let (verdict, ()) = tokio::join!(rig.service.live(), answered);
     let sentence = "iluvatar.com/gpu: its session has made no progress for 31 s";
     assert_eq!((verdict.is_positive, verdict.sentences), (false, vec![sentence.to_owned()]));
 }
 
 #[tokio::test]
 async fn a_session_that_has_not_checked_for_a_kubelet_yet_does_not_report_a_missing_one() {
-    let desk = Desk::open();
-    let telemetry = &desk.front.telemetry;
+    let rig = StatusRig::open();
+    let telemetry = &rig.service.telemetry;
     telemetry.rescan_started(RescanTrigger::Start);
     telemetry.rescan_succeeded();
     let (_progress, waiting) = watch::channel(Progress::Waiting);
-    desk.sessions.send_replace([(GPU.to_owned(), waiting)].into());
-    let verdict = desk.front.ready();
+    rig.sessions.send_replace([(GPU.to_owned(), waiting)].into());
+    let verdict = rig.service.ready();
     let sentence = "iluvatar.com/gpu: not registered with the kubelet";
     assert_eq!((verdict.is_positive, verdict.sentences), (false, vec![sentence.to_owned()]));
 }
@@ -117,15 +117,15 @@ fn four_boards() -> Inventory {
 
 #[tokio::test]
 async fn a_thousand_boards_that_came_and_went_leave_no_series() {
-    let desk = Desk::open();
+    let rig = StatusRig::open();
     let publish = |inventory: Inventory| {
-        desk.snapshots
+        rig.snapshots
             .send_replace(Some(Arc::new(NodeSnapshot::new(inventory, &Config::default()))));
     };
     let at_first = four_boards();
     publish(at_first.clone());
     let series = |text: &str| text.lines().filter(|line| !line.starts_with('#')).count();
-    let before = series(&desk.front.metrics(Format::OpenMetrics));
+    let before = series(&rig.service.metrics(Format::OpenMetrics));
     for domain in 1..=1000 {
         // Each comes broken, at an address where none ever was.
         let mut inventory = at_first.clone();
@@ -136,18 +136,18 @@ async fn a_thousand_boards_that_came_and_went_leave_no_series() {
         let detail = "no driver".to_owned();
         board.reasons = vec![Reason { code: ReasonCode::DriverNotBound, detail }];
         publish(inventory);
-        let text = desk.front.metrics(Format::OpenMetrics);
+        let text = rig.service.metrics(Format::OpenMetrics);
         assert_eq!(series(&text), before + 1, "{text}");
     }
     publish(at_first);
-    assert_eq!(series(&desk.front.metrics(Format::OpenMetrics)), before);
+    assert_eq!(series(&rig.service.metrics(Format::OpenMetrics)), before);
 }
 
 #[tokio::test]
 async fn measurements_of_libixml_are_exposed_only_while_it_answers() {
-    let desk = Desk::open();
+    let rig = StatusRig::open();
     let told = |prefix: &str| {
-        let text = desk.front.metrics(Format::OpenMetrics);
+        let text = rig.service.metrics(Format::OpenMetrics);
         let name = format!("iluvatar_device_plugin_{prefix}");
         let lines = text.lines().filter_map(|line| line.strip_prefix(&*name));
         lines.map(str::to_owned).collect::<Vec<_>>()
@@ -163,7 +163,7 @@ async fn measurements_of_libixml_are_exposed_only_while_it_answers() {
     let chips = [("0000:15:00.0", chip), ("0000:2d:00.0", ChipReading::default())];
     let chips = chips.map(|(address, reading)| (address.parse().unwrap(), reading)).into();
     let reading = Arc::new(IxmlReading { library: "libixml.so".into(), chips });
-    desk.ixml.send_replace(IxmlState::Reading(Arc::clone(&reading)));
+    rig.ixml.send_replace(IxmlState::Reading(Arc::clone(&reading)));
     assert_eq!(told("chip_temperature_celsius{"), ["chip=\"0000:15:00.0\"} 61.0"]);
     let errors = ["corrected\"} 3.0", "uncorrected\"} 1.0"];
     let errors = errors.map(|end| format!("chip=\"0000:15:00.0\",kind=\"{end}"));
@@ -171,7 +171,7 @@ async fn measurements_of_libixml_are_exposed_only_while_it_answers() {
     assert_eq!(told("source_up{source=\"ixml\"}"), [" 1.0"]);
 
     let since = tokio::time::Instant::now().into_std();
-    desk.ixml.send_replace(IxmlState::Stalled { since, last: Some(reading) });
+    rig.ixml.send_replace(IxmlState::Stalled { since, last: Some(reading) });
     assert_eq!(told("chip_temperature_celsius{"), none);
     assert_eq!(told("chip_ecc_errors{"), none);
     assert_eq!(told("source_up{source=\"ixml\"}"), [" 0.0"]);

@@ -77,12 +77,12 @@ async fn a_kubelet_that_stays_silent_is_given_up() {
 }
 
 /// Lists pods with long names.
-struct Lengthy {
+struct LongListLister {
     bytes: usize,
 }
 
 #[tonic::async_trait]
-impl PodResourcesLister for Lengthy {
+impl PodResourcesLister for LongListLister {
     async fn list(
         &self,
         _: Request<ListPodResourcesRequest>,
@@ -113,7 +113,7 @@ async fn an_answer_is_read_up_to_16_mebibytes() {
         let socket = directory.path().join("lengthy.sock");
         let connections = UnixListenerStream::new(UnixListener::bind(&socket).unwrap());
         let server = Server::builder()
-            .add_service(PodResourcesListerServer::new(Lengthy { bytes }))
+            .add_service(PodResourcesListerServer::new(LongListLister { bytes }))
             .serve_with_incoming(connections);
         tokio::select! {
             ended = server => panic!("the server ended: {ended:?}"),
