@@ -2,6 +2,8 @@
 
 mod binary;
 mod claims;
+mod cluster;
 mod health;
+mod migration;
 mod registration;
 mod rolling_update;

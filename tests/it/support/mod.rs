@@ -14,6 +14,7 @@ pub(crate) mod machines;
 pub(crate) mod random_machines;
 
 pub(crate) mod container;
+pub(crate) mod dra_cluster;
 pub(crate) mod dra_rig;
 pub(crate) mod hang;
 pub(crate) mod kernel;
