@@ -174,7 +174,8 @@ pub fn build(settings: DaemonSettings) -> Running {
     let (stop, set, inotify) = (CancellationToken::new(), JoinSet::new(), settings.inotify);
     let mut tasks = Tasks { config, snapshots, telemetry, inotify, stop, set };
     tasks.own_inventory(owner);
-    tasks.spawn("cordons", |stop| cordon_watch.run(stop));
+    let started = tasks.telemetry.started();
+    tasks.spawn("cordons", |stop| cordon_watch.run(started, stop));
     let pod_resources = (settings.pod_resources_socket, settings.retention);
     tasks.watch_pods(pod_resources, store.subscribe(), pods);
     tasks.write_labels();
@@ -262,9 +263,10 @@ impl Tasks {
             state
         });
         let (config, snapshots) = (self.config.clone(), self.snapshots.clone());
-        let (root, requests) = (Arc::clone(root), Arc::clone(requests));
+        let requests = Arc::clone(requests);
+        let sampled = (Arc::clone(root), self.telemetry.started());
         self.spawn("health sampler", |stop| {
-            health_sampler::run(root, config, snapshots, requests, reports, stop)
+            health_sampler::run(sampled, config, snapshots, requests, reports, stop)
         });
         state
     }
@@ -428,7 +430,8 @@ impl Tasks {
 
     fn follow_identities(&mut self, triggers: mpsc::Sender<RescanTrigger>) {
         let watch = IdentitiesWatch::new(self.config.clone(), triggers, self.inotify);
-        self.spawn("identities", |stop| watch.run(stop));
+        let started = self.telemetry.started();
+        self.spawn("identities", |stop| watch.run(started, stop));
     }
 
     fn follow_uevents(&mut self, root: Arc<Root>, effects: UeventEffects) {

@@ -74,7 +74,7 @@ impl ConfigWatch {
 
     /// Follows until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        let mut follower = DirectoryFollower::new(self.inotify);
+        let mut follower = DirectoryFollower::new(self.inotify, self.telemetry.started());
         self.telemetry.config_followed(WatchMethod::Polls);
         while !stop.is_cancelled() {
             tokio::select! {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -49,9 +50,9 @@ impl CordonWatch {
         (watch, receiver)
     }
 
-    /// Follows until `stop`.
-    pub async fn run(mut self, stop: CancellationToken) {
-        let mut follower = DirectoryFollower::new(self.inotify);
+    /// Follows until `stop`, for a daemon that began at `started`.
+    pub async fn run(mut self, started: Instant, stop: CancellationToken) {
+        let mut follower = DirectoryFollower::new(self.inotify, started);
         while !stop.is_cancelled() {
             tokio::select! {
                 () = stop.cancelled() => break,

@@ -3,6 +3,9 @@
 
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep_until};
+
+use super::timer::next_tick;
 use crate::host::directory_watch::DirectoryWatch;
 
 /// How long to wait for a check without a hint.
@@ -28,6 +31,8 @@ pub enum CheckReason {
 /// Follows one directory.
 #[derive(Debug)]
 pub struct DirectoryFollower {
+    /// The seldom checks are due at whole intervals since then.
+    started: Instant,
     inotify: bool,
     watch: Option<DirectoryWatch>,
     /// Whether the check that is due first was reported.
@@ -37,8 +42,8 @@ pub struct DirectoryFollower {
 impl DirectoryFollower {
     /// Follows by intervals alone unless `inotify` is true.
     #[must_use]
-    pub fn new(inotify: bool) -> Self {
-        Self { inotify, watch: None, is_settled: false }
+    pub fn new(inotify: bool, started: Instant) -> Self {
+        Self { started, inotify, watch: None, is_settled: false }
     }
 
     /// Waits until the next check is due. Where inotify is not active, tries `open` first; none means
@@ -52,13 +57,14 @@ impl DirectoryFollower {
             self.watch = open();
             self.is_settled &= self.watch.is_none();
         }
-        let interval = match &self.watch {
-            _ if !self.is_settled => intervals.first,
-            Some(_) => intervals.watched,
-            None => intervals.polled,
+        let now = Instant::now();
+        let next = match &self.watch {
+            _ if !self.is_settled => now + intervals.first,
+            Some(_) => next_tick(self.started, now, intervals.watched),
+            None => now + intervals.polled,
         };
         let reason = tokio::select! {
-            () = tokio::time::sleep(interval) => CheckReason::Interval,
+            () = sleep_until(next) => CheckReason::Interval,
             result = DirectoryWatch::changed_or_never(self.watch.as_ref()) => {
                 if result.is_err() {
                     self.watch = None;
@@ -74,8 +80,6 @@ impl DirectoryFollower {
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "these tests make the directories")]
 mod tests {
-    use tokio::time::Instant;
-
     use super::*;
 
     const INTERVALS: CheckIntervals = CheckIntervals {
@@ -95,7 +99,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn without_inotify_every_check_is_due_at_the_shorter_interval() {
-        for mut follower in [DirectoryFollower::new(false), DirectoryFollower::new(true)] {
+        for mut follower in
+            [false, true].map(|inotify| DirectoryFollower::new(inotify, Instant::now()))
+        {
             assert_eq!(waits(&mut follower, || None).await, (CheckReason::Interval, 1));
             assert_eq!(waits(&mut follower, || None).await, (CheckReason::Interval, 2));
         }
@@ -105,9 +111,10 @@ mod tests {
     async fn a_check_follows_soon_when_inotify_begins_and_seldom_afterwards() {
         let directory = tempfile::tempdir().unwrap();
         let open = || DirectoryWatch::open(directory.path()).ok();
-        let mut follower = DirectoryFollower::new(true);
+        let mut follower = DirectoryFollower::new(true, Instant::now());
         assert_eq!(waits(&mut follower, || None).await, (CheckReason::Interval, 1));
         assert_eq!(waits(&mut follower, open).await, (CheckReason::Interval, 1));
+        assert_eq!(waits(&mut follower, || None).await, (CheckReason::Interval, 58));
         assert_eq!(waits(&mut follower, || None).await, (CheckReason::Interval, 60));
     }
 
@@ -115,7 +122,7 @@ mod tests {
     async fn a_change_is_a_hint_and_so_is_the_end_of_the_directory() {
         let directory = tempfile::tempdir().unwrap();
         let open = || DirectoryWatch::open(directory.path()).ok();
-        let mut follower = DirectoryFollower::new(true);
+        let mut follower = DirectoryFollower::new(true, Instant::now());
         follower.next(CheckIntervals { first: Duration::ZERO, ..INTERVALS }, open).await;
         std::fs::write(directory.path().join("file"), "").unwrap();
         assert_eq!(waits(&mut follower, || None).await.0, CheckReason::Hint);

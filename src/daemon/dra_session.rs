@@ -16,6 +16,7 @@ use tracing::{debug, info, warn};
 use super::dra_registration_service::{DraRegistrationService, KubeletReport};
 use super::socket_server::SocketServer;
 use super::telemetry::{Telemetry, WatchMethod};
+use super::timer::next_tick;
 use crate::decide::dra::registration::{
     DraSocket, Handshake, Registration, RegistrationAction, RegistrationObservation, ServerFault,
 };
@@ -247,8 +248,8 @@ impl DraSession {
     async fn wait(&mut self, until: Option<Duration>, stop: &CancellationToken) {
         let is_watched = self.watches.is_some() && self.service.is_some();
         let interval = if is_watched { WATCHED_INTERVAL } else { POLL_INTERVAL };
-        let latest = self.started.elapsed() + interval;
-        let until = self.started + until.unwrap_or(latest).min(latest);
+        let latest = next_tick(self.started, Instant::now(), interval);
+        let until = until.map_or(latest, |until| latest.min(self.started + until));
         let is_lost = tokio::select! {
             () = stop.cancelled() => false,
             () = tokio::time::sleep_until(until) => false,

@@ -12,6 +12,7 @@ use tracing::{debug, warn};
 use super::inventory_inputs::HealthReport;
 use super::inventory_owner::SnapshotReceiver;
 use super::slow::{self, warn_if_slow};
+use super::timer::next_tick;
 use crate::host::health_sample::{HealthFiles, SampledChip};
 use crate::host::root::Root;
 use crate::model::config::Config;
@@ -21,10 +22,10 @@ use crate::model::log_event::LogEvent;
 /// Between two samples, however many are asked for.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Samples every `health.interval` until `stop`. Another interval counts from the last sample on, and a
-/// request ends it.
+/// Samples every `health.interval` from `started` on, until `stop`; another interval counts at once, and
+/// a request ends it.
 pub async fn run(
-    root: Arc<Root>,
+    (root, started): (Arc<Root>, Instant),
     mut config: watch::Receiver<Arc<Config>>,
     snapshots: SnapshotReceiver,
     requests: Arc<Notify>,
@@ -35,10 +36,14 @@ pub async fn run(
     let mut is_requested = false;
     loop {
         let interval = config.borrow_and_update().health.interval;
-        let interval = if is_requested { SHORTEST_INTERVAL.min(interval) } else { interval };
+        let next = if is_requested {
+            last + SHORTEST_INTERVAL.min(interval)
+        } else {
+            next_tick(started, last, interval)
+        };
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep_until(last + interval) => {}
+            () = tokio::time::sleep_until(next) => {}
             () = requests.notified(), if !is_requested => {
                 is_requested = true;
                 continue;
@@ -112,7 +117,7 @@ mod tests {
         let began = Instant::now();
         tokio::select! {
             biased;
-            () = run(root, config, snapshots, requests, reports, stop) => panic!("it ended"),
+            () = run((root, began), config, snapshots, requests, reports, stop) => panic!("it ended"),
             () = story(&mut seen, began) => {}
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::directory_follower::{CheckIntervals, CheckReason, DirectoryFollower};
@@ -41,23 +42,23 @@ impl IdentitiesWatch {
         Self { config, triggers, inotify, seen: None }
     }
 
-    /// Follows until `stop`.
-    pub async fn run(mut self, stop: CancellationToken) {
+    /// Follows until `stop`, for a daemon that began at `started`.
+    pub async fn run(mut self, started: Instant, stop: CancellationToken) {
         while !stop.is_cancelled() {
             let path = self.config.borrow_and_update().discovery.identities.clone();
             let mut config = self.config.clone();
             tokio::select! {
                 () = stop.cancelled() => break,
                 Ok(()) = config.changed() => {}
-                () = self.follow(path) => {}
+                () = self.follow(path, started) => {}
             }
         }
     }
 
     /// Follows one file, and never ends.
-    async fn follow(&mut self, path: Option<PathBuf>) {
+    async fn follow(&mut self, path: Option<PathBuf>, started: Instant) {
         let Some(path) = path else { return std::future::pending().await };
-        let mut follower = DirectoryFollower::new(self.inotify);
+        let mut follower = DirectoryFollower::new(self.inotify, started);
         let open = || DirectoryWatch::open_with_contents(path.parent()?).ok();
         loop {
             if follower.next(INTERVALS, open).await == CheckReason::Hint {

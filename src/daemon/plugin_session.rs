@@ -15,6 +15,7 @@ use tracing::{debug, info, warn};
 
 use super::plugin_service::{PluginService, Sources, Streams};
 use super::telemetry::{ResourceTelemetry, WatchMethod};
+use super::timer::next_tick;
 use crate::decide::kubelet::session::{
     Action, BindOutcome, Observation, OwnSocketState, RestartReason, Session, SocketIdentity,
 };
@@ -297,8 +298,9 @@ impl Driver {
     }
 
     async fn wait(&mut self, until: Option<Duration>, stop: &CancellationToken) {
-        let latest = self.now() + self.longest_wait();
-        let until = self.started + until.unwrap_or(latest).min(latest);
+        let latest =
+            next_tick(self.sources.telemetry.started(), Instant::now(), self.longest_wait());
+        let until = until.map_or(latest, |until| latest.min(self.started + until));
         tokio::select! {
             () = stop.cancelled() => {}
             () = tokio::time::sleep_until(until) => {}

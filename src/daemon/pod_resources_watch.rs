@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -13,7 +13,7 @@ use super::allocation_store::AllocationsReceiver;
 use super::inventory_inputs::PodsReport;
 use super::inventory_owner::SnapshotReceiver;
 use super::telemetry::Telemetry;
-use super::timer::until;
+use super::timer::{next_tick, until};
 use crate::decide::node::pod_resources_schedule::{
     ADMISSION_DELAY, PodResourcesSchedule, RequestFailure, kubelet_instance,
 };
@@ -92,7 +92,6 @@ impl PodResourcesWatch {
         self.is_due();
         loop {
             self.ask().await;
-            sleep(MINIMUM_INTERVAL).await;
             if !self.wait_until_due().await {
                 return;
             }
@@ -104,10 +103,13 @@ impl PodResourcesWatch {
         let (asked, mut admitted) = (Instant::now(), None);
         loop {
             if self.is_due() {
+                sleep_until(asked + MINIMUM_INTERVAL).await;
                 return true;
             }
             let configured = self.triggers.config.borrow_and_update().pod_resources.interval;
-            let again = self.schedule.interval(configured).map(|interval| asked + interval);
+            let again = self.schedule.interval(configured).map(|interval| {
+                next_tick(self.telemetry.started(), asked, interval).max(asked + MINIMUM_INTERVAL)
+            });
             let next = again.into_iter().chain(admitted).min();
             let follows_allocations = self.schedule.follows_allocations() && admitted.is_none();
             let QueryTriggers { snapshots, allocations, config } = &mut self.triggers;

@@ -106,6 +106,25 @@ pub fn read_link(path: &Path) -> io::Result<String> {
     target.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the link's target is not UTF-8"))
 }
 
+/// Opens a directory, so that what is in it can be named without its path (`openat(2)`, `O_PATH`).
+///
+/// # Errors
+/// As `open`; `ENOTDIR` where it is no directory.
+pub fn open_directory(path: &Path) -> io::Result<File> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+    File::options().read(true).custom_flags(flags.bits()).open(path)
+}
+
+/// Where the symbolic link of this name in an open directory points, verbatim. A directory that was
+/// removed since has no links.
+///
+/// # Errors
+/// As `readlinkat`, and `InvalidData` where the target is not UTF-8.
+pub fn read_link_in(directory: &File, name: &str) -> io::Result<String> {
+    let target = nix::fcntl::readlinkat(directory, name)?.into_string();
+    target.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the link's target is not UTF-8"))
+}
+
 /// The number of the character device at `path`; none for anything else that is there.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! Health samples of chips that are known: few files, few bytes, nothing that wakes a driver.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
@@ -15,7 +16,7 @@ use crate::parse::sysfs::PCI_DEVICES;
 /// A chip to sample, and its node's path on the host.
 pub type SampledChip = (PciAddress, Option<String>);
 
-/// The files of so many chips stay open, three of each: systemd gives a process room for 1024.
+/// The files of so many chips stay open, four of each: systemd gives a process room for 1024.
 const KEPT_OPEN: usize = 64;
 
 /// The files that health samples read, by chip. They stay open between two samples.
@@ -27,7 +28,8 @@ pub struct HealthFiles {
 #[derive(Debug)]
 struct ChipFiles {
     directory: PathBuf,
-    driver: PathBuf,
+    /// The directory, open since the last sample in which it was there.
+    open: Option<File>,
     config: KeptFile,
     fatal_errors: KeptFile,
     non_fatal_errors: KeptFile,
@@ -55,7 +57,7 @@ impl ChipFiles {
         let directory = root.path().join(PCI_DEVICES).join(chip.to_string());
         let file = |name: &str| KeptFile::new(directory.join(name));
         Self {
-            driver: directory.join("driver"),
+            open: None,
             config: file("config"),
             fatal_errors: file("aer_dev_fatal"),
             non_fatal_errors: file("aer_dev_nonfatal"),
@@ -64,12 +66,11 @@ impl ChipFiles {
     }
 
     fn sample(&mut self, root: &Root, node: Option<&str>) -> ChipHealthSample {
-        let driver = files::read_link(&self.driver);
-        // By path, since open files do not show what is there now.
-        let may_be_gone = matches!(&driver, Err(error) if error.kind() == io::ErrorKind::NotFound);
+        let driver = self.driver();
+        let is_absent = matches!(&driver, Err(error) if error.kind() == io::ErrorKind::NotFound);
         let driver = driver.ok().and_then(|target| Some(target.rsplit('/').next()?.to_owned()));
         ChipHealthSample {
-            is_there: !may_be_gone || files::is_directory(&self.directory).unwrap_or(false),
+            is_there: self.open.is_some() || !is_absent,
             driver,
             has_node: node
                 .map(|node| files::exists(&root.path().join(node.trim_start_matches('/')))),
@@ -77,6 +78,19 @@ impl ChipFiles {
             fatal_errors: error_total(&mut self.fatal_errors),
             non_fatal_errors: error_total(&mut self.non_fatal_errors),
         }
+    }
+
+    /// The target of the driver's link. Where it is not found the directory is opened by its path: an
+    /// open one does not show what is there now.
+    fn driver(&mut self) -> io::Result<String> {
+        if let Some(open) = &self.open
+            && let Ok(target) = files::read_link_in(open, "driver")
+        {
+            return Ok(target);
+        }
+        self.open = None;
+        let open = files::open_directory(&self.directory)?;
+        files::read_link_in(self.open.insert(open), "driver")
     }
 
     /// The first four bytes are vendor and device; each costs the chip a read on the bus.
@@ -87,6 +101,7 @@ impl ChipFiles {
     }
 
     fn close(&mut self) {
+        self.open = None;
         for file in [&mut self.config, &mut self.fatal_errors, &mut self.non_fatal_errors] {
             file.close();
         }
