@@ -5,6 +5,7 @@ pub mod duration;
 pub mod env_bool;
 pub mod identities;
 pub mod ixml_bus_id;
+pub mod quantity;
 pub mod uevent;
 
 pub mod state_file;

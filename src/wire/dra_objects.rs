@@ -16,6 +16,7 @@ use crate::model::dra::device::{
     AttributeValue, CounterUse, DraTaint, SharedCounters, TaintEffect,
 };
 use crate::model::dra::slice::{DraSlice, NodeIdentity, PublishedDevice, SeenSlice, SliceContent};
+use crate::parse::quantity::parse_count;
 
 /// The capacity that claims share.
 const SLOTS: &str = "slots";
@@ -209,7 +210,7 @@ fn parse_device(device: &Device) -> Option<PublishedDevice> {
     Some(PublishedDevice {
         name: device.name.clone(),
         attributes: attributes?,
-        slots: slots.map(|(_, capacity)| capacity.value.0.parse().ok()).unwrap_or_default(),
+        slots: slots.and_then(|(_, capacity)| parse_count(&capacity.value.0)),
         counter: counters.and_then(parse_consumption),
         taints: taints?,
     })
@@ -238,14 +239,14 @@ fn parse_taint(taint: &DeviceTaint) -> Option<DraTaint> {
 
 fn parse_consumption(used: &DeviceCounterConsumption) -> Option<CounterUse> {
     let (counter, value) = used.counters.first_key_value()?;
-    let chips = value.value.0.parse().ok()?;
+    let chips = parse_count(&value.value.0)?;
     Some(CounterUse { set: used.counter_set.clone(), counter: counter.clone(), chips })
 }
 
 fn parse_counter_set(set: &CounterSet) -> Option<SharedCounters> {
     let counters = set.counters.iter();
     let counters: Option<_> = counters
-        .map(|(name, counter)| Some((name.clone(), counter.value.0.parse().ok()?)))
+        .map(|(name, counter)| Some((name.clone(), parse_count(&counter.value.0)?)))
         .collect();
     Some(SharedCounters { name: set.name.clone(), counters: counters? })
 }
@@ -292,6 +293,7 @@ fn allocated_device(result: DeviceRequestAllocationResult) -> AllocatedDevice {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde::de::DeserializeOwned;
     use serde_json::{Value, json};
 
@@ -441,5 +443,57 @@ mod tests {
         let unallocated = json!({ "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim",
             "metadata": { "name": "train" }, "spec": {} });
         assert_eq!(claim(&read_strictly(&unallocated)).allocation, None);
+    }
+    fn attributes() -> impl Strategy<Value = BTreeMap<String, AttributeValue>> {
+        let value = prop_oneof![
+            any::<bool>().prop_map(AttributeValue::Bool),
+            any::<i64>().prop_map(AttributeValue::Int),
+            ".{0,8}".prop_map(AttributeValue::Text),
+            ".{0,8}".prop_map(AttributeValue::Version),
+        ];
+        proptest::collection::btree_map("[a-z]{1,8}", value, 0..4)
+    }
+
+    fn published_device() -> impl Strategy<Value = PublishedDevice> {
+        let effect = prop_oneof![Just(TaintEffect::NoSchedule), Just(TaintEffect::NoExecute)];
+        let taint = (".{0,8}", ".{0,8}", effect).prop_map(|(key, value, effect)| DraTaint {
+            key,
+            value,
+            effect,
+        });
+        let counter = (".{0,8}", ".{0,8}", any::<u32>())
+            .prop_map(|(set, counter, chips)| CounterUse { set, counter, chips });
+        let slots = proptest::option::of(any::<u32>());
+        let counter = proptest::option::of(counter);
+        let taints = proptest::collection::vec(taint, 0..3);
+        (".{0,8}", attributes(), slots, counter, taints).prop_map(
+            |(name, attributes, slots, counter, taints)| PublishedDevice {
+                name,
+                attributes,
+                slots,
+                counter,
+                taints,
+            },
+        )
+    }
+
+    fn content() -> impl Strategy<Value = SliceContent> {
+        let counters = proptest::collection::btree_map(".{0,8}", any::<u32>(), 0..4);
+        let sets =
+            (".{0,8}", counters).prop_map(|(name, counters)| SharedCounters { name, counters });
+        prop_oneof![
+            proptest::collection::vec(published_device(), 0..4).prop_map(SliceContent::Devices),
+            proptest::collection::vec(sets, 1..3).prop_map(SliceContent::Counters),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_published_is_read_back_as_it_was(content in content()) {
+            let object = slice_object(&slice(content.clone()), &node(), None);
+            let text = serde_json::to_string(&object).unwrap();
+            let read: ResourceSlice = serde_json::from_str(&text).unwrap();
+            prop_assert_eq!(seen_slice(&read, &node()).content, Some(content));
+        }
     }
 }

@@ -296,8 +296,14 @@ async fn boards_and_chips_are_both_published_only_with_counters_between_them() {
 
 #[tokio::test]
 async fn shared_devices_become_exclusive_where_the_server_does_not_support_them() {
-    for (version, is_shared) in [(ServerVersion::V1_35, false), (ServerVersion::V1_36, true)] {
-        let rig = SliceRig::start(version, "dra: {slots: 4}").await;
+    let cases = [
+        (ServerVersion::V1_35, 4, false),
+        (ServerVersion::V1_36, 4, true),
+        // The API server writes 1k.
+        (ServerVersion::V1_36, 1000, true),
+    ];
+    for (version, slots, is_shared) in cases {
+        let rig = SliceRig::start(version, &format!("dra: {{slots: {slots}}}")).await;
         let devices = devices(&rig.published().await);
         let shared = devices.iter().all(|it| it.allow_multiple_allocations == Some(true));
         assert_eq!(shared, is_shared, "{version:?}");

@@ -1,9 +1,28 @@
-//! The fields of features that are off: the API server removes them from what it is sent, without a
-//! word, unless the stored object has them already.
+//! What the API server stores instead of what it was sent, without a word: fields of features that are
+//! off are removed, unless the stored object has them already, and quantities are written in its way.
 
 use k8s_openapi::api::resource::v1::{Device, ResourceSlice};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::profile::FeatureGates;
+use crate::parse::quantity::{parse_count, write_count};
+
+/// Writes quantities as the API server does, whatever they were sent as.
+pub(super) fn rewrite_quantities(slice: &mut ResourceSlice) {
+    let rewrite = |quantity: &mut Quantity| {
+        if let Some(count) = parse_count(&quantity.0) {
+            quantity.0 = write_count(count);
+        }
+    };
+    let sets = slice.spec.shared_counters.iter_mut().flatten();
+    sets.flat_map(|set| set.counters.values_mut()).for_each(|counter| rewrite(&mut counter.value));
+    each_device(slice, |device| {
+        let capacities = device.capacity.iter_mut().flat_map(|map| map.values_mut());
+        capacities.for_each(|capacity| rewrite(&mut capacity.value));
+        let used = device.consumes_counters.iter_mut().flatten();
+        used.flat_map(|used| used.counters.values_mut()).for_each(|it| rewrite(&mut it.value));
+    });
+}
 
 /// Removes what `gates` do not allow; what `old` uses stays.
 pub(super) fn drop_disabled(

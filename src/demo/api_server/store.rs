@@ -8,7 +8,7 @@ use k8s_openapi::api::resource::v1::ResourceSlice;
 use k8s_openapi::serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::dropped_fields::drop_disabled;
+use super::dropped_fields::{drop_disabled, rewrite_quantities};
 use super::failure::ApiFailure;
 use super::profile::{FeatureGates, ServerVersion};
 use super::request::{ApiRequest, ObjectKind};
@@ -261,6 +261,7 @@ impl ObjectStore {
         let mut slice: ResourceSlice = typed(body)?;
         let old = old.cloned().map(typed::<ResourceSlice>).transpose()?;
         drop_disabled(&mut slice, old.as_ref(), self.gates);
+        rewrite_quantities(&mut slice);
         let problems = validation::slice_problems(&slice, old.as_ref(), self.version);
         if !problems.is_empty() {
             return Err(ApiFailure::invalid(key.kind.name(), &key.name, &problems));

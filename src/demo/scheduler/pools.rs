@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::resource::v1::{CounterSet, Device, ResourceSlice};
 
+use crate::parse::quantity::parse_count;
+
 /// A device in its pool.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DeviceCandidate<'a> {
@@ -75,5 +77,5 @@ fn complete(slices: Vec<&ResourceSlice>) -> Option<Vec<&ResourceSlice>> {
 
 /// A quantity that is a whole number; 0 for any other.
 pub(super) fn whole(quantity: &str) -> i64 {
-    quantity.parse().unwrap_or(0)
+    parse_count(quantity).map_or(0, i64::from)
 }
