@@ -116,7 +116,7 @@ impl DraFeature {
     pub fn fallback(self) -> &'static str {
         match self {
             Self::Taints => "unhealthy devices leave the slices unless a claim holds them",
-            Self::Partitionable => "boards or chips are offered, as flags.splitboard says",
+            Self::Partitionable => "boards or chips are offered, as dra.fallback says",
             Self::ConsumableCapacity => "each device is given to one claim at a time",
         }
     }

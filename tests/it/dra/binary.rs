@@ -45,12 +45,17 @@ struct ProgramRig {
 
 impl ProgramRig {
     async fn start(version: ServerVersion, config: &str) -> Self {
+        Self::start_on("mr-v100-x4", version, config).await
+    }
+
+    async fn start_on(fixture: &str, version: ServerVersion, config: &str) -> Self {
         let server = ApiServer::start(version, NODE).await.unwrap();
         let api = KubeApi::open(&ApiAccess::Plain(server.url())).await.unwrap();
         let host = tempfile::tempdir().unwrap();
         let path = |name: &str| host.path().join(name).display().to_string();
         fs::create_dir(path("cdi")).unwrap();
-        stdout_of(&["fixture", "unpack", "fixtures/nodes/mr-v100-x4.node", &path("machine")]);
+        let fixture = format!("fixtures/nodes/{fixture}.node");
+        stdout_of(&["fixture", "unpack", &fixture, &path("machine")]);
         let kubelet = DraKubelet::start(DraKubeletSettings {
             root: path("kubelet").into(),
             deadlines: deadlines(),
@@ -81,6 +86,21 @@ impl ProgramRig {
         let checks = report["checks"].as_array().unwrap();
         checks.iter().find(|check| check["name"] == "mode").unwrap()["findings"].clone()
     }
+
+    async fn check_dropped(&self, feature: &str, sentence: &str) {
+        let is_dropped = |event: &Value| event["event"] == LogEvent::FeatureDropped.name();
+        let event = self.process.event("the dropped feature", is_dropped).await;
+        assert_eq!(event["feature"], feature, "{event}");
+        let has_feature = |status: &Value| status["dra"]["unsupported"][0]["feature"] == feature;
+        self.process.until_status("the dropped feature", has_feature).await;
+        let labels = format!("feature=\"{feature}\"");
+        assert_eq!(self.process.metric("dra_unsupported", &labels).await, 1);
+        let findings = self.doctor().await;
+        assert_eq!(findings.as_array().unwrap().len(), 1, "{findings}");
+        assert_eq!(findings[0]["finding"], "warning", "{findings}");
+        let sentence = format!("the API server drops {feature} from slices: {sentence}");
+        assert_eq!(findings[0]["sentence"], sentence);
+    }
 }
 
 #[tokio::test]
@@ -104,24 +124,29 @@ async fn the_program_prepares_what_the_api_server_says_and_leaves_no_socket_when
 }
 
 #[tokio::test]
-async fn what_the_api_server_drops_is_named_in_log_status_metric_and_doctor() {
+async fn shares_that_the_api_server_drops_are_named_in_log_status_metric_and_doctor() {
     let rig = ProgramRig::start(ServerVersion::V1_35, "dra: {slots: 4}").await;
-    let is_dropped = |event: &Value| event["event"] == LogEvent::FeatureDropped.name();
-    let event = rig.process.event("the dropped feature", is_dropped).await;
-    assert_eq!(event["feature"], "consumable-capacity", "{event}");
-    let has_feature =
-        |status: &Value| status["dra"]["unsupported"][0]["feature"] == "consumable-capacity";
-    rig.process.until_status("the dropped feature", has_feature).await;
-    let labels = "feature=\"consumable-capacity\"";
-    assert_eq!(rig.process.metric("dra_unsupported", labels).await, 1);
-    let findings = rig.doctor().await;
-    assert_eq!(findings[0]["finding"], "warning", "{findings}");
-    assert_eq!(
-        findings[0]["sentence"],
-        "the API server drops consumable-capacity from slices: each device is given to one claim at \
-         a time"
-    );
-    assert_eq!(findings.as_array().unwrap().len(), 1);
+    let sentence = "each device is given to one claim at a time";
+    rig.check_dropped("consumable-capacity", sentence).await;
+}
+
+#[tokio::test]
+async fn counters_that_the_api_server_drops_are_named_in_log_status_metric_and_doctor() {
+    let config = "dra: {devices: both}";
+    let rig = ProgramRig::start_on("bi-v150-x8", ServerVersion::V1_35, config).await;
+    let sentence = "boards or chips are offered, as dra.fallback says";
+    rig.check_dropped("partitionable", sentence).await;
+}
+
+#[tokio::test]
+async fn taints_that_the_api_server_drops_are_named_in_log_status_metric_and_doctor() {
+    let rig = ProgramRig::start(ServerVersion::V1_35, "").await;
+    rig.process.until_status("the slices", |status| status["dra"]["slicesCurrent"] == true).await;
+    let chip = rig.host.path().join("machine/sys/bus/pci/devices/0000:15:00.0/config");
+    fs::write(chip, [0xff; 64]).unwrap();
+    rig.process.signal(Signal::SIGHUP);
+    let sentence = "unhealthy devices leave the slices unless a claim holds them";
+    rig.check_dropped("taints", sentence).await;
 }
 
 #[tokio::test]

@@ -5,16 +5,18 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use ix_device_plugin::app::{self, Running};
-use ix_device_plugin::demo::api_server::ObjectStore;
+use ix_device_plugin::demo::api_server::{ObjectKind, ObjectStore};
 use ix_device_plugin::demo::kubelet::dra::{DraDeadlines, DraPodSpec};
 use ix_device_plugin::model::dra::DRIVER_NAME;
 use ix_device_plugin::model::pci::PciAddress;
 use ix_device_plugin::model::rescan::RescanTrigger;
 use ix_device_plugin::parse::claim_records::parse_claim_records;
 use ix_device_plugin::parse::node_file::parse_node_file;
+use k8s_openapi::api::resource::v1::Device;
+use serde_json::json;
 
 use crate::support::clock::{eventually, soon};
-use crate::support::dra_cluster::{DraCluster, devices, slices, taints};
+use crate::support::dra_cluster::{DraCluster, NODE, create_class, devices, slices, taints};
 use crate::support::dra_rig::{deadlines, stop};
 use crate::support::fixtures::node_text;
 use crate::support::log::Log;
@@ -146,9 +148,11 @@ async fn a_driver_that_is_killed_and_soon_back_keeps_its_slices() {
 #[tokio::test]
 async fn a_driver_that_stays_away_loses_its_slices_and_gets_them_back() {
     let rig = ClusterRig::with("", deadlines()).await;
-    drop(rig.driver("1").await);
+    drop(rig.driver("killed").await);
     rig.until("no slices", |store| slices(store).is_empty()).await;
-    let _driver = rig.driver("1").await;
+    stop(rig.driver("stopped").await).await;
+    rig.until("no slices", |store| slices(store).is_empty()).await;
+    let _driver = rig.driver("back").await;
 }
 
 #[tokio::test]
@@ -249,4 +253,39 @@ async fn a_fault_keeps_new_pods_pending_with_its_name_and_its_end_lets_them_run(
     let next = rig.cluster.scheduled("next").unwrap();
     rig.runs(&next).await;
     assert_eq!(is_unhealthy(&next), None);
+}
+
+#[tokio::test]
+async fn a_gpu_is_found_below_the_root_bus_of_a_network_card() {
+    const ROOT: &str = "resource.kubernetes.io/pcieRoot";
+    let rig = ClusterRig::start("").await;
+    let _driver = rig.driver("1").await;
+    let root_of = |device: &Device| {
+        device.attributes.as_ref().and_then(|attributes| attributes.get(ROOT)?.string.clone())
+    };
+    let boards = devices(&rig.cluster.server.store());
+    let first = root_of(&boards[0]).unwrap();
+    let board = boards.iter().find(|board| root_of(board).is_some_and(|root| root != first));
+    let root = root_of(board.unwrap()).unwrap();
+    let attributes = json!({ ROOT: { "string": root } });
+    let slice = json!({
+        "apiVersion": "resource.k8s.io/v1", "kind": "ResourceSlice", "metadata": { "name": "nics" },
+        "spec": {
+            "driver": "nic.example.com", "nodeName": NODE,
+            "pool": { "name": "nics", "generation": 1, "resourceSliceCount": 1 },
+            "devices": [{ "name": "eth0", "attributes": attributes }],
+        },
+    });
+    let server = &rig.cluster.server;
+    server.create(ObjectKind::ResourceSlice, "", slice).unwrap();
+    create_class(server, "nic", "nic.example.com", None);
+    let request = |class: &str| json!({ "name": class, "exactly": { "deviceClassName": class } });
+    let constraint = json!({ "requests": ["gpu", "nic"], "matchAttribute": ROOT });
+    let wanted =
+        json!({ "requests": [request("gpu"), request("nic")], "constraints": [constraint] });
+    rig.cluster.pod_of("pod", wanted).unwrap();
+    let claim = server.get(ObjectKind::ResourceClaim, "default", "pod").unwrap();
+    let results = &claim["status"]["allocation"]["devices"]["results"];
+    let given = boards.iter().find(|board| results[0]["device"] == board.name).unwrap();
+    assert_eq!((root_of(given), &results[1]["device"]), (Some(root), &json!("eth0")));
 }

@@ -5,6 +5,7 @@ use std::fs;
 
 use ix_device_plugin::app::{self, DaemonSettings, Running};
 use ix_device_plugin::demo::kubelet::{EmbeddedKubelet, KubeletSettings, PodRequest};
+use ix_device_plugin::demo::scheduler::claim_for_extended_resource;
 use ix_device_plugin::model::config::ServingMode;
 use ix_device_plugin::model::dra::DRIVER_NAME;
 use ix_device_plugin::model::health::ReasonCode;
@@ -79,9 +80,14 @@ impl ModesRig {
     async fn claimed(&self, pod: &str, count: usize) -> BTreeSet<String> {
         let pod = self.cluster.pod(pod, count).unwrap();
         let names = soon("an answer", self.cluster.kubelet.run_pod(&pod)).await.unwrap();
+        assert_eq!(names["main"].len(), 2 * count);
+        self.given()
+    }
+
+    /// Boards that pods have through claims.
+    fn given(&self) -> BTreeSet<String> {
         let state = self.cluster.kubelet.state();
         let state = state.borrow();
-        assert_eq!(names["main"].len(), 2 * count);
         let devices = state.claims.values().flat_map(|claim| &claim.devices[DRIVER_NAME]);
         devices.map(|device| address(&device.device_name)).collect()
     }
@@ -131,4 +137,22 @@ async fn a_node_changes_its_mode_there_and_back_and_no_gpu_is_given_twice() {
     let plugin = rig.device_plugin(8).await;
     assert_eq!(rig.admit("last", 2).await.unwrap(), claimed);
     stop(plugin).await;
+}
+
+#[tokio::test]
+async fn once_the_device_plugin_left_its_resource_is_served_by_claims() {
+    let rig = ModesRig::start().await;
+    let plugin = rig.device_plugin(8).await;
+    let old = rig.admit("old", 3).await.unwrap();
+    stop(plugin).await;
+    drop(soon("no boards", rig.plugins.wait_for(|view| view.allocatable(GPU) == 0)).await.unwrap());
+    let _driver = rig.driver(3).await;
+    let server = &rig.cluster.server;
+    claim_for_extended_resource(server, "default", "pod", GPU, 5).unwrap();
+    let pod = rig.cluster.scheduled("pod-extended-resources").unwrap();
+    soon("an answer", rig.cluster.kubelet.run_pod(&pod)).await.unwrap();
+    let given = rig.given();
+    assert!(given.len() == 5 && given.is_disjoint(&old), "{given:?}");
+    claim_for_extended_resource(server, "default", "more", GPU, 1).unwrap();
+    rig.cluster.scheduled("more-extended-resources").unwrap_err();
 }

@@ -21,7 +21,7 @@ use ix_device_plugin::model::dra::claim::ClaimRef;
 use ix_device_plugin::model::machine::Machine;
 use ix_device_plugin::parse::config::parse_config;
 use k8s_openapi::api::resource::v1::{Device, ResourceSlice};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// The node's name, and the pool's.
@@ -49,11 +49,7 @@ impl DraCluster {
         let server = ApiServer::start(ServerVersion::V1_36, NODE).await.expect("a port");
         let server = Arc::new(server);
         let api = KubeApi::open(&ApiAccess::Plain(server.url())).await.expect("a client");
-        let class = json!({
-            "apiVersion": "resource.k8s.io/v1", "kind": "DeviceClass",
-            "metadata": { "name": CLASS }, "spec": {},
-        });
-        server.create(ObjectKind::DeviceClass, "", class).expect("a valid class");
+        create_class(&server, CLASS, DRIVER_NAME, Some("iluvatar.com/gpu"));
         let wiped = Arc::clone(&server);
         let kubelet = DraKubelet::start(DraKubeletSettings {
             root: directory.path().to_owned(),
@@ -110,11 +106,16 @@ impl DraCluster {
     /// A pod whose claim, of the same name, a scheduler gives so many devices.
     pub(crate) fn pod(&self, name: &str, count: usize) -> Result<DraPodSpec, String> {
         let exactly = json!({ "deviceClassName": CLASS, "count": count });
-        let claim = json!({
+        self.pod_of(name, json!({ "requests": [{ "name": "gpu", "exactly": exactly }] }))
+    }
+
+    /// The same for these requests and constraints.
+    pub(crate) fn pod_of(&self, name: &str, devices: Value) -> Result<DraPodSpec, String> {
+        let mut claim = json!({
             "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim",
             "metadata": { "name": name, "namespace": NAMESPACE },
-            "spec": { "devices": { "requests": [{ "name": "gpu", "exactly": exactly }] } },
         });
+        claim["spec"]["devices"] = devices;
         self.server.create(ObjectKind::ResourceClaim, NAMESPACE, claim).expect("a valid claim");
         self.scheduled(name)
     }
@@ -132,6 +133,19 @@ impl DraCluster {
         let deleted = self.server.delete(ObjectKind::ResourceClaim, NAMESPACE, pod);
         deleted.map(drop).map_err(|error| error.to_string())
     }
+}
+
+/// A class of all devices of a driver.
+pub(crate) fn create_class(server: &ApiServer, name: &str, driver: &str, resource: Option<&str>) {
+    let expression = format!("device.driver == '{driver}'");
+    let class = json!({
+        "apiVersion": "resource.k8s.io/v1", "kind": "DeviceClass", "metadata": { "name": name },
+        "spec": {
+            "selectors": [{ "cel": { "expression": expression } }],
+            "extendedResourceName": resource,
+        },
+    });
+    server.create(ObjectKind::DeviceClass, "", class).expect("a valid class");
 }
 
 pub(crate) fn slices(store: &ObjectStore) -> Vec<ResourceSlice> {
