@@ -33,7 +33,7 @@ pub struct CordonArgs {
     /// The machine.
     #[command(flatten)]
     pub machine: MachineArgs,
-    /// The configuration, which says whether devices are boards or chips.
+    /// The configuration, which decides whether devices are boards or chips.
     #[command(flatten)]
     pub config: ConfigArgs,
 }

@@ -37,7 +37,7 @@ pub struct DoctorArgs {
 
 /// Formats of `doctor`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-#[expect(missing_docs, reason = "DoctorArgs::output says what each is for")]
+#[expect(missing_docs, reason = "DoctorArgs::output explains each")]
 pub enum DoctorFormat {
     Table,
     Json,

@@ -30,11 +30,11 @@ pub enum ExplainVerb {
     /// Show which devices a claim would get on this machine, and why not the others.
     ///
     /// As schedulers do, it takes the first devices that fit, in the order of the slices; nothing is
-    /// in use. Of the classes it knows those of the chart: `gpu.iluvatar.com`, a whole board, and
-    /// `chip.gpu.iluvatar.com`, a chip. Of CEL it judges comparisons with literals that are joined by
-    /// `&&`; other selectors are named.
+    /// in use. It knows the device classes of the chart: `gpu.iluvatar.com`, a whole board, and
+    /// `chip.gpu.iluvatar.com`, a chip. Of CEL it evaluates comparisons with literals, joined by `&&`;
+    /// it names the other selectors.
     ///
-    /// Exit codes: 0 success, 1 the claim is not met or cannot be judged, or failure.
+    /// Exit codes: 0 success, 1 the claim is not met or cannot be evaluated, or failure.
     #[command(after_long_help = "Examples:
   ix-device-plugin explain claim fixtures/claims/two-chips-of-one-board.yaml --splitboard
   ix-device-plugin explain claim fixtures/claims/board-or-four-chips.yaml --splitboard -o json")]
@@ -69,7 +69,7 @@ pub struct AllocationArgs {
 
 /// Formats of `explain`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-#[expect(missing_docs, reason = "AllocationArgs::output says what each is for")]
+#[expect(missing_docs, reason = "AllocationArgs::output explains each")]
 pub enum ExplainFormat {
     Text,
     Json,

@@ -71,7 +71,7 @@ pub struct ClientArgs {
 pub enum ProbeVerb {
     /// Exit with 0 if the main loops are making progress, else with 1.
     ///
-    /// A kubelet or GPU that is away does not count: a restart would not help.
+    /// A missing kubelet or GPU does not count: a restart would not help.
     #[command(after_long_help = "Examples:
   ix-device-plugin probe live")]
     Live(ClientArgs),
@@ -97,7 +97,7 @@ pub struct StatusArgs {
 
 /// Formats of `status`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-#[expect(missing_docs, reason = "StatusArgs::output says what each is for")]
+#[expect(missing_docs, reason = "StatusArgs::output explains each")]
 pub enum StatusFormat {
     Table,
     Json,
@@ -139,7 +139,8 @@ fn unexpected(path: &str, code: u16) -> Failure {
 fn ask(args: ClientArgs, path: &str) -> anyhow::Result<HttpResponse> {
     let HttpChoice::At(address) = args.http else {
         return Err(anyhow!(
-            "--http (IX_HTTP) is off: there is no server to ask; give the address of the running plugin"
+            "--http (IX_HTTP) is off: there is no server to ask; give the address of the running \
+             plugin"
         ));
     };
     Ok(run::runtime()?.block_on(get(reached_at(address), path, ANSWER_TIMEOUT))?)

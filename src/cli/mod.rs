@@ -151,7 +151,7 @@ pub enum Verb {
   ix-device-plugin cordon 0000:13:00.0 --reason RMA-1234
   ix-device-plugin cordon --list")]
     Cordon(CordonArgs),
-    /// Give a cordoned board or chip to new pods again.
+    /// Make a cordoned board or chip available to new pods again.
     #[command(after_long_help = "Examples:
   ix-device-plugin uncordon 0000:13:00.0")]
     Uncordon(UncordonArgs),
@@ -209,7 +209,7 @@ pub enum Verb {
   ix-device-plugin demo --story restart -o json
   ix-device-plugin demo --node fixtures/nodes/mr-v100-x4.node --story pods")]
     Demo(DemoArgs),
-    /// Print the completions of a shell.
+    /// Print shell completions.
     #[command(after_long_help = "Examples:
   ix-device-plugin completions bash
   ix-device-plugin completions fish")]
@@ -249,7 +249,7 @@ pub struct DiscoverArgs {
 
 /// Formats of `discover`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-#[expect(missing_docs, reason = "DiscoverArgs::output says what each is for")]
+#[expect(missing_docs, reason = "DiscoverArgs::output explains each")]
 pub enum DiscoverFormat {
     Table,
     Tree,
@@ -275,7 +275,7 @@ pub struct TopologyArgs {
 
 /// Formats of `topology`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-#[expect(missing_docs, reason = "TopologyArgs::output says what each is for")]
+#[expect(missing_docs, reason = "TopologyArgs::output explains each")]
 pub enum TopologyFormat {
     Table,
     Json,
@@ -307,7 +307,7 @@ pub enum FixtureVerb {
         /// Where to create them; created if missing.
         directory: PathBuf,
     },
-    /// Check that a file is a .node file, and count what discovery finds on it.
+    /// Check that a file is a .node file, and count what discovery finds in it.
     #[command(after_long_help = "Examples:
   ix-device-plugin fixture check fixtures/nodes/bi-v150-x8.node")]
     Check {
@@ -323,7 +323,7 @@ pub enum FixtureVerb {
 #[derive(Debug, Subcommand)]
 #[expect(clippy::large_enum_variant, reason = "there is one, and it is read once")]
 pub enum ConfigVerb {
-    /// Print every problem of a file; or `ok` and the effective configuration, defaults included.
+    /// Print every problem of a file, or `ok` and the effective configuration with its defaults.
     #[command(after_long_help = "Examples:
   ix-device-plugin config check fixtures/configs/good/annotated.yaml
   ix-device-plugin config check fixtures/configs/good/boards.yaml --splitboard")]
@@ -362,7 +362,7 @@ pub struct DemoArgs {
 
 /// Formats of `demo`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[expect(missing_docs, reason = "DemoArgs::output says what each is for")]
+#[expect(missing_docs, reason = "DemoArgs::output explains each")]
 pub enum DemoFormat {
     Text,
     Json,

@@ -89,7 +89,7 @@ impl DraService {
             format!("claim {}/{} does not exist; retrying", claim.namespace, claim.name)
         })?;
         let (mut cdi, mut snapshots) = (self.cdi.clone(), self.snapshots.clone());
-        // After a timeout, the ledger says so.
+        // After a timeout, the ledger has the outcome.
         let _ = timeout(FIRST_SCAN_TIMEOUT, snapshots.wait_for(Option::is_some)).await;
         for _ in 0..HOLDER_LIMIT {
             cdi.mark_unchanged();

@@ -164,7 +164,7 @@ impl DraSession {
         if has_changed {
             info!(
                 event = LogEvent::KubeletConnection.name(),
-                is_connected, "connection of the kubelet changed"
+                is_connected, "kubelet connection changed"
             );
         }
         let progress = match handshake {
@@ -183,7 +183,7 @@ impl DraSession {
         let registrations = &self.telemetry.dra.meters.registrations;
         match handshake {
             Handshake::NoCall => {}
-            Handshake::InfoRead => debug!("the kubelet reads what the driver is"),
+            Handshake::InfoRead => debug!("the kubelet queried the driver's description"),
             Handshake::Registered => {
                 info!(event = LogEvent::Registered.name(), "registered with the kubelet");
                 registrations.count(DraRegistrationResult::Accepted);

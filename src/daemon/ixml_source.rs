@@ -213,7 +213,7 @@ impl IxmlSource {
                 let remedy = remedy.map_or(String::new(), |remedy| format!("; {remedy}"));
                 Some(self.unusable(&format!("{}: {failure}{remedy}", library.display())))
             }
-            _ => Some(self.unusable("its agent spoke out of turn")),
+            _ => Some(self.unusable("its agent sent a message that was not requested")),
         }
     }
 

@@ -56,7 +56,7 @@ pub struct Streams {
 
 impl Streams {
     /// Open streams of the kubelet, which is the process that answered Register; of all processes
-    /// where none did yet. The stream of a debugging client does not show that the kubelet has our
+    /// where none did yet. The stream of a debugging client does not show that the kubelet has the
     /// list.
     #[must_use]
     pub fn open_of(&self, kubelet: Option<Peer>) -> usize {

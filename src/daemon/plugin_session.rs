@@ -33,7 +33,7 @@ use crate::wire::v1beta1::device_plugin_server::DevicePluginServer;
 
 /// How often to observe without a hint.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// The same while the kubelet has our list and inotify reports every change of the directory: a
+/// The same while the kubelet has the list and inotify reports every change of the directory: a
 /// stream or a server that ends is a hint of its own, so nothing depends on this interval.
 const WATCHED_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a server may take to end its streams before its connections are cut.
@@ -204,7 +204,7 @@ impl Driver {
         });
         if has_changed && progress == Progress::Streaming {
             let visibility = self.log.streaming(self.now());
-            self.log_success(visibility, LogEvent::ListReceived, "the kubelet has our list");
+            self.log_success(visibility, LogEvent::ListReceived, "the kubelet has the list");
             self.telemetry.has_list();
             self.telemetry.note(|notes| notes.last_error = None);
         }

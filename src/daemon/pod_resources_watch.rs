@@ -42,7 +42,7 @@ pub struct PodResourcesSettings {
 /// What calls for a query.
 #[derive(Debug)]
 pub struct QueryTriggers {
-    /// The list, which says what the kubelet has to be asked about.
+    /// The list, which decides when the kubelet is queried.
     pub snapshots: SnapshotReceiver,
     /// A container that is allocated a device holds it soon.
     pub allocations: AllocationsReceiver,

@@ -25,7 +25,7 @@ use crate::model::pci::PciAddress;
 use crate::model::rescan::RescanTrigger;
 use crate::model::sysfs::SysfsScan;
 
-/// How long a scan may take before the log says so. One of 64 chips takes a few milliseconds.
+/// How long a scan may take before a warning is logged. One of 64 chips takes a few milliseconds.
 const SLOW_SCAN_LIMIT: Duration = Duration::from_secs(10);
 
 /// Decides when to scan, and scans.

@@ -1,4 +1,4 @@
-//! Starts and ends the session of each configured resource, as `decide::kubelet::session_plan` says.
+//! Starts and ends the session of each configured resource, as `decide::kubelet::session_plan` plans.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

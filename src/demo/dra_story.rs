@@ -82,7 +82,7 @@ pub(super) async fn play(
         "stopped cleanly; the slices stay for the next instance",
         &json!(null),
     )?;
-    let text = format!("{} had GPUs, and none was given twice", counted(stage.pods, "pod"));
+    let text = format!("{} had GPUs, and no GPU was allocated twice", counted(stage.pods, "pod"));
     stage.print(Actor::Story, &text, &json!({ "pods": stage.pods }))?;
     kubelet.stop();
     stage.plugin_kubelet.shutdown().await;
@@ -336,7 +336,8 @@ impl DraStage<'_> {
         })
         .await?;
         let milliseconds = began.elapsed().as_secs_f64() * 1000.0;
-        let text = format!("the slices are back after {milliseconds:.1} ms; pods were not touched");
+        let text =
+            format!("the slices are back after {milliseconds:.1} ms; running pods were unaffected");
         self.print(Actor::Plugin, &text, &json!({ "milliseconds": milliseconds }))
     }
 

@@ -5,7 +5,7 @@ macro_rules! log_events {
     ($($name:ident $level:ident $meaning:literal,)*) => {
         /// What a log line reports. Its name is the line's field `event`; alerts may rely on it.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        #[expect(missing_docs, reason = "LogEvent::meaning says what each is")]
+        #[expect(missing_docs, reason = "LogEvent::meaning explains each")]
         pub enum LogEvent {
             $($name,)*
         }

@@ -74,7 +74,7 @@ pub struct ObservedChip {
 /// What is wrong with a chip's device node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NodeProblem {
-    /// No evidence; the sentence says why the nodes cannot be inferred from their order.
+    /// No evidence; the sentence explains why the nodes cannot be inferred from their order.
     Unknown(String),
     /// The kernel names a node that is not in /dev.
     Missing(String),

@@ -1,4 +1,4 @@
-//! What the driver tells the kubelet about itself.
+//! What the driver reports to the kubelet about itself.
 
 use std::path::Path;
 

@@ -70,7 +70,10 @@ pub(super) fn cdi_specs(directories: &[CdiDirectoryFacts], root: &RootFacts) -> 
     let (files, directories) = (ours_by_kind.len(), and(&directories));
     super::or_ok(findings, || match files {
         0 => format!("no CDI file of kind {KIND} is in {directories}"),
-        _ => format!("{} of kind {KIND} in {directories}, all ours", count(files, "CDI file")),
+        _ => format!(
+            "{} of kind {KIND} in {directories}, all written by this plugin",
+            count(files, "CDI file")
+        ),
     })
 }
 
@@ -98,16 +101,16 @@ fn conflicts(specs: &[(&CdiFile, &CdiFileContent)]) -> Vec<Finding> {
 fn conflict(paths: &[String], devices: &[String], same_directory: bool) -> Finding {
     let (what, paths) = (and(devices), and(paths));
     let names = if devices.len() == 1 { "is defined" } else { "are defined" };
-    let remedy = "keep one generator of this kind: remove the file that is not ours (ix-ctk \
-                  writes one with `ix-ctk cdi generate`), or set cdi.enabled: false";
+    let remedy = "keep one generator of this kind: remove the file that this plugin did not write \
+                  (ix-ctk writes one with `ix-ctk cdi generate`), or set cdi.enabled: false";
     if same_directory {
         let sentence = format!(
-            "{what} {names} by {paths}: a runtime resolves neither, and containers that \
-             request it do not start"
+            "{what} {names} by {paths}: a runtime resolves no name that is defined twice, and \
+             containers that request one do not start"
         );
         return Finding::failure(sentence, remedy);
     }
-    let sentence = format!("{what} {names} by {paths}: the file in /var/run/cdi wins");
+    let sentence = format!("{what} {names} by {paths}: the file in /var/run/cdi takes precedence");
     Finding::warning(sentence, remedy)
 }
 
@@ -152,9 +155,9 @@ mod tests {
         file("/var/run/cdi/iluvatar.com-gpu.json", &["0000:13:00.0", "0000:16:00.0"])
     }
 
-    const REMEDY: &str = "-> keep one generator of this kind: remove the file that is not ours \
-                          (ix-ctk writes one with `ix-ctk cdi generate`), or set cdi.enabled: \
-                          false";
+    const REMEDY: &str = "-> keep one generator of this kind: remove the file that this plugin did \
+                          not write (ix-ctk writes one with `ix-ctk cdi generate`), or set \
+                          cdi.enabled: false";
 
     fn directories(files: &[CdiFile]) -> Vec<CdiDirectoryFacts> {
         let directory = |path: &str| {
@@ -202,7 +205,8 @@ mod tests {
         check(&[], "ok: no CDI file of kind iluvatar.com/gpu is in /etc/cdi and /var/run/cdi");
         check(
             &[ours(), other],
-            "ok: 1 CDI file of kind iluvatar.com/gpu in /etc/cdi and /var/run/cdi, all ours",
+            "ok: 1 CDI file of kind iluvatar.com/gpu in /etc/cdi and /var/run/cdi, all written by \
+             this plugin",
         );
     }
 
@@ -222,7 +226,8 @@ mod tests {
             &format!(
                 "failure: iluvatar.com/gpu=0000:13:00.0 and iluvatar.com/gpu=0000:16:00.0 are \
                  defined by /var/run/cdi/other.json and /var/run/cdi/iluvatar.com-gpu.json: a \
-                 runtime resolves neither, and containers that request it do not start {REMEDY}"
+                 runtime resolves no name that is defined twice, and containers that request one \
+                 do not start {REMEDY}"
             ),
         );
     }
@@ -233,7 +238,8 @@ mod tests {
             &[file("/etc/cdi/ix.yaml", &["0000:13:00.0"]), ours()],
             &format!(
                 "warning: iluvatar.com/gpu=0000:13:00.0 is defined by /etc/cdi/ix.yaml and \
-                 /var/run/cdi/iluvatar.com-gpu.json: the file in /var/run/cdi wins {REMEDY}"
+                 /var/run/cdi/iluvatar.com-gpu.json: the file in /var/run/cdi takes precedence \
+                 {REMEDY}"
             ),
         );
     }

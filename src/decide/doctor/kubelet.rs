@@ -7,7 +7,7 @@ use crate::model::doctor::facts::{
 };
 use crate::model::doctor::finding::Finding;
 
-/// The kubelet's root, unless `--root-dir` says otherwise.
+/// The kubelet's root, unless `--root-dir` names another.
 const DEFAULT_ROOT: &str = "/var/lib/kubelet";
 /// Below its root: where plugins register, and where it reports the pods' devices.
 const PLUGINS: &str = "device-plugins";

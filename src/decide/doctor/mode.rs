@@ -34,8 +34,8 @@ pub(super) fn mode(facts: &NodeFacts) -> Vec<Finding> {
         }));
     }
     super::or_ok(findings, || match mode {
-        ServingMode::DevicePlugin => "device-plugin; no DRA driver of ours listens".to_owned(),
-        ServingMode::Dra => "dra; no device plugin of ours listens".to_owned(),
+        ServingMode::DevicePlugin => "device-plugin; the DRA driver does not run here".to_owned(),
+        ServingMode::Dra => "dra; the device plugin does not run here".to_owned(),
     })
 }
 
@@ -61,12 +61,12 @@ fn both_modes(mode: ServingMode, live: &[String]) -> Option<Finding> {
         ServingMode::Dra => ("dra", "device-plugin"),
     };
     let sentence = format!(
-        "this is mode {active}, but mode {other} serves this node too, at {}: each would give away \
-         what the other has given",
+        "this is mode {active}, but mode {other} serves this node too, at {}: each would allocate \
+         GPUs that the other has allocated",
         and(live)
     );
-    let remedy = "let one DaemonSet alone select the node; the README says how a node changes its \
-                  mode";
+    let remedy = "let one DaemonSet alone select the node; the README describes how a node changes \
+                  its mode";
     (!live.is_empty()).then(|| Finding::failure(sentence, remedy))
 }
 
@@ -88,7 +88,7 @@ fn without_cdi(file: &RuntimeFile) -> Option<Finding> {
     (settings.cdi == Some(false)).then(|| {
         Finding::failure(
             format!(
-                "{} of {} switches CDI off, and containers get devices of claims by CDI names alone",
+                "{} of {} disables CDI, but containers get devices of claims only by CDI names",
                 file.path, file.owner
             ),
             format!("set `enable_cdi = true` there and restart {}", file.owner),
@@ -96,7 +96,7 @@ fn without_cdi(file: &RuntimeFile) -> Option<Finding> {
     })
 }
 
-/// What the driver that runs says of the kubelet and the API server.
+/// What the running driver reports of the kubelet and the API server.
 fn running(driver: &RunningDriver) -> Vec<Finding> {
     let RunningDriver { dropped, api_server_error, registration_error } = driver;
     let registration = registration_error.iter().map(|error| {
@@ -173,8 +173,9 @@ mod tests {
         assert_eq!(
             shown(&found),
             ["failure: this is mode device-plugin, but mode dra serves this node too, at \
-                 /r/gpu.iluvatar.com-reg.sock: each would give away what the other has given -> let \
-                 one DaemonSet alone select the node; the README says how a node changes its mode"]
+              /r/gpu.iluvatar.com-reg.sock: each would allocate GPUs that the other has allocated \
+              -> let one DaemonSet alone select the node; the README describes how a node changes \
+              its mode"]
         );
         let plugin = [("iluvatar-gpu.sock", Accepts), ("kubelet.sock", Accepts)];
         let found = mode(&facts(ServingMode::Dra, listed(&plugin), listed(&driver)));
@@ -182,9 +183,9 @@ mod tests {
         // What an ended one left behind does no harm.
         let ended = listed(&[("iluvatar-gpu.sock", Refuses)]);
         let found = mode(&facts(ServingMode::Dra, ended, listed(&driver)));
-        assert_eq!(shown(&found), ["ok: dra; no device plugin of ours listens"]);
+        assert_eq!(shown(&found), ["ok: dra; the device plugin does not run here"]);
         let found = mode(&facts(ServingMode::DevicePlugin, listed(&plugin), listed(&[])));
-        assert_eq!(shown(&found), ["ok: device-plugin; no DRA driver of ours listens"]);
+        assert_eq!(shown(&found), ["ok: device-plugin; the DRA driver does not run here"]);
     }
 
     #[test]
@@ -203,12 +204,12 @@ mod tests {
                 "failure: /r does not exist, and the kubelet finds DRA drivers there -> mount the \
                  kubelet's plugins_registry at the same path; where the kubelet has another root \
                  directory, it is below that",
-                "failure: /c.toml of containerd switches CDI off, and containers get devices of \
-                 claims by CDI names alone -> set `enable_cdi = true` there and restart containerd",
+                "failure: /c.toml of containerd disables CDI, but containers get devices of claims \
+                 only by CDI names -> set `enable_cdi = true` there and restart containerd",
             ]
         );
         facts.config.mode = ServingMode::DevicePlugin;
-        assert_eq!(shown(&mode(&facts)), ["ok: device-plugin; no DRA driver of ours listens"]);
+        assert_eq!(shown(&mode(&facts)), ["ok: device-plugin; the DRA driver does not run here"]);
     }
     #[test]
     fn the_plugin_that_runs_says_what_the_api_server_drops_and_which_mode_it_is_in() {
@@ -216,7 +217,7 @@ mod tests {
         let driver = listed(&[("gpu.iluvatar.com-reg.sock", Accepts)]);
         let mut facts = facts(ServingMode::DevicePlugin, listed(&[]), driver);
         facts.driver = Ok(Some(RunningDriver::default()));
-        assert_eq!(shown(&mode(&facts)), ["ok: dra; no device plugin of ours listens"]);
+        assert_eq!(shown(&mode(&facts)), ["ok: dra; the device plugin does not run here"]);
         facts.driver = Ok(Some(RunningDriver {
             dropped: vec![DroppedFeature {
                 name: "taints".to_owned(),
@@ -229,13 +230,14 @@ mod tests {
         assert_eq!(
             shown(&mode(&facts)),
             [
-                "warning: the kubelet does not accept the driver: no -> look for RegistrationFailed \
-                 in the plugin's log, and at the kubelet's log",
-                "warning: the driver cannot use the API server: 403 -> check the network to the API \
-                 server, and the ClusterRole and the admission policy of the plugin's service account",
-                "warning: the API server drops taints from slices: unhealthy devices leave -> switch \
-                 the feature gate DRADeviceTaints on in the control plane, or use Kubernetes 1.36, \
-                 where it is on; then restart the plugin",
+                "warning: the kubelet does not accept the driver: no -> look for \
+                 RegistrationFailed in the plugin's log, and at the kubelet's log",
+                "warning: the driver cannot use the API server: 403 -> check the network to the \
+                 API server, and the ClusterRole and the admission policy of the plugin's service \
+                 account",
+                "warning: the API server drops taints from slices: unhealthy devices leave -> \
+                 switch the feature gate DRADeviceTaints on in the control plane, or use \
+                 Kubernetes 1.36, where it is on; then restart the plugin",
             ]
         );
         (facts.config.mode, facts.driver) = (ServingMode::Dra, Err(Unavailable("no".to_owned())));

@@ -64,7 +64,7 @@ fn of_checkpoint(registered: &Registered, rules: &[ResourceRule]) -> Vec<Finding
             return Some(Finding::failure(
                 format!(
                     "another plugin offers {resource} to this kubelet: {number} such as \
-                     `{first}`, while our ids are PCI addresses"
+                     `{first}`, while this plugin's ids are PCI addresses"
                 ),
                 remedy,
             ));
@@ -181,7 +181,7 @@ mod tests {
             &kubelet(&[], Some(&[("iluvatar.com/gpu", &["GPU-1", "GPU-2"])])),
             &format!(
                 "failure: another plugin offers iluvatar.com/gpu to this kubelet: 2 devices such \
-                 as `GPU-1`, while our ids are PCI addresses {REMEDY}"
+                 as `GPU-1`, while this plugin's ids are PCI addresses {REMEDY}"
             ),
         );
     }

@@ -34,8 +34,8 @@ fn of_held(held: &HeldDevices, inventory: &Inventory, rules: &[ResourceRule]) ->
                 let name = &resource.name;
                 findings.push(Finding::warning(
                     format!("{holder} holds {name} {id}, which {problem}"),
-                    "repair the device as the other checks say, or delete the pod: a new one gets \
-                     a healthy device",
+                    "repair the device as the other checks advise, or delete the pod: a new one \
+                     gets a healthy device",
                 ));
             }
         }
@@ -111,8 +111,8 @@ mod tests {
             &node,
             &["warning: container main of pod team/train holds iluvatar.com/gpu 0000:03:00.0, \
                which is Unhealthy (ConfigSpaceUnreadable: 0000:03:00.0 does not answer: its \
-               configuration space is empty or all ones) -> repair the device as the other \
-               checks say, or delete the pod: a new one gets a healthy device"],
+               configuration space is empty or all ones) -> repair the device as the other checks \
+               advise, or delete the pod: a new one gets a healthy device"],
         );
     }
 
@@ -123,7 +123,7 @@ mod tests {
             kubelet,
             &hardware(well()),
             &["warning: container main of pod team/train holds iluvatar.com/gpu 0000:99:00.0, \
-               which is not on the PCI bus -> repair the device as the other checks say, or \
+               which is not on the PCI bus -> repair the device as the other checks advise, or \
                delete the pod: a new one gets a healthy device"],
         );
     }

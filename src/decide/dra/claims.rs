@@ -106,7 +106,7 @@ impl ClaimHolders {
     }
 }
 
-/// Whether a claim, as the API server has it now, still holds what it is said to hold. None where it
+/// Whether a claim, as the API server has it now, still holds what it is recorded to hold. None where it
 /// is gone.
 #[must_use]
 pub fn still_holds(holder: &ClaimHolder, pool: &str, claim: Option<&DraClaim>) -> bool {

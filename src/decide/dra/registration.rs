@@ -81,10 +81,10 @@ impl ServerFault {
     #[must_use]
     pub fn sentence(self) -> &'static str {
         match self {
-            Self::SocketGone => "our socket was removed",
-            Self::SocketReplaced => "a dead socket has replaced ours",
+            Self::SocketGone => "the plugin's socket was removed",
+            Self::SocketReplaced => "a dead socket replaced the plugin's socket",
             Self::Yielding => {
-                "another live instance has replaced our socket; waiting until it ends"
+                "another live instance replaced the plugin's socket; waiting until it ends"
             }
             Self::Refused => "the kubelet refused the registration; trying another socket name",
         }

@@ -118,12 +118,12 @@ impl RestartReason {
     #[must_use]
     pub fn sentence(self) -> &'static str {
         match self {
-            Self::OwnSocketGone => "our socket was removed; a kubelet that starts removes all",
-            Self::OwnSocketReplaced => "a dead socket has replaced ours",
+            Self::OwnSocketGone => "the plugin's socket was removed, as a starting kubelet does",
+            Self::OwnSocketReplaced => "a dead socket replaced the plugin's socket",
             Self::Yielding => {
-                "another live instance has replaced our socket; waiting until it ends"
+                "another live instance replaced the plugin's socket; waiting until it ends"
             }
-            Self::NoStream => "the kubelet accepted us but opened no stream",
+            Self::NoStream => "the kubelet accepted the registration but opened no stream",
             Self::StreamEnded => "the kubelet's stream ended",
             Self::KubeletRestarted => "the kubelet has a new socket",
         }

@@ -6,7 +6,7 @@
 //! besides the switch's port (as the published bus numbers of BI-V150, three apart, suggest).
 //!
 //! Two half boards below one external switch look the same if neither slots nor a switch of their own
-//! with an empty side tell them apart.
+//! with an empty side distinguishes them.
 //!
 //! How many chips a board has is known from configuration, or from its siblings: where every board
 //! of that id with such evidence is whole with as many, a lone chip of the id behind ports is half a
@@ -156,7 +156,7 @@ impl<'a> Assembly<'a> {
             let (first, count, chips) = (chips[0], chips.len(), list(&chips));
             let detail = format!(
                 "slot {slot} holds {count} chips of the unknown id {id} ({chips}); each counts by \
-                 itself until boards.chipsPerBoard or boards.pairs says otherwise"
+                 itself until boards.chipsPerBoard or boards.pairs is set"
             );
             self.note(WarningCode::UnknownBoard, first, detail);
         }

@@ -1,4 +1,4 @@
-//! How the API server says no: a `Status` object and its HTTP code.
+//! How the API server refuses: a `Status` object and its HTTP code.
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};

@@ -54,7 +54,7 @@ impl Library {
 
     fn resolve(opened: &unix::Library) -> Self {
         // SAFETY: each type is the signature that the vendor's header gives the functions of these
-        // names; older versions take the same arguments (abi.rs says why for PciInfo). The library
+        // names; older versions take the same arguments (abi.rs has the reason for PciInfo). The library
         // stays loaded until the process ends, so the pointers stay good.
         unsafe {
             Self {
@@ -98,7 +98,7 @@ impl Library {
     /// # Errors
     /// As [`Library::start`].
     pub(super) fn restart(&mut self) -> Result<(), ReturnCode> {
-        // SAFETY: takes no argument; the exclusive borrow says that no LibraryDevice is left that this
+        // SAFETY: takes no argument; the exclusive borrow proves that no LibraryDevice is left that this
         // would make stale.
         match call(self.shutdown, |shutdown| unsafe { shutdown() }) {
             // Inits are counted: without a shutdown, another one changes nothing.

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// One check of a node, in the order of the report, the gravest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[expect(missing_docs, reason = "Check::question says what each is for")]
+#[expect(missing_docs, reason = "Check::question explains each")]
 pub enum Check {
     Configuration,
     Sysfs,

@@ -52,7 +52,7 @@ pub struct NodeFacts {
     pub driver: Observed<Option<RunningDriver>>,
 }
 
-/// What a plugin that runs in DRA mode says of itself.
+/// What a plugin that runs in DRA mode reports of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunningDriver {
     /// What the API server drops of its slices.

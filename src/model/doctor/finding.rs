@@ -57,7 +57,7 @@ impl Finding {
         Self { level: Level::Ok, sentence: sentence.into(), remedy: None }
     }
 
-    /// The check, or a part of it, cannot run here; the sentence says why.
+    /// The check, or a part of it, cannot run here; the sentence has the reason.
     #[must_use]
     pub fn skipped(why: impl Into<String>) -> Self {
         Self { level: Level::Skipped, sentence: why.into(), remedy: None }

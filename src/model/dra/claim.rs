@@ -1,4 +1,4 @@
-//! Claims: what the API server says that they were given, and what is known of who holds what.
+//! Claims: their allocations, as the API server has them, and what is known of who holds what.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -110,7 +110,7 @@ pub struct ClaimedDevice {
     pub is_shared: bool,
 }
 
-/// What PodResources says of one device of our driver that a container has through a claim.
+/// What PodResources reports of one device of our driver that a container has through a claim.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClaimUsage {
     /// The claim.

@@ -76,7 +76,7 @@ pub struct SeenSlice {
     pub content: Option<SliceContent>,
 }
 
-/// What an API server may not support yet: it drops such fields and says nothing.
+/// What an API server may not support yet: it drops such fields without an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DraFeature {
     /// Taints in slices (`DRADeviceTaints`, on since 1.36).
@@ -116,8 +116,8 @@ impl DraFeature {
     pub fn fallback(self) -> &'static str {
         match self {
             Self::Taints => "unhealthy devices leave the slices unless a claim holds them",
-            Self::Partitionable => "boards or chips are offered, as dra.fallback says",
-            Self::ConsumableCapacity => "each device is given to one claim at a time",
+            Self::Partitionable => "boards or chips are offered, depending on dra.fallback",
+            Self::ConsumableCapacity => "each device is allocated to one claim at a time",
         }
     }
 }

@@ -23,7 +23,7 @@ pub(super) fn read_mode(root: &Section, overrides: &Overrides, reading: &Reading
     given.or(in_file).unwrap_or_default()
 }
 
-/// What is not said follows from `flags` and `sharing`, in DRA mode.
+/// What is left out follows from `flags` and `sharing`, in DRA mode.
 pub(super) fn read_dra(root: &Section, mode: ServingMode, defaults: &ResourceDefaults) -> DraRules {
     let section = root.section(&keys::DRA);
     let is_dra = mode == ServingMode::Dra;

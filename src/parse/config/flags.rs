@@ -53,7 +53,7 @@ impl Flags<'_, '_> {
     }
 }
 
-/// `splitboard` of one resource, or `default` where it says nothing.
+/// `splitboard` of one resource, or `default` where it is not set.
 pub(super) fn read_granularity(cursor: Option<&Cursor>, default: Granularity) -> Granularity {
     cursor.and_then(Cursor::boolean).map_or(default, granularity)
 }

@@ -122,8 +122,8 @@ pub static VERSION: ConfigKey = key(
 pub static MODE: ConfigKey = key(
     "mode",
     "\"device-plugin\"",
-    "How GPUs are offered. device-plugin: as extended resources. dra: as devices of ResourceSlices. \
-     A change takes effect when the daemon is started again.",
+    "How GPUs are offered. device-plugin: as extended resources. dra: as devices of \
+     ResourceSlices. A change takes effect when the daemon is started again.",
     ValueKind::Word(|| words(&MODE_WORDS)),
 );
 
@@ -376,7 +376,7 @@ pub mod discovery {
         "identities",
         "",
         "CSV file with the UUIDs of the chips, as `ixsmi --query-gpu=index,uuid,pci.bus_id \
-         --format=csv` prints it. It is followed like this file.",
+         --format=csv` prints it. Changes are applied while the plugin runs.",
         ValueKind::Text(TextForm::AbsolutePath),
     );
 }

@@ -239,7 +239,7 @@ impl<'de> Visitor<'de> for YamlVisitor<'_> {
 
     #[expect(
         clippy::cast_precision_loss,
-        reason = "no number of ours is near; only its kind is used"
+        reason = "no configured number is that large; only its kind is used"
     )]
     fn visit_u128<E>(self, value: u128) -> Result<Yaml, E> {
         Ok(i128::try_from(value).map_or(Yaml::Float(value as f64), Yaml::Integer))

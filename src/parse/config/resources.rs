@@ -14,7 +14,7 @@ use crate::model::config::{Granularity, ResourceRule, Selector, Sharing};
 const TWO_NAMES: &str =
     "cannot be combined with `resources`, where each entry has its own name; remove one of the two";
 
-/// What every resource has unless its entry says otherwise.
+/// What every resource has unless its entry overrides it.
 pub(super) struct ResourceDefaults {
     pub(super) granularity: Granularity,
     pub(super) sharing: SharingDefaults,
@@ -82,7 +82,7 @@ fn read_list(list: &Cursor, defaults: &ResourceDefaults) -> Vec<ResourceRule> {
         .map(|(index, item)| {
             let before = item.problems_so_far();
             let rule = read_entry(item, defaults, &mut names);
-            // A selector that lost a condition to a problem says nothing about overlaps.
+            // A selector that lost a condition to a problem shows nothing about overlaps.
             if item.problems_so_far() == before {
                 check_overlap(item, &rule.selector, &selectors);
                 selectors.push((index, rule.selector.clone()));

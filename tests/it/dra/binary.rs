@@ -126,7 +126,7 @@ async fn the_program_prepares_what_the_api_server_says_and_leaves_no_socket_when
 #[tokio::test]
 async fn shares_that_the_api_server_drops_are_named_in_log_status_metric_and_doctor() {
     let rig = ProgramRig::start(ServerVersion::V1_35, "dra: {slots: 4}").await;
-    let sentence = "each device is given to one claim at a time";
+    let sentence = "each device is allocated to one claim at a time";
     rig.check_dropped("consumable-capacity", sentence).await;
 }
 
@@ -134,7 +134,7 @@ async fn shares_that_the_api_server_drops_are_named_in_log_status_metric_and_doc
 async fn counters_that_the_api_server_drops_are_named_in_log_status_metric_and_doctor() {
     let config = "dra: {devices: both}";
     let rig = ProgramRig::start_on("bi-v150-x8", ServerVersion::V1_35, config).await;
-    let sentence = "boards or chips are offered, as dra.fallback says";
+    let sentence = "boards or chips are offered, depending on dra.fallback";
     rig.check_dropped("partitionable", sentence).await;
 }
 
@@ -161,7 +161,7 @@ async fn status_says_since_when_the_driver_is_registered_and_doctor_finds_its_mo
     let table = run(&["status", "--http", &rig.process.address().await.to_string()]).stdout;
     assert!(table.contains("driver gpu.iluvatar.com: registered since 20"), "{table}");
     let findings = rig.doctor().await;
-    assert_eq!(findings[0]["sentence"], "dra; no device plugin of ours listens", "{findings}");
+    assert_eq!(findings[0]["sentence"], "dra; the device plugin does not run here", "{findings}");
 }
 
 #[test]

@@ -140,7 +140,7 @@ fn a_riser_with_four_chips_in_one_slot_is_no_board() {
     ];
     let note = "slot 0000:01:00 holds 4 chips of the unknown id 1e3e:0003 (0000:03:00.0, \
                 0000:04:00.0, 0000:05:00.0, 0000:06:00.0); each counts by itself \
-                until boards.chipsPerBoard or boards.pairs says otherwise";
+                until boards.chipsPerBoard or boards.pairs is set";
     check(sample.slot("7", "01:00.0"), &BoardRules::default(), &boards, &[note]);
 }
 

@@ -1,6 +1,6 @@
 //! The kubelet's half of dynamic resource allocation: it finds drivers in `plugins_registry`, prepares
 //! claims with them, follows the health of devices, and deletes slices. It speaks the real protocol
-//! over real sockets and follows kubelet 1.36; where a rule is ours, the item that has it says so.
+//! over real sockets and follows kubelet 1.36; where a rule is our own, its item has a comment.
 
 mod path_client;
 mod settings;

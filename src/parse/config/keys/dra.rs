@@ -6,15 +6,15 @@ use super::{
 pub static DEVICES: ConfigKey = key(
     "devices",
     "",
-    "What a device is: board, chip, or both (needs Kubernetes 1.36). Default: as \
-     `flags.splitboard` says.",
+    "What a device is: board, chip, or both (needs Kubernetes 1.36). Default: depends on \
+     `flags.splitboard`.",
     ValueKind::Word(|| words(&DRA_DEVICES_WORDS)),
 );
 pub static FALLBACK: ConfigKey = key(
     "fallback",
     "",
     "What a device is where `devices` is both and the API server does not support it: board or \
-     chip. Default: as `flags.splitboard` says.",
+     chip. Default: depends on `flags.splitboard`.",
     ValueKind::Word(|| words(&DRA_FALLBACK_WORDS)),
 );
 pub static SLOTS: ConfigKey = key(

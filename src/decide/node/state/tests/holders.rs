@@ -280,7 +280,7 @@ fn in_dra_mode_the_snapshot_names_what_pods_of_the_device_plugin_hold() {
     assert!(state.snapshot(second(40)).unwrap().held_by_pods.is_empty());
 }
 
-/// What the snapshot says of pods: resource, device, chips, pod.
+/// What the snapshot has of pods: resource, device, chips, pod.
 fn pod_devices(state: &mut NodeState, now: u64) -> Option<Vec<String>> {
     let held = state.snapshot(second(now)).unwrap().pod_devices.clone()?;
     let line = |held: &PodDevice| {
