@@ -27,8 +27,10 @@ pub struct ScanSchedule {
     last: Option<Duration>,
     /// Scans in this burst that came as soon as the gap allowed.
     busy: u32,
-    /// The first hint since the last scan began.
+    /// The first hint that no scan has answered.
     hinted: Option<Duration>,
+    /// The last hint.
+    last_hint: Option<Duration>,
     /// When each chip that is not complete was first seen so.
     unsettled: BTreeMap<PciAddress, Duration>,
     /// When to scan for those again.
@@ -46,6 +48,7 @@ impl ScanSchedule {
             last: None,
             busy: 0,
             hinted: None,
+            last_hint: None,
             unsettled: BTreeMap::new(),
             unsettled_at: None,
             failures: 0,
@@ -61,6 +64,7 @@ impl ScanSchedule {
     /// Something may have changed.
     pub fn hint(&mut self, now: Duration) {
         self.hinted.get_or_insert(now);
+        self.last_hint = Some(now);
     }
 
     /// When to scan next; at once before the first scan.
@@ -83,7 +87,7 @@ impl ScanSchedule {
         let since_last = self.hinted.zip(self.last).map(|(hint, last)| hint.saturating_sub(last));
         let is_burst = since_last.is_some_and(|quiet| quiet <= self.gap() * 2);
         self.busy = if is_burst { self.busy.saturating_add(1) } else { 0 };
-        self.hinted = self.hinted.filter(|hinted| *hinted > began);
+        self.hinted = self.last_hint.filter(|hint| *hint > began);
         self.last = Some(now);
         self.settle(now, incomplete);
     }
@@ -165,6 +169,16 @@ mod tests {
         rescan.scanned(ms(1000), ms(1006), &[]);
         assert_eq!(rescan.next(), ms(61_006));
         rescan.hint(ms(1010));
+        assert_eq!(rescan.next(), ms(1026));
+    }
+
+    #[test]
+    fn a_hint_during_a_scan_that_another_hint_led_to_is_answered_too() {
+        let mut rescan = settled();
+        rescan.hint(ms(1000));
+        // The scan begins at 1001.
+        rescan.hint(ms(1003));
+        rescan.scanned(ms(1001), ms(1006), &[]);
         assert_eq!(rescan.next(), ms(1026));
     }
 
