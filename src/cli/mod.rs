@@ -190,7 +190,7 @@ pub enum Verb {
   # a comment
   [sys/devices/pci0000:14/0000:14:01.0/0000:15:00.0]   a directory, for the lines below it
   vendor = 0x1e3e                                      a file with this text and a newline
-  uevent = \"DRIVER=iluvatar\\nPCI_ID=1E3E:0002\\n\"     a file with exactly this text
+  uevent = \"DRIVER=iluvatar\\nPCI_ID=1E3E:0002\\n\"       a file with exactly this text
   config = hex:3e1e0200                                a file with these bytes
   driver -> ../../../../bus/pci/drivers/iluvatar       a symbolic link
   [dev]
