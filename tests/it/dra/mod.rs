@@ -3,6 +3,7 @@
 mod binary;
 mod claims;
 mod cluster;
+mod containers;
 mod health;
 mod migration;
 mod registration;

@@ -1,9 +1,12 @@
 //! Two instances beside each other during an update.
 
+use std::time::Duration;
+
+use ix_device_plugin::demo::kubelet::dra::DraNodeState;
 use ix_device_plugin::model::dra::DRIVER_NAME;
 
-use crate::support::clock::eventually;
-use crate::support::dra_rig::{DraRig, stop};
+use crate::support::clock::{eventually, skip_ahead};
+use crate::support::dra_rig::{DraRig, NODE, stop};
 
 const FIXTURE: &str = "bi-v150-x8";
 
@@ -27,6 +30,23 @@ async fn during_an_update_a_driver_is_always_registered_and_claims_stay_known() 
     assert!(rig.kubelet.state().borrow().is_connected(DRIVER_NAME));
     rig.kubelet.end_pod("pod").await.unwrap();
     assert_eq!(rig.runs("other", &other).await, rig.cdi_names(0));
+}
+
+/// A kubelet forgets the health of a driver's devices when the stream of any of its instances ends.
+#[tokio::test]
+async fn health_that_the_end_of_the_old_instance_took_along_is_reported_again() {
+    let mut rig = DraRig::start(FIXTURE, "").await;
+    let device = rig.device(0);
+    let old = rig.plugin.take().unwrap();
+    rig.plugin = Some(rig.another_plugin("2"));
+    rig.until("both connections", |state| state.connections == 2).await;
+    rig.until("a health list of each", |state| state.health_lists >= 2).await;
+    stop(old).await;
+    rig.until("one instance", |state| state.drivers.len() == 1).await;
+    skip_ahead(Duration::from_secs(10)).await;
+    let is_healthy =
+        |state: &DraNodeState| state.health_of(DRIVER_NAME, NODE, &device).0 == "Healthy";
+    rig.until("its health", is_healthy).await;
 }
 
 #[tokio::test]
