@@ -96,7 +96,7 @@ impl Scanner {
     pub async fn next(&mut self) -> FinishedScan {
         loop {
             let Some(scan) = &mut self.running else {
-                sleep_until(self.telemetry.started() + self.schedule.next()).await;
+                self.until_due().await;
                 self.start();
                 continue;
             };
@@ -116,6 +116,14 @@ impl Scanner {
                     );
                 }
             }
+        }
+    }
+
+    /// A timer would be late by up to a millisecond, also where the scan is due now.
+    async fn until_due(&self) {
+        let due = self.telemetry.started() + self.schedule.next();
+        if due > Instant::now() {
+            sleep_until(due).await;
         }
     }
 

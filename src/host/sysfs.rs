@@ -120,8 +120,11 @@ impl Reader<'_> {
         files::list_directory(&real).map_err(|error| ScanError { path: real, error, remedy })
     }
 
-    /// One attribute. What is not there is left out: the function may be leaving.
+    /// One attribute, read once. What is not there is left out: the function may be leaving.
     fn attribute(&mut self, path: &str) {
+        if self.machine.get(path).is_some() {
+            return;
+        }
         match files::read_attribute(&self.real(path)) {
             Ok(bytes) => self.machine.insert(path, Entry::File(bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
