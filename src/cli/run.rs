@@ -67,7 +67,7 @@ fn log_starting(args: &RunArgs, config_file: &Path, config: &Config) {
     );
 }
 
-/// Two modes on one node would each give away what the other has given.
+/// Two modes on one node would each allocate GPUs that the other has allocated.
 fn refuse_other_mode(mode: ServingMode, plugin_directory: &Path) -> Result<(), Failure> {
     let Some(socket) = live_socket(mode, plugin_directory) else { return Ok(()) };
     let (active, other) = match mode {

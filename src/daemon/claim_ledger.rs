@@ -1,8 +1,8 @@
 //! Who holds what, by claims: what this driver prepared, and what PodResources lists.
 //!
-//! One task decides about all claims, one after the other, so that no device is given to two. The file
-//! is the record that two instances share: it is read before each decision, and written before the
-//! answer.
+//! One task decides about all claims, one after the other, so that no device is allocated to two. The
+//! file is the record that two instances share: it is read before each decision, and written before
+//! the answer.
 
 use std::io;
 use std::path::PathBuf;

@@ -10,7 +10,7 @@ const CHECKED: [&str; 5] =
     ["src/**/*.rs", "README.md", "CHANGELOG.md", "deploy/**/*", "udev-rules/*"];
 
 /// Retired phrases, in lower case, each with its replacement.
-const RETIRED: [(&str, &str); 23] = [
+const RETIRED: [(&str, &str); 25] = [
     ("in force", "active"),
     ("hand out", "allocate"),
     ("hands out", "allocates"),
@@ -34,6 +34,8 @@ const RETIRED: [(&str, &str); 23] = [
     ("survey", "scan"),
     ("trouble", "error"),
     ("had their say", "are applied"),
+    ("given to two", "allocated to two"),
+    ("out of turn", "not requested"),
 ];
 
 /// Where a name is declared.

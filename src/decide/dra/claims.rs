@@ -1,5 +1,5 @@
-//! Who holds what: the last check before a device is given to two claims. A scheduler allocates, and
-//! schedulers have allocated a device twice.
+//! Who holds what: the last check against a device that is allocated to two claims. Schedulers
+//! allocate, and have allocated a device twice.
 //!
 //! There are two sources: what this driver prepared, which a small file keeps across restarts, and
 //! what the kubelet's PodResources lists. Both are hints. Before a claim is refused because of
