@@ -314,7 +314,7 @@ impl CordonWatchRig {
     fn start(directory: &Path, inotify: bool) -> Self {
         let (watch, cordons) = CordonWatch::open(directory, inotify);
         let mut tasks = JoinSet::new();
-        tasks.spawn(watch.run(tokio::time::Instant::now(), CancellationToken::new()));
+        tasks.spawn(watch.run(Instant::now(), CancellationToken::new()));
         Self { cordons, _tasks: tasks }
     }
 
