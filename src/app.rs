@@ -173,14 +173,19 @@ pub fn build(settings: DaemonSettings) -> Running {
         InventoryOwner::new(Arc::clone(&root), inputs, state, telemetry.clone());
     let (stop, set, inotify) = (CancellationToken::new(), JoinSet::new(), settings.inotify);
     let mut tasks = Tasks { config, snapshots, telemetry, inotify, stop, set };
+    let samples = Arc::new(Notify::new());
+    if settings.uevents {
+        // Before the scans: what follows the first one is an event of its own.
+        let (triggers, samples, health) = (triggers.clone(), Arc::clone(&samples), health.clone());
+        tasks.follow_uevents(Arc::clone(&root), UeventEffects { triggers, samples, health });
+    }
     tasks.own_inventory(owner);
     let started = tasks.telemetry.started();
     tasks.spawn("cordons", |stop| cordon_watch.run(started, stop));
     let pod_resources = (settings.pod_resources_socket, settings.retention);
     tasks.watch_pods(pod_resources, store.subscribe(), pods);
     tasks.write_labels();
-    let samples = Arc::new(Notify::new());
-    let ixml = tasks.watch_health(&root, settings.ixml, &samples, health.clone());
+    let ixml = tasks.watch_health(&root, settings.ixml, &samples, health);
     let served = (settings.kubelet_directory, settings.dra);
     let (sessions, cdi, dra) = tasks.serve(served, store, writer);
     let service = tasks.status_service(&sessions, ixml.as_ref(), pings);
@@ -188,10 +193,6 @@ pub fn build(settings: DaemonSettings) -> Running {
     let reload = Arc::new(Notify::new());
     tasks.follow_config(settings.config_source, config_sender, &reload);
     tasks.follow_identities(triggers.clone());
-    if settings.uevents {
-        let triggers = triggers.clone();
-        tasks.follow_uevents(root, UeventEffects { triggers, samples, health });
-    }
     let Tasks { snapshots, stop, set, .. } = tasks;
     Running { snapshots, sessions, cdi, dra, ixml, http, triggers, reload, stop, tasks: set }
 }

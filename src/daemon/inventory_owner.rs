@@ -62,6 +62,10 @@ impl InventoryOwner {
     /// # Errors
     /// [`ImpossibleConfig`] where the first list would be larger than a kubelet receives.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), ImpossibleConfig> {
+        // The first scan answers what came before it.
+        while let Ok(trigger) = self.inputs.triggers.try_recv() {
+            self.scanner.hint(trigger);
+        }
         while !stop.is_cancelled() {
             self.wait(&stop).await;
             self.publish()?;
