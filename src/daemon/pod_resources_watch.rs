@@ -138,7 +138,7 @@ impl PodResourcesWatch {
                 if self.schedule.answered() > 0 {
                     info!(
                         event = LogEvent::PodResourcesAnswering.name(),
-                        "the kubelet's PodResources answer"
+                        "the kubelet's PodResources answers"
                     );
                 }
                 let usage = Arc::new(PodUsage { queried_at: asked, kubelet, held });
@@ -171,9 +171,9 @@ impl PodResourcesWatch {
             ),
             1 => warn!(
                 event = LogEvent::PodResourcesFailed.name(), %socket, %error,
-                "PodResources do not answer; retrying"
+                "PodResources does not answer; retrying"
             ),
-            failures => debug!(%socket, %error, failures, "PodResources still do not answer"),
+            failures => debug!(%socket, %error, failures, "PodResources still does not answer"),
         }
         let failed =
             if error.is_absent() { RequestFailure::Absent } else { RequestFailure::Failed };

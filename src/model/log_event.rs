@@ -79,15 +79,16 @@ log_events! {
 
     Allocated info "a container was allocated devices",
     AllocationRefused warn "a request for devices was refused",
-    StartRefused warn "a container's devices changed since they were allocated; its start is refused",
+    StartRefused warn "a container's devices changed since they were allocated; its start is \
+                       refused",
     RecordsUnreadable warn "the allocation records cannot be read",
     RecordsDamaged warn "the allocation records are damaged; the file is set aside",
     RecordsFailed warn "the allocation records cannot be written; retrying",
     RecordsWritten info "the allocation records are written again, or moved to the new file",
     StartUnrecorded warn "a container starts before its allocation records are written",
-    PodResourcesAnswering info "PodResources answer again",
+    PodResourcesAnswering info "PodResources answers again",
     PodResourcesAbsent info "there is no PodResources socket",
-    PodResourcesFailed warn "PodResources do not answer; retrying",
+    PodResourcesFailed warn "PodResources does not answer; retrying",
 
     ClaimPrepared info "the devices of a claim are prepared",
     ClaimRefused warn "a claim cannot be prepared",

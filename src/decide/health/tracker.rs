@@ -257,7 +257,7 @@ impl Signal {
         match self.fault {
             Some(_) if !self.is_seen => {
                 let recovery = rules.recovery * self.factor();
-                format!("{}; no longer seen, counts for {recovery:?} after that", self.detail)
+                format!("{}; no longer seen, ends after {recovery:?} without it", self.detail)
             }
             _ => self.detail.clone(),
         }
@@ -331,7 +331,7 @@ mod tests {
         assert_eq!(verdicts.reasons[&chip(1)][0].detail, "seen");
         let verdicts = node.see(5, &[]);
         let detail = &verdicts.reasons[&chip(1)][0].detail;
-        assert_eq!(detail, "seen; no longer seen, counts for 30s after that");
+        assert_eq!(detail, "seen; no longer seen, ends after 30s without it");
         assert_eq!(node.next(), Some(30));
         assert_eq!(codes(&node.see(29, &[]), 1), [ReasonCode::AerFatal]);
         assert_eq!(node.see(30, &[]), HealthVerdicts::default());

@@ -334,7 +334,7 @@ fn is_same_size(device: &Device, chips: &BTreeSet<PciAddress>, inventory: &Inven
 fn risk(address: PciAddress, held_as: &str, id: DeviceId) -> Warning {
     let detail = format!(
         "was allocated as {held_as} {id}, and a pod may still hold it: the kubelet's PodResources \
-         are unavailable, so it may be allocated twice; mount the pod-resources directory, or drain \
+         is unavailable, so it may be allocated twice; mount the pod-resources directory, or drain \
          the node before you change what a device is"
     );
     Warning { code: WarningCode::HolderUnknown, subject: Subject::Chip(address), detail }

@@ -123,7 +123,7 @@ pub static MODE: ConfigKey = key(
     "mode",
     "\"device-plugin\"",
     "How GPUs are offered. device-plugin: as extended resources. dra: as devices of \
-     ResourceSlices. A change takes effect when the daemon is started again.",
+     ResourceSlices. A change takes effect after a restart.",
     ValueKind::Word(|| words(&MODE_WORDS)),
 );
 
@@ -162,7 +162,7 @@ pub mod flags {
 /// `sharing`
 pub static SHARING: ConfigKey = section(
     "sharing",
-    "How devices are shared, in the words of NVIDIA's plugin.",
+    "How devices are shared, with the keys of NVIDIA's plugin.",
     &[&sharing::TIME_SLICING, &sharing::MPS],
 );
 
@@ -427,7 +427,7 @@ pub mod dra;
 /// `podResources`
 pub static POD_RESOURCES: ConfigKey = section(
     "podResources",
-    "The kubelet's PodResources, which show which pod holds which device.",
+    "The kubelet's PodResources, which shows which pod holds which device.",
     &[&pod_resources::INTERVAL],
 );
 

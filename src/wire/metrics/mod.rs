@@ -111,7 +111,7 @@ pub const METRICS: &[MetricRow] = &[
         ("namespace", LabelValues::Of("namespace of the pod")), ("pod", LabelValues::Of("its name")),
         ("container", LabelValues::Of("its container"))] readings::device_pods,
         "1 for each chip of a device that a container holds, from the kubelet's PodResources; \
-         absent without them"),
+         absent while it is unavailable"),
     row!(Counter "registrations_total" [RESOURCE, words::<RegistrationResult>("result")]
         readings::registrations,
         "Calls of Register; `refused` includes connection failures, `timeout` means no answer \
@@ -142,13 +142,13 @@ pub const METRICS: &[MetricRow] = &[
         "1 while the kubelet is connected to the DRA driver; a kubelet before 1.36 drops the \
          connection after 30 idle minutes; DRA mode only"),
     row!(Counter "dra_prepares_total" [words::<PrepareResult>("result")] readings::dra_prepares,
-        "ResourceClaims that the kubelet wanted prepared, by result; DRA mode only"),
+        "Calls to prepare a ResourceClaim, by result; DRA mode only"),
     row!(Histogram "dra_prepare_duration_seconds" [] readings::dra_prepare_duration,
         "Duration of NodePrepareResources in seconds, requests to the API server included; DRA \
          mode only"),
     row!(Counter "dra_unprepares_total" [words::<UnprepareResult>("result")]
         readings::dra_unprepares,
-        "ResourceClaims that the kubelet wanted unprepared, by result; DRA mode only"),
+        "Calls to unprepare a ResourceClaim, by result; DRA mode only"),
     row!(Gauge "dra_slices" [] readings::dra_slices,
         "ResourceSlices of this node that the API server has; absent until they were listed; DRA \
          mode only"),
@@ -234,7 +234,8 @@ mod tests {
         let table = markdown_table();
         assert_eq!(table.lines().count(), METRICS.len() + 2);
         let row = "| `iluvatar_device_plugin_registrations_total` | counter | `resource`: \
-                   configured resource<br>`result`: accepted, refused, timeout | Calls of Register;";
+                   configured resource<br>`result`: accepted, refused, timeout | Calls of \
+                   Register;";
         assert!(table.contains(row), "{table}");
     }
 }

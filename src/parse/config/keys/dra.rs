@@ -27,8 +27,8 @@ pub static SLOTS: ConfigKey = key(
 pub static EVICT: ConfigKey = key(
     "evict",
     "[]",
-    "Reasons for which pods that hold the device are deleted, for example [IxmlGpuLost]. For \
-     all others no new pod gets it.",
+    "Reasons for which pods that hold the device are deleted, for example [IxmlGpuLost]. For other \
+     reasons, only new pods are kept away.",
     ValueKind::List(
         ANY_NUMBER,
         &ValueKind::Word(|| ReasonCode::ALL.iter().map(|code| code.name()).collect()),

@@ -3,7 +3,8 @@ use super::{ConfigKey, TextForm, ValueKind, key};
 pub static ENABLED: ConfigKey = key(
     "enabled",
     "false",
-    "Write the feature file. Needs NFD, and not the vendor's feature discovery, in the cluster.",
+    "Write the feature file. Needs NFD in the cluster; do not run the vendor's feature discovery \
+     beside it.",
     ValueKind::Boolean,
 );
 pub static DIRECTORY: ConfigKey = key(
