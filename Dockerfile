@@ -11,13 +11,13 @@ ARG DEBIAN=debian:bookworm-20260824-slim@sha256:88200866dfff7ea7f5cbcb6ec7c8a701
 
 FROM ${RUST} AS build
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends libudev-dev pkg-config \
+    && apt-get install --yes --no-install-recommends libudev-dev lld pkg-config qemu-user \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
 # The metric build_info and the image label have the same commit.
 ARG REVISION=unknown
-RUN IX_REVISION="${REVISION}" cargo build --release --locked --bin ix-device-plugin
+RUN IX_REVISION="${REVISION}" .ci/build-release
 
 # assemble-root copies files only from packages of this base, so its digest also pins their versions.
 # Update the base for security updates.

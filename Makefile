@@ -17,8 +17,8 @@ test-tools: ## Download helm, kubectl, promtool, shellcheck and actionlint into 
 demo: setup ## Run the plugin against an embedded kubelet on a machine with 16 chips
 	$(CARGO) run --quiet --locked -- demo
 
-build: setup ## Build the release binary
-	$(CARGO) build --locked --release
+build: setup ## Build the release binary, as the image has it where qemu-user and lld are installed
+	@sh .ci/build-release
 
 man: setup ## Write the man pages into target/man
 	mkdir -p target/man

@@ -1,4 +1,5 @@
-//! Compiles the kubelet's protocols in Rust (protox), so that a build needs no protoc.
+//! Compiles the kubelet's protocols in Rust (protox), so that a build needs no protoc; passes the order of
+//! functions on to the linker where there is one.
 
 use std::error::Error;
 use std::path::Path;
@@ -16,6 +17,7 @@ const PROTOCOLS: &[&str] = &[
 #[expect(clippy::disallowed_methods, reason = "a build script has no other door")]
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
+    order_functions();
     let generated = std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?;
     for protocol in PROTOCOLS {
         let descriptors = protox::compile([format!("{protocol}/api.proto")], ["proto"])?;
@@ -25,4 +27,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         builder.compile_fds(descriptors)?;
     }
     Ok(())
+}
+
+/// Links the functions that are named in a file in its order. `.ci/build-release` makes the file; other
+/// builds have none.
+fn order_functions() {
+    const VARIABLE: &str = "IX_FUNCTION_ORDER";
+    println!("cargo::rerun-if-env-changed={VARIABLE}");
+    if let Ok(file) = std::env::var(VARIABLE) {
+        for argument in [&*format!("--symbol-ordering-file={file}"), "--no-warn-symbol-ordering"] {
+            println!("cargo::rustc-link-arg-bins=-Wl,{argument}");
+        }
+        println!("cargo::rustc-link-arg-bins=-fuse-ld=lld");
+    }
 }

@@ -174,16 +174,23 @@ fn the_last_stage_begins_with_nothing_and_starts_the_plugin() {
     assert!(last.ends_with("ENTRYPOINT [\"/usr/bin/ix-device-plugin\"]\n"), "{last}");
     let label = format!("ARG VERSION={}\n", env!("CARGO_PKG_VERSION"));
     assert!(last.contains(&label), "{last}");
-    assert!(dockerfile.contains("cargo build --release --locked"));
+    assert!(dockerfile.contains(" .ci/build-release\n"));
 }
 
 #[test]
 fn what_the_build_reads_is_sent_to_it() {
     let ignored = text_of(".dockerignore");
     let sent: Vec<_> = ignored.lines().filter_map(|line| line.strip_prefix('!')).collect();
-    for needed in
-        ["Cargo.toml", "Cargo.lock", "proto", "src", "benches", "fixtures", "deploy/image"]
-    {
+    for needed in [
+        ".ci/build-release",
+        "Cargo.toml",
+        "Cargo.lock",
+        "proto",
+        "src",
+        "benches",
+        "fixtures",
+        "deploy/image",
+    ] {
         assert!(sent.contains(&needed), "{needed} is missing");
     }
     assert!(sent.iter().all(|path| top().join(path).exists()), "{sent:?}");
