@@ -1,5 +1,6 @@
 //! The built daemon as a child process, against an embedded kubelet: how soon it is registered, how
-//! fast it answers, how much memory it keeps. `cargo bench --bench daemon` prints one table.
+//! fast it answers, how much memory it keeps. `cargo bench --bench daemon` prints one table; `PLUGIN=PATH`
+//! names another binary, such as the one that `make build` made.
 
 #![expect(
     clippy::disallowed_methods,
@@ -11,8 +12,9 @@
 #[path = "../tests/it/support/machines.rs"]
 mod machines;
 
+use std::env;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -72,6 +74,12 @@ fn machine() -> String {
     format!("{} x {}", models.len(), models.first().unwrap_or(&"unknown processor"))
 }
 
+/// The binary that `PLUGIN` names, or the one that cargo built for this bench.
+fn plugin() -> PathBuf {
+    let named = env::var_os("PLUGIN");
+    named.map_or_else(|| env!("CARGO_BIN_EXE_ix-device-plugin").into(), PathBuf::from)
+}
+
 /// A row of times; the target is one for the 99th percentile, in microseconds.
 fn row(name: &str, mut times: Vec<Duration>, target: Option<u64>) {
     times.sort_unstable();
@@ -114,7 +122,7 @@ impl Node {
         if fs::read_to_string(&file).ok().as_deref() != Some(config) {
             fs::write(&file, config).expect("there is room");
         }
-        let child = Command::new(env!("CARGO_BIN_EXE_ix-device-plugin"))
+        let child = Command::new(plugin())
             .env_clear()
             .arg("--root")
             .arg(self.machine.root().path())
