@@ -124,6 +124,8 @@ impl Node {
         }
         let child = Command::new(plugin())
             .env_clear()
+            // As in the image.
+            .env("MALLOC_ARENA_MAX", "1")
             .arg("--root")
             .arg(self.machine.root().path())
             .arg("--config")
