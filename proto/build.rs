@@ -14,10 +14,16 @@ const PROTOCOLS: &[&str] = &[
     "dra-health/v1",
 ];
 
+/// Names the file with the order of functions; `.ci/build-release` sets it.
+const FUNCTION_ORDER: &str = "IX_FUNCTION_ORDER";
+
 #[expect(clippy::disallowed_methods, reason = "a build script has no other door")]
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
-    order_functions();
+    println!("cargo::rerun-if-env-changed={FUNCTION_ORDER}");
+    if let Ok(file) = std::env::var(FUNCTION_ORDER) {
+        order_functions(&file);
+    }
     let generated = std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?;
     for protocol in PROTOCOLS {
         let descriptors = protox::compile([format!("{protocol}/api.proto")], ["proto"])?;
@@ -29,15 +35,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Links the functions that are named in a file in its order. `.ci/build-release` makes the file; other
-/// builds have none.
-fn order_functions() {
-    const VARIABLE: &str = "IX_FUNCTION_ORDER";
-    println!("cargo::rerun-if-env-changed={VARIABLE}");
-    if let Ok(file) = std::env::var(VARIABLE) {
-        for argument in [&*format!("--symbol-ordering-file={file}"), "--no-warn-symbol-ordering"] {
-            println!("cargo::rustc-link-arg-bins=-Wl,{argument}");
-        }
-        println!("cargo::rustc-link-arg-bins=-fuse-ld=lld");
-    }
+/// Links the functions in the order of a file that names them.
+fn order_functions(file: &str) {
+    println!("cargo::rustc-link-arg-bins=-fuse-ld=lld");
+    println!("cargo::rustc-link-arg-bins=-Wl,--symbol-ordering-file={file}");
+    println!("cargo::rustc-link-arg-bins=-Wl,--no-warn-symbol-ordering");
 }
