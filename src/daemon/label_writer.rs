@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -46,6 +46,7 @@ struct WrittenLabels {
     directory: PathBuf,
     labels: BTreeMap<String, String>,
     file: OwnFile,
+    /// When its life began.
     at: Instant,
 }
 
@@ -59,12 +60,14 @@ impl LabelWriter {
     /// Keeps the file up to date until `stop`, then removes it if this instance wrote it.
     pub async fn run(mut self, stop: CancellationToken) {
         loop {
+            // From before the update: however long it takes, the next one is not later for it.
+            let checked = Instant::now();
             let is_enabled = self.update().await;
             tokio::select! {
                 () = stop.cancelled() => break,
                 Ok(()) = self.config.changed() => {}
                 Ok(()) = self.snapshots.changed(), if is_enabled => {}
-                () = sleep(CHECK_INTERVAL), if is_enabled => {}
+                () = sleep_until(checked + CHECK_INTERVAL), if is_enabled => {}
             }
         }
         self.remove_own().await;
@@ -103,14 +106,14 @@ impl LabelWriter {
         if !is_news && is_young && files::exists(&path) {
             return Ok(());
         }
-        let text = feature_file(&labels, time_of_day() + LIFETIME);
+        let (at, text) = (Instant::now(), feature_file(&labels, time_of_day() + LIFETIME));
         let place = directory.clone();
         let write = move || own_file::write(&place, FILE_NAME, text.as_bytes(), Existing::Replace);
         let file = blocking(write).await?;
         if is_news {
             info!(event = LogEvent::LabelsWritten.name(), path = %path.display(), ?labels, "node labels written");
         }
-        self.written = Some(WrittenLabels { directory, labels, file, at: Instant::now() });
+        self.written = Some(WrittenLabels { directory, labels, file, at });
         Ok(())
     }
 
