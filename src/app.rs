@@ -175,19 +175,18 @@ pub fn build(settings: DaemonSettings) -> Running {
     let mut tasks = Tasks { config, snapshots, telemetry, inotify, stop, set };
     let samples = Arc::new(Notify::new());
     if settings.uevents {
-        // Before the scans: what follows the first one is an event of its own.
+        // Before the first scan, which then answers what the listener asks for when it opens.
         let (triggers, samples, health) = (triggers.clone(), Arc::clone(&samples), health.clone());
         tasks.follow_uevents(Arc::clone(&root), UeventEffects { triggers, samples, health });
     }
     tasks.own_inventory(owner);
     let started = tasks.telemetry.started();
     tasks.spawn("cordons", |stop| cordon_watch.run(started, stop));
-    let pod_resources = (settings.pod_resources_socket, settings.retention);
-    tasks.watch_pods(pod_resources, store.subscribe(), pods);
+    let allocations = store.subscribe();
+    tasks.watch_pods(settings.pod_resources_socket, settings.retention, allocations, pods);
     tasks.write_labels();
     let ixml = tasks.watch_health(&root, settings.ixml, &samples, health);
-    let served = (settings.kubelet_directory, settings.dra);
-    let (sessions, cdi, dra) = tasks.serve(served, store, writer);
+    let (sessions, cdi, dra) = tasks.serve(settings.kubelet_directory, settings.dra, store, writer);
     let service = tasks.status_service(&sessions, ixml.as_ref(), pings);
     let http = tasks.serve_http(settings.http, service);
     let reload = Arc::new(Notify::new());
@@ -233,7 +232,8 @@ impl Tasks {
     /// Without a socket, PodResources counts as unavailable at once.
     fn watch_pods(
         &mut self,
-        (socket, retention): (Option<PathBuf>, Retention),
+        socket: Option<PathBuf>,
+        retention: Retention,
         allocations: AllocationsReceiver,
         pods: watch::Sender<Option<PodsReport>>,
     ) {
@@ -264,10 +264,10 @@ impl Tasks {
             state
         });
         let (config, snapshots) = (self.config.clone(), self.snapshots.clone());
-        let requests = Arc::clone(requests);
-        let sampled = (Arc::clone(root), self.telemetry.started());
+        let (root, requests) = (Arc::clone(root), Arc::clone(requests));
+        let started = self.telemetry.started();
         self.spawn("health sampler", |stop| {
-            health_sampler::run(sampled, config, snapshots, requests, reports, stop)
+            health_sampler::run(root, started, config, snapshots, requests, reports, stop)
         });
         state
     }
@@ -275,7 +275,8 @@ impl Tasks {
     /// What the kubelet is served, in the one mode of this process, and the CDI spec for both.
     fn serve(
         &mut self,
-        (directory, dra): (PathBuf, Option<DraSettings>),
+        directory: PathBuf,
+        dra: Option<DraSettings>,
         store: AllocationStore,
         writer: AllocationWriter,
     ) -> (watch::Receiver<SessionsView>, CdiView, Option<DraRunning>) {

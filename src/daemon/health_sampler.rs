@@ -25,7 +25,8 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 /// Samples every `health.interval` from `started` on, until `stop`; another interval counts at once, and
 /// a request ends it.
 pub async fn run(
-    (root, started): (Arc<Root>, Instant),
+    root: Arc<Root>,
+    started: Instant,
     mut config: watch::Receiver<Arc<Config>>,
     snapshots: SnapshotReceiver,
     requests: Arc<Notify>,
@@ -117,7 +118,7 @@ mod tests {
         let began = Instant::now();
         tokio::select! {
             biased;
-            () = run((root, began), config, snapshots, requests, reports, stop) => panic!("it ended"),
+            () = run(root, began, config, snapshots, requests, reports, stop) => panic!("it ended"),
             () = story(&mut seen, began) => {}
         }
     }
