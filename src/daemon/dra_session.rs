@@ -248,7 +248,7 @@ impl DraSession {
     async fn wait(&mut self, until: Option<Duration>, stop: &CancellationToken) {
         let is_watched = self.watches.is_some() && self.service.is_some();
         let interval = if is_watched { WATCHED_INTERVAL } else { POLL_INTERVAL };
-        let latest = next_tick(self.started, Instant::now(), interval);
+        let latest = next_tick(self.telemetry.started(), Instant::now(), interval);
         let until = until.map_or(latest, |until| latest.min(self.started + until));
         let is_lost = tokio::select! {
             () = stop.cancelled() => false,

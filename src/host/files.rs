@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "host/ is the door to the file system")]
 
+use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
@@ -102,8 +103,7 @@ pub struct Listed {
 /// # Errors
 /// As `readlink`, and `InvalidData` where the target is not UTF-8.
 pub fn read_link(path: &Path) -> io::Result<String> {
-    let target = fs::read_link(path)?.into_os_string().into_string();
-    target.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the link's target is not UTF-8"))
+    utf8_target(fs::read_link(path)?.into_os_string())
 }
 
 /// Opens a directory, so that what is in it can be named without its path (`openat(2)`, `O_PATH`).
@@ -121,8 +121,12 @@ pub fn open_directory(path: &Path) -> io::Result<File> {
 /// # Errors
 /// As `readlinkat`, and `InvalidData` where the target is not UTF-8.
 pub fn read_link_in(directory: &File, name: &str) -> io::Result<String> {
-    let target = nix::fcntl::readlinkat(directory, name)?.into_string();
-    target.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the link's target is not UTF-8"))
+    utf8_target(nix::fcntl::readlinkat(directory, name)?)
+}
+
+fn utf8_target(target: OsString) -> io::Result<String> {
+    let not_utf8 = || io::Error::new(io::ErrorKind::InvalidData, "the link's target is not UTF-8");
+    target.into_string().map_err(|_| not_utf8())
 }
 
 /// The number of the character device at `path`; none for anything else that is there.

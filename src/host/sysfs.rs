@@ -189,7 +189,7 @@ impl Reader<'_> {
     }
 
     fn chip(&mut self, path: &str) {
-        self.attributes(path, &OF_CHIPS[1..]);
+        self.attributes(path, OF_CHIPS);
         self.link(&format!("{path}/driver"));
         self.link(&format!("{path}/physfn"));
         if self.detail == Detail::Snapshot {
