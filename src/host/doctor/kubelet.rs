@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
+use super::block_on;
 use super::root::below;
 use crate::decide::dra::socket_paths;
 use crate::host::files::{self, Listed};
@@ -105,10 +106,8 @@ fn checkpoint(path: &Path) -> Option<Result<Registered, String>> {
 /// Which pods hold which devices, by the kubelet with this root directory.
 fn held(root: &Root, kubelet: &str) -> Result<HeldDevices, String> {
     let socket = below(root, kubelet.trim_start_matches('/')).join(POD_RESOURCES);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| error.to_string())?;
-    let listed = runtime.block_on(pod_resources::list(&socket, POD_RESOURCES_TIMEOUT));
-    listed.map_err(|error| error.to_string())
+    let listed = block_on(pod_resources::list(&socket, POD_RESOURCES_TIMEOUT));
+    listed.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
 /// How many processes there are, and which of them are kubelets.

@@ -7,6 +7,7 @@ mod plugin;
 mod root;
 mod runtimes;
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -15,6 +16,12 @@ use super::files;
 use super::root::Root;
 use crate::model::config::Config;
 use crate::model::doctor::facts::{ConfigurationFile, ConfigurationState, NodeFacts};
+
+/// Waits for an answer, on a runtime that only this call has.
+fn block_on<T>(answer: impl Future<Output = T>) -> io::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(answer))
+}
 
 /// Reads everything at `root`. `kubelet_directory` is taken as it is; without it, the usual one
 /// below the root. Waits for no other processes but the kubelet and the plugin that serves HTTP at

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::block_on;
 use crate::host::http_client::{get, reached_at};
 use crate::model::doctor::facts::{Observed, RootKind, RunningDriver, Unavailable};
 use crate::wire::report::dra_status::running_driver;
@@ -21,9 +22,8 @@ pub(super) fn driver(
         return Err(unavailable("a .node file has none"));
     }
     let address = reached_at(address.ok_or_else(|| unavailable("--http is off"))?);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| unavailable(&error.to_string()))?;
-    let answer = runtime.block_on(get(address, "/status", ANSWER_TIMEOUT));
+    let answer = block_on(get(address, "/status", ANSWER_TIMEOUT));
+    let answer = answer.map_err(|error| unavailable(&error.to_string()))?;
     let answer = answer.map_err(|error| Unavailable(error.to_string()))?;
     running_driver(&answer.text).map_err(|error| {
         Unavailable(format!("{address} does not answer with the status of a plugin: {error}"))
