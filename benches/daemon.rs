@@ -11,6 +11,8 @@
 #[expect(dead_code, reason = "the tests make machines of more kinds")]
 #[path = "../tests/it/support/machines.rs"]
 mod machines;
+#[path = "../tests/it/support/proc_status.rs"]
+mod proc_status;
 
 use std::env;
 use std::fs;
@@ -37,6 +39,7 @@ use tokio::net::UnixStream;
 use tonic::transport::Channel;
 
 use machines::Plan;
+use proc_status::memory as memory_of;
 
 const GPU: &str = "iluvatar.com/gpu";
 const STARTS: usize = 50;
@@ -169,15 +172,9 @@ impl Daemon {
         times.map(|time| Duration::from_millis(10 * time.parse::<u64>().expect("a number"))).sum()
     }
 
-    /// Of `/proc/PID/status`: `VmRSS` and `VmHWM`, in KiB.
+    /// In KiB, now and at most.
     fn resident(&self) -> (u64, u64) {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id()));
-        let status = status.expect("the child lives");
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok())
-        };
-        (field("VmRSS:").expect("a number"), field("VmHWM:").expect("a number"))
+        (memory_of(self.0.id(), "VmRSS"), memory_of(self.0.id(), "VmHWM"))
     }
 }
 

@@ -10,6 +10,8 @@
 
 #[path = "../tests/it/support/dra_cluster.rs"]
 mod dra_cluster;
+#[path = "../tests/it/support/proc_status.rs"]
+mod proc_status;
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -21,6 +23,7 @@ use ix_device_plugin::demo::story::SHIPPED;
 use ix_device_plugin::model::dra::DRIVER_NAME;
 use ix_device_plugin::model::rescan::RescanTrigger;
 use ix_device_plugin::parse::node_file::parse_node_file;
+use proc_status::memory as memory_of;
 
 const ROUNDS: usize = 200;
 /// Claims that are prepared and unprepared before memory is read again.
@@ -151,16 +154,13 @@ impl Program {
         Self(child.expect("the binary was built for this bench"))
     }
 
-    /// Of `/proc/PID/status`: `VmRSS` and `VmHWM`.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "memory has fewer KiB than a mantissa has values"
+    )]
     fn resident(&self, when: &str) {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id()));
-        let status = status.expect("the child lives");
-        let mebibytes = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            let kibibytes = line.and_then(|it| it.trim().trim_end_matches(" kB").parse().ok());
-            kibibytes.map_or(f64::NAN, |it: f64| it / 1024.0)
-        };
-        println!("| {when} | {:.1} | {:.1} |", mebibytes("VmRSS:"), mebibytes("VmHWM:"));
+        let mebibytes = |field| memory_of(self.0.id(), field) as f64 / 1024.0;
+        println!("| {when} | {:.1} | {:.1} |", mebibytes("VmRSS"), mebibytes("VmHWM"));
     }
 }
 

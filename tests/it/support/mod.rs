@@ -7,6 +7,7 @@ pub(crate) mod log;
 
 pub(crate) mod binary;
 pub(crate) mod plugin_client;
+pub(crate) mod proc_status;
 pub(crate) mod process;
 
 pub(crate) mod fixtures;

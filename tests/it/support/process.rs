@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::clock::{eventually, soon};
 use super::http;
+use super::proc_status;
 
 /// A running plugin; dropping it is `kill -9`.
 pub(crate) struct PluginProcess {
@@ -128,9 +129,7 @@ impl PluginProcess {
     /// Memory in KiB: `VmRSS`, or `RssAnon`, which leaves out the pages of files, for those come and
     /// go as the kernel has room.
     pub(crate) fn memory(&self, kind: &str) -> u64 {
-        let status = self.proc("status");
-        let line = status.lines().find_map(|line| line.strip_prefix(kind)?.strip_prefix(':'));
-        line.unwrap().split_whitespace().next().unwrap().parse().unwrap()
+        proc_status::memory(self.child.id(), kind)
     }
 }
 
